@@ -1,0 +1,254 @@
+"""Every parameter of the project, its default, its unit and its allowed values.
+
+`Config` is a frozen tree of small dataclasses. Each leaf is also a command-line flag of the same name (see main.py), so a
+parameter is described once, here. `PRESETS` are named starting points; a flag overrides the preset.
+"""
+
+import dataclasses
+import json
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. The message names the file or flag, the value and what to do; no stack trace."""
+
+
+def _parameter(default, help_text, *, choices=None, minimum=None, maximum=None):
+    return dataclasses.field(
+        default=default,
+        metadata={'help': help_text, 'choices': choices, 'minimum': minimum, 'maximum': maximum},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipConfig:
+    """What one window of a clip looks like: the same for both towers, because one window is one moment."""
+
+    frames: int = _parameter(25, 'frames in a window', minimum=1)
+    fps: float = _parameter(25.0, 'frames per second of a window', minimum=0.1)
+    frame_size: int = _parameter(112, 'height and width of a frame, in pixels', minimum=8)
+    sample_rate: int = _parameter(16000, 'audio sample rate, in Hz', minimum=1000)
+
+    @property
+    def window_seconds(self):
+        """Length of a window, video and audio alike."""
+        return self.frames / self.fps
+
+    @property
+    def window_samples(self):
+        """Audio samples in a window."""
+        return round(self.window_seconds * self.sample_rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogMelConfig:
+    """The audio front end: 40 log filterbanks, 20 ms windows every 10 ms, FFT of 1024."""
+
+    stft_window_seconds: float = _parameter(0.020, 'length of an STFT window, in seconds', minimum=0.001)
+    stft_hop_seconds: float = _parameter(0.010, 'step between STFT windows, in seconds', minimum=0.001)
+    fft_size: int = _parameter(1024, 'FFT length, in samples', minimum=16)
+    mel_bands: int = _parameter(40, 'mel bands', minimum=4)
+    mel_min_hz: float = _parameter(60.0, 'lower edge of the lowest mel band, in Hz', minimum=0.0)
+    mel_max_hz: float = _parameter(7800.0, 'upper edge of the highest mel band, in Hz', minimum=1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TowerConfig:
+    """The two networks and the space they meet in."""
+
+    video_tower: str = _parameter('mc3', 'video network', choices=('mc2', 'mc3', 'i3d'))
+    video_width: float = _parameter(1.0, "multiplier of the video network's channels", minimum=0.05)
+    audio_width: float = _parameter(1.0, "multiplier of the audio network's channels", minimum=0.05)
+    embedding_size: int = _parameter(128, 'dimensions of the embeddings', minimum=2)
+    normalize: bool = _parameter(True, 'scale embeddings to length 1')
+    head: str = _parameter(
+        'flatten',
+        'how time enters the embedding: "average" pools it away, "flatten" keeps it up to the last layer',
+        choices=('average', 'flatten'),
+    )
+    bfloat16: bool = _parameter(False, 'compute in bfloat16 (weights stay float32)')
+    sync_batchnorm: bool = _parameter(True, 'batch-norm statistics over all replicas instead of over each')
+
+
+@dataclasses.dataclass(frozen=True)
+class PairConfig:
+    """How windows are paired."""
+
+    audio_windows: int = _parameter(
+        2, 'audio windows per clip: 1 draws a label per clip, K > 1 gives one positive and K - 1 negatives', minimum=1
+    )
+    hard_gap_seconds: float = _parameter(
+        0.5, 'least gap between the windows of a hard negative, in seconds, where the clip is long enough', minimum=0.0
+    )
+    super_hard_min_shift: float = _parameter(
+        0.25, 'least shift of a super-hard negative, as a part of the window', minimum=0.01, maximum=0.99
+    )
+    super_hard_max_shift: float = _parameter(
+        0.5, 'greatest shift of a super-hard negative, as a part of the window', minimum=0.01, maximum=0.99
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation of training clips; evaluation takes the centre crop and nothing else."""
+
+    crop_scale_min: float = _parameter(
+        0.66, 'multi-scale crop: smallest side of the crop, as a part of the frame; 1 is the centre crop',
+        minimum=0.1, maximum=1.0,
+    )
+    flip: bool = _parameter(True, 'mirror half of the clips')
+    colour_jitter: float = _parameter(
+        0.2, 'greatest relative change of brightness, contrast and saturation; 0 is none', minimum=0.0, maximum=0.9
+    )
+    spec_augment: bool = _parameter(False, "mask bands and times of the log-mel with tensorflow-io's SpecAugment")
+    spec_freq_bands: int = _parameter(8, 'SpecAugment: masked mel bands, fewer than this', minimum=1)
+    spec_time_seconds: float = _parameter(0.1, 'SpecAugment: masked time, shorter than this, in seconds', minimum=0.01)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How the towers are trained."""
+
+    regime: str = _parameter(
+        'curriculum_mixed',
+        'negatives over the epochs: easy, mixed, hard, curriculum_mixed, curriculum_hard, or a schedule in words such as '
+        '"easy:50,easy=0.75+hard=0.25:40" (each part lasts the epochs after its colon)',
+    )
+    epochs: int = _parameter(90, 'epochs of a regime given by name; a schedule in words has its own', minimum=1)
+    passes_per_epoch: int = _parameter(1, 'times that an epoch goes through the records, other windows each time', minimum=1)
+    batch_size: int = _parameter(64, 'clips per step, over all devices', minimum=3)
+    loss: str = _parameter('contrastive', 'loss', choices=('contrastive', 'infonce'))
+    margin: float = _parameter(0.99, 'distance that the contrastive loss asks of negatives', minimum=0.0)
+    positive_term: str = _parameter(
+        'squared', 'positive term of the contrastive loss: the squared distance or the distance',
+        choices=('squared', 'unsquared'),
+    )
+    all_pairs: bool = _parameter(
+        False, "contrastive loss: every other clip's sound in the batch is an easy negative as well"
+    )
+    temperature: float = _parameter(0.07, 'temperature of InfoNCE', minimum=1e-4)
+    optimizer: str = _parameter('sgd', 'optimiser', choices=('sgd', 'adamw'))
+    learning_rate: float = _parameter(0.01, 'learning rate after the warm-up', minimum=0.0)
+    momentum: float = _parameter(0.9, 'momentum of SGD', minimum=0.0, maximum=1.0)
+    weight_decay: float = _parameter(1e-4, 'decoupled weight decay; not of biases and batch norm', minimum=0.0)
+    schedule: str = _parameter(
+        'plateau', 'learning rate: x 0.1 after 5 epochs without a lower loss, a half cosine to 0, or constant',
+        choices=('plateau', 'cosine', 'constant'),
+    )
+    warmup_steps: int = _parameter(0, 'steps over which the learning rate rises from 0', minimum=0)
+    clip_norm: float = _parameter(0.0, 'greatest global norm of the gradient; 0 is no clipping', minimum=0.0)
+    seed: int = _parameter(0, 'seed of the weights, the order and the pairs', minimum=0, maximum=2**31 - 1)
+    shuffle_records: int = _parameter(512, 'records in the shuffle buffer', minimum=1)
+
+
+GROUPS = {
+    'clip': ClipConfig, 'logmel': LogMelConfig, 'towers': TowerConfig, 'pairs': PairConfig, 'augment': AugmentConfig,
+    'train': TrainConfig,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The whole configuration of a run."""
+
+    clip: ClipConfig = ClipConfig()
+    logmel: LogMelConfig = LogMelConfig()
+    towers: TowerConfig = TowerConfig()
+    pairs: PairConfig = PairConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+
+    def to_json(self):
+        """The configuration as indented JSON, which `from_json` reads."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + '\n'
+
+    @staticmethod
+    def from_json(text):
+        """The configuration that `to_json` wrote."""
+        groups = json.loads(text)
+        return Config(**{name: GROUPS[name](**values) for name, values in groups.items()})
+
+
+# What the presets change of the defaults above, which are the method's own ("paper").
+PRESETS = {
+    'paper': {},
+    'small': {
+        'frames': 16, 'frame_size': 56, 'video_width': 0.25, 'audio_width': 0.5, 'batch_size': 32, 'optimizer': 'adamw',
+        'learning_rate': 1e-3, 'schedule': 'cosine', 'warmup_steps': 100,
+    },
+    'tiny': {
+        'frames': 12, 'frame_size': 32, 'video_width': 0.125, 'audio_width': 0.25, 'embedding_size': 64, 'batch_size': 16,
+        'optimizer': 'adamw', 'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50, 'epochs': 18,
+    },
+}
+
+
+def parameters():
+    """Yields (group, field) of every parameter, in the order of the groups."""
+    for group, cls in GROUPS.items():
+        for field in dataclasses.fields(cls):
+            yield group, field
+
+
+def make_config(preset='paper', **overrides):
+    """A checked `Config` from a preset and overrides by parameter name.
+
+    Args:
+        preset: a key of `PRESETS`.
+        **overrides: parameter values by name; None leaves the preset's.
+
+    Returns:
+        A `Config`.
+
+    Raises:
+        UserError: the preset or a parameter does not exist, or a value is not allowed.
+    """
+    if preset not in PRESETS:
+        raise UserError(f'--preset={preset}: unknown preset; use one of {", ".join(PRESETS)}.')
+    values = {**PRESETS[preset], **{name: value for name, value in overrides.items() if value is not None}}
+    groups = {group: {} for group in GROUPS}
+    for group, field in parameters():
+        if field.name in values:
+            value = values.pop(field.name)
+            _check_value(field, value)
+            groups[group][field.name] = value
+    if values:
+        raise UserError(f'unknown parameter {sorted(values)[0]!r}; config.py names them all.')
+    config = Config(**{name: cls(**groups[name]) for name, cls in GROUPS.items()})
+    _check_together(config)
+    return config
+
+
+def _check_value(field, value):
+    meta = field.metadata
+    if meta['choices'] and value not in meta['choices']:
+        raise UserError(f'--{field.name}={value}: use one of {", ".join(meta["choices"])}.')
+    if meta['minimum'] is not None and value < meta['minimum']:
+        raise UserError(f'--{field.name}={value}: must be at least {meta["minimum"]}.')
+    if meta['maximum'] is not None and value > meta['maximum']:
+        raise UserError(f'--{field.name}={value}: must be at most {meta["maximum"]}.')
+
+
+def _check_together(config):
+    pairs, logmel, clip = config.pairs, config.logmel, config.clip
+    if pairs.super_hard_min_shift > pairs.super_hard_max_shift:
+        raise UserError(
+            f'--super_hard_min_shift={pairs.super_hard_min_shift}: must not exceed '
+            f'--super_hard_max_shift={pairs.super_hard_max_shift}.'
+        )
+    if not logmel.mel_min_hz < logmel.mel_max_hz <= clip.sample_rate / 2:
+        raise UserError(
+            f'--mel_max_hz={logmel.mel_max_hz}: must lie above --mel_min_hz={logmel.mel_min_hz} and not above half of '
+            f'--sample_rate={clip.sample_rate}.'
+        )
+    if logmel.stft_window_seconds * clip.sample_rate > logmel.fft_size:
+        raise UserError(
+            f'--fft_size={logmel.fft_size}: shorter than an STFT window of {logmel.stft_window_seconds} s at '
+            f'{clip.sample_rate} Hz; raise it or lower --stft_window_seconds.'
+        )
+    if clip.window_seconds < logmel.stft_window_seconds + 15 * logmel.stft_hop_seconds:
+        raise UserError(
+            f'--frames={clip.frames}: a window of {clip.window_seconds:.3f} s has fewer than 16 STFT steps, too few for the '
+            'audio tower; raise --frames.'
+        )
+    if config.train.loss == 'infonce' and pairs.audio_windows < 2:
+        raise UserError('--audio_windows=1: InfoNCE needs the positive window of every clip; use 2 or more.')

@@ -1,0 +1,352 @@
+"""The record of one video: one `tf.train.SequenceExample` in the MediaSequence / DMVR convention.
+
+    context
+        example/id                      bytes    unique name of the video
+        example/dataset_name            bytes    name of the collection
+        clip/data_path                  bytes    file that it was made from
+        clip/start/timestamp            int64    µs in that file of the record's time 0
+        clip/end/timestamp              int64    µs in that file of the record's end
+        clip/label/index                int64s   class indices (may be absent)
+        clip/label/string               bytes    class names, one per index
+        image/format                    bytes    "JPEG"
+        image/height, image/width       int64    pixels
+        image/frame_rate                float    frames per second of the grid
+        WAVEFORM/feature/sample_rate    float    Hz
+        WAVEFORM/feature/num_channels   int64    1
+        WAVEFORM/feature/num_samples    int64    samples of the waveform
+    feature lists
+        image/encoded                   bytes    one Feature, one JPEG, per frame
+        image/timestamp                 int64    µs per frame from the record's time 0
+        WAVEFORM/feature/bytes          bytes    one Feature: 16-bit little-endian mono PCM      (what this project writes)
+        WAVEFORM/feature/floats         floats   one Feature: mono samples in [-1, 1]            (what DMVR writes)
+        WAVEFORM/feature/timestamp      int64    one Feature: µs of sample 0, which is 0
+
+A record is aligned when written: frame i shows time i / frame_rate, sample n sounds at time n / sample_rate, both from the
+same time 0, and both cover the same duration. Shards are TFRecord files `NAME-00000-of-00016`; a file `NAME.json` beside them
+holds what is worth knowing without reading them.
+"""
+
+import dataclasses
+import os
+import struct
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from avts_tf.config import UserError
+
+EXAMPLE_ID = 'example/id'
+DATASET_NAME = 'example/dataset_name'
+DATA_PATH = 'clip/data_path'
+CLIP_START = 'clip/start/timestamp'
+CLIP_END = 'clip/end/timestamp'
+LABEL_INDEX = 'clip/label/index'
+LABEL_STRING = 'clip/label/string'
+IMAGE_FORMAT = 'image/format'
+IMAGE_HEIGHT = 'image/height'
+IMAGE_WIDTH = 'image/width'
+FRAME_RATE = 'image/frame_rate'
+SAMPLE_RATE = 'WAVEFORM/feature/sample_rate'
+NUM_CHANNELS = 'WAVEFORM/feature/num_channels'
+NUM_SAMPLES = 'WAVEFORM/feature/num_samples'
+FRAMES = 'image/encoded'
+FRAME_TIMES = 'image/timestamp'
+AUDIO_BYTES = 'WAVEFORM/feature/bytes'
+AUDIO_FLOATS = 'WAVEFORM/feature/floats'
+AUDIO_TIME = 'WAVEFORM/feature/timestamp'
+
+MICROSECONDS = 1_000_000
+PCM_SCALE = 32768.0  # int16 sample / PCM_SCALE = float sample in [-1, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Video:
+    """One aligned video, as the writers hand it to `encode`.
+
+    Attributes:
+        example_id: unique name.
+        frames: list of JPEG bytes, frame i at i / frame_rate seconds.
+        frame_rate: frames per second.
+        height: pixels.
+        width: pixels.
+        waveform: int16 [samples], mono, sample 0 at the time of frame 0.
+        sample_rate: Hz.
+        data_path: file that it was made from.
+        start_seconds: time in that file of frame 0.
+        dataset_name: name of the collection.
+        labels: (index, name) of each class.
+    """
+
+    example_id: str
+    frames: list
+    frame_rate: float
+    height: int
+    width: int
+    waveform: np.ndarray
+    sample_rate: int
+    data_path: str = ''
+    start_seconds: float = 0.0
+    dataset_name: str = ''
+    labels: tuple = ()
+
+
+class Record(NamedTuple):
+    """One parsed record, as tensors.
+
+    Attributes:
+        example_id: string scalar.
+        frames: string [F], encoded images.
+        frame_seconds: float64 [F], time of each frame.
+        frame_rate: float32 scalar, frames per second.
+        waveform: int16 [samples]; empty where the record has no audio.
+        sample_rate: float32 scalar, Hz; 0 where the record states none.
+        label_index: int64 [L].
+        label_string: string [L].
+    """
+
+    example_id: tf.Tensor
+    frames: tf.Tensor
+    frame_seconds: tf.Tensor
+    frame_rate: tf.Tensor
+    waveform: tf.Tensor
+    sample_rate: tf.Tensor
+    label_index: tf.Tensor
+    label_string: tf.Tensor
+
+
+def _bytes(*values):
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[v.encode() if isinstance(v, str) else v for v in values]))
+
+
+def _ints(*values):
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+
+def _floats(*values):
+    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+
+def encode(video, audio_encoding='pcm16'):
+    """Serialises a `Video`.
+
+    Args:
+        video: a `Video`.
+        audio_encoding: 'pcm16' writes 16-bit PCM, 'float' DMVR's list of floats (five times slower to read).
+
+    Returns:
+        bytes, a serialised `tf.train.SequenceExample`; the same bytes for the same video.
+
+    Raises:
+        ValueError: the audio encoding is unknown or the waveform is not int16 [samples].
+    """
+    if audio_encoding not in ('pcm16', 'float'):
+        raise ValueError(f'audio_encoding={audio_encoding!r}: use "pcm16" or "float".')
+    if video.waveform.dtype != np.int16 or video.waveform.ndim != 1:
+        raise ValueError(f'waveform must be int16 [samples], not {video.waveform.dtype} {video.waveform.shape}.')
+    start = round(video.start_seconds * MICROSECONDS)
+    end = start + round(len(video.frames) / video.frame_rate * MICROSECONDS)
+    context = {
+        EXAMPLE_ID: _bytes(video.example_id),
+        DATASET_NAME: _bytes(video.dataset_name),
+        DATA_PATH: _bytes(video.data_path),
+        CLIP_START: _ints(start),
+        CLIP_END: _ints(end),
+        IMAGE_FORMAT: _bytes('JPEG'),
+        IMAGE_HEIGHT: _ints(video.height),
+        IMAGE_WIDTH: _ints(video.width),
+        FRAME_RATE: _floats(video.frame_rate),
+        SAMPLE_RATE: _floats(video.sample_rate),
+        NUM_CHANNELS: _ints(1),
+        NUM_SAMPLES: _ints(len(video.waveform)),
+    }
+    if video.labels:
+        context[LABEL_INDEX] = _ints(*(index for index, _ in video.labels))
+        context[LABEL_STRING] = _bytes(*(name for _, name in video.labels))
+    times = [round(i / video.frame_rate * MICROSECONDS) for i in range(len(video.frames))]
+    lists = {
+        FRAMES: [_bytes(frame) for frame in video.frames],
+        FRAME_TIMES: [_ints(time) for time in times],
+        AUDIO_TIME: [_ints(0)],
+    }
+    if audio_encoding == 'pcm16':
+        lists[AUDIO_BYTES] = [_bytes(video.waveform.astype('<i2').tobytes())]
+    else:
+        lists[AUDIO_FLOATS] = [_floats(*(video.waveform / np.float32(PCM_SCALE)))]
+    example = tf.train.SequenceExample(
+        context=tf.train.Features(feature=context),
+        feature_lists=tf.train.FeatureLists(
+            feature_list={name: tf.train.FeatureList(feature=features) for name, features in lists.items()}
+        ),
+    )
+    return example.SerializeToString(deterministic=True)
+
+
+def parse(serialized):
+    """Parses one record with TensorFlow operations, for use inside tf.data.
+
+    Float audio is brought to int16, so that what follows sees one kind. A record without frame times gets them from its
+    frame rate.
+
+    Args:
+        serialized: string scalar.
+
+    Returns:
+        A `Record`.
+    """
+    context, lists = tf.io.parse_single_sequence_example(
+        serialized,
+        context_features={
+            EXAMPLE_ID: tf.io.FixedLenFeature([], tf.string, ''),
+            FRAME_RATE: tf.io.FixedLenFeature([], tf.float32, 0.0),
+            SAMPLE_RATE: tf.io.FixedLenFeature([], tf.float32, 0.0),
+            LABEL_INDEX: tf.io.RaggedFeature(tf.int64),
+            LABEL_STRING: tf.io.RaggedFeature(tf.string),
+        },
+        sequence_features={
+            FRAMES: tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True),
+            FRAME_TIMES: tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
+            AUDIO_BYTES: tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True),
+            AUDIO_FLOATS: tf.io.VarLenFeature(tf.float32),
+        },
+    )
+    frames = lists[FRAMES]
+    count = tf.size(frames)
+    frame_rate = context[FRAME_RATE]
+    grid = tf.range(tf.cast(count, tf.float64), dtype=tf.float64) / tf.cast(tf.maximum(frame_rate, 1e-6), tf.float64)
+    frame_seconds = tf.cond(
+        tf.equal(tf.size(lists[FRAME_TIMES]), count),
+        lambda: tf.cast(lists[FRAME_TIMES], tf.float64) / MICROSECONDS,
+        lambda: grid,
+    )
+    floats = lists[AUDIO_FLOATS].values
+    pcm = tf.io.decode_raw(tf.strings.reduce_join(lists[AUDIO_BYTES]), tf.int16)
+    waveform = tf.cond(
+        tf.greater(tf.size(floats), 0),
+        lambda: tf.cast(tf.round(tf.clip_by_value(floats * PCM_SCALE, -PCM_SCALE, PCM_SCALE - 1)), tf.int16),
+        lambda: pcm,
+    )
+    return Record(
+        example_id=context[EXAMPLE_ID],
+        frames=frames,
+        frame_seconds=frame_seconds,
+        frame_rate=frame_rate,
+        waveform=waveform,
+        sample_rate=context[SAMPLE_RATE],
+        label_index=context[LABEL_INDEX],
+        label_string=context[LABEL_STRING],
+    )
+
+
+def shard_path(prefix, index, count):
+    """The path of one shard: `PREFIX-00000-of-00016`."""
+    return f'{prefix}-{index:05d}-of-{count:05d}'
+
+
+def summary_path(prefix):
+    """The path of the JSON file beside the shards of `PREFIX`."""
+    return f'{prefix}.json'
+
+
+def find_shards(pattern, flag='records'):
+    """Record files of a glob, or of several separated by commas, and the number of records in each.
+
+    The files' framing is walked from length to length without reading the records, so that a file that is cut short is
+    named before any work begins.
+
+    Args:
+        pattern: glob(s). A folder means all record files in it.
+        flag: name of the flag, for the messages.
+
+    Returns:
+        List of (path, number of records), sorted by path; shards without records are left out.
+
+    Raises:
+        UserError: no file matches, one is cut short or is no TFRecord file, or there is no record in all of them.
+    """
+    paths = []
+    for part in (pattern or '').split(','):
+        part = part.strip()
+        found = [p for p in tf.io.gfile.glob(os.path.join(part, '*') if tf.io.gfile.isdir(part) else part)
+                 if not p.endswith(('.json', '.csv', '.txt')) and not tf.io.gfile.isdir(p)] if part else []
+        if not found:
+            raise UserError(
+                f'--{flag}={pattern}: no file matches{" " + repr(part) if "," in pattern else ""}. Give a glob of record '
+                'files, quoted, such as "data/clips-*"; python -m tfrecords_tools.write makes them from videos.'
+            )
+        paths += found
+    shards = [(path, count_records(path)) for path in sorted(set(paths))]
+    if not any(count for _, count in shards):
+        raise UserError(f'--{flag}={pattern}: {len(shards)} file(s) match, but there is no record in them.')
+    return [(path, count) for path, count in shards if count]
+
+
+def count_records(path):
+    """The number of records in a TFRecord file, by walking its lengths.
+
+    Raises:
+        UserError: the file cannot be read, is cut short or is no TFRecord file.
+    """
+    try:
+        size = tf.io.gfile.stat(path).length
+        count, offset = 0, 0
+        with tf.io.gfile.GFile(path, 'rb') as file:
+            while offset < size:
+                file.seek(offset)
+                header = file.read(12)
+                if len(header) < 12:
+                    raise UserError(_cut_short(path, count, offset))
+                length, crc = struct.unpack('<QI', header)
+                if crc != _masked_crc(header[:8]):
+                    raise UserError(
+                        f'{path}: not a TFRecord file, or damaged at byte {offset} (after {count} whole records). '
+                        'Leave it out or write it again.'
+                    )
+                offset += 12 + length + 4
+                if offset > size:
+                    raise UserError(_cut_short(path, count, offset))
+                count += 1
+    except tf.errors.OpError as error:
+        raise UserError(f'{path}: cannot be read: {error.message}') from error
+    return count
+
+
+def _cut_short(path, count, offset):
+    return f'{path}: cut short after {count} whole records (byte {offset}). Leave it out or write it again.'
+
+
+def _crc_table():
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return table
+
+
+_CRC32C = _crc_table()
+
+
+def _masked_crc(data):
+    """The masked CRC-32C that TFRecord files put after each length."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = _CRC32C[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    crc ^= 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def first_damaged(paths):
+    """The first file among `paths` in which a record fails its checksum, and the number of whole records before it.
+
+    Returns:
+        (path, count), or None where every record is whole.
+    """
+    for path in paths:
+        count = 0
+        try:
+            for _ in tf.data.TFRecordDataset(path):
+                count += 1
+        except tf.errors.DataLossError:
+            return path, count
+    return None
