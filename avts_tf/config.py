@@ -60,6 +60,7 @@ class TowerConfig:
     audio_width: float = _parameter(1.0, "multiplier of the audio network's channels", minimum=0.05)
     embedding_size: int = _parameter(128, 'dimensions of the embeddings', minimum=2)
     normalize: bool = _parameter(True, 'scale embeddings to length 1')
+    embedding_batchnorm: bool = _parameter(True, 'batch norm before the scaling, which keeps embeddings from meeting in one point')
     head: str = _parameter(
         'flatten',
         'how time enters the embedding: "average" pools it away, "flatten" keeps it up to the last layer',

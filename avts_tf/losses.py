@@ -1,0 +1,118 @@
+"""Losses on the embeddings of a batch; every function is per pair, the reduction over replicas is the model's."""
+
+import keras
+import tensorflow as tf
+
+from avts_tf.windows import EASY, HARD, NO_PAIR
+
+
+def squared_distances(video, audio):
+    """Squared Euclidean distances of clips to their own audio windows: [B, D], [B, K, D] -> float32 [B, K]."""
+    return tf.reduce_sum(tf.math.squared_difference(audio, video[:, None]), -1)
+
+
+def safe_sqrt(squared):
+    """Square root with a finite gradient at zero."""
+    return tf.sqrt(tf.maximum(squared, 1e-12))
+
+
+@keras.saving.register_keras_serializable('avts_tf')
+class ContrastiveLoss(keras.losses.Loss):
+    """The margin loss E = y d^p + (1 - y) max(margin - d, 0)^2 of each pair.
+
+    p is 2 (Hadsell et al. 2006) or, as the slides on AVTS print it, 1.
+
+    Args:
+        margin: distance that is asked of negatives.
+        positive_term: 'squared' or 'unsquared'.
+        reduction: as in Keras.
+
+    Call:
+        y_true: float [...], 1 in sync, 0 out of sync.
+        y_pred: float [...], distances.
+    """
+
+    def __init__(self, margin=0.99, positive_term='squared', reduction='sum_over_batch_size', name='contrastive', **kwargs):
+        super().__init__(reduction=reduction, name=name, **kwargs)
+        if positive_term not in ('squared', 'unsquared'):
+            raise ValueError(f'positive_term={positive_term!r}: use "squared" or "unsquared".')
+        self.margin = margin
+        self.positive_term = positive_term
+
+    def call(self, y_true, y_pred):
+        positive = tf.square(y_pred) if self.positive_term == 'squared' else y_pred
+        negative = tf.square(tf.maximum(self.margin - y_pred, 0.0))
+        y_true = tf.cast(y_true, y_pred.dtype)
+        return y_true * positive + (1.0 - y_true) * negative
+
+    def get_config(self):
+        return {**super().get_config(), 'margin': self.margin, 'positive_term': self.positive_term}
+
+
+def gather_replicas(tensor):
+    """Concatenates a tensor over replicas along the batch; the gradient flows back to every replica."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tensor
+    return context.all_gather(tensor, axis=0)
+
+
+def all_pairs_loss(loss, video, audio, kind, example_hash):
+    """Contrastive loss in which every easy negative stands for all other clips' sounds of the global batch.
+
+    The expectation is that of one random other clip, with less noise: an easy pair's loss is the mean over them all.
+
+    Args:
+        loss: `ContrastiveLoss`.
+        video: float32 [B, D].
+        audio: float32 [B, K, D]; the first window is the positive.
+        kind: int32 [B, K].
+        example_hash: int64 [B].
+
+    Returns:
+        float32 [B, K], loss per pair; 0 for NO_PAIR.
+    """
+    own = pair_losses(loss, video, audio, kind)
+    sounds, hashes = gather_replicas(audio[:, 0]), gather_replicas(example_hash)
+    squared = (tf.reduce_sum(video**2, -1)[:, None] + tf.reduce_sum(sounds**2, -1)[None]
+               - 2.0 * tf.matmul(video, sounds, transpose_b=True))
+    other = tf.cast(example_hash[:, None] != hashes[None], tf.float32)
+    negative = loss.call(tf.zeros_like(squared), safe_sqrt(squared)) * other
+    mean = tf.math.divide_no_nan(tf.reduce_sum(negative, 1), tf.reduce_sum(other, 1))
+    return tf.where(kind == EASY, mean[:, None], own)
+
+
+def pair_losses(loss, video, audio, kind):
+    """Loss of each pair by its own distance: float32 [B, K], 0 for NO_PAIR."""
+    squared = squared_distances(video, audio)
+    values = loss.call(tf.cast(kind == 0, tf.float32), safe_sqrt(squared))
+    return tf.where(kind == NO_PAIR, 0.0, values)
+
+
+def infonce_loss(video, audio, kind, example_hash, temperature):
+    """InfoNCE of each clip, both ways: its own sound among all sounds of the global batch, its own picture among all pictures.
+
+    Picture to sound, the clip's hard and super-hard windows are among the candidates too. Other windows of the same example
+    never count as negatives.
+
+    Args:
+        video: float32 [B, D].
+        audio: float32 [B, K, D]; the first window is the positive.
+        kind: int32 [B, K].
+        example_hash: int64 [B].
+        temperature: of the softmax over the dot products.
+
+    Returns:
+        float32 [B], loss per clip.
+    """
+    positive = tf.reduce_sum(video * audio[:, 0], -1, keepdims=True) / temperature           # [B, 1]
+    hashes = gather_replicas(example_hash)
+    same = example_hash[:, None] == hashes[None]                                             # [B, G]
+    minus_infinity = tf.float32.min
+    to_sounds = tf.matmul(video, gather_replicas(audio[:, 0]), transpose_b=True) / temperature
+    to_pictures = tf.matmul(audio[:, 0], gather_replicas(video), transpose_b=True) / temperature
+    own = tf.einsum('bd,bkd->bk', video, audio[:, 1:]) / temperature
+    own = tf.where(kind[:, 1:] >= HARD, own, minus_infinity)
+    sound = tf.reduce_logsumexp(tf.concat([positive, tf.where(same, minus_infinity, to_sounds), own], 1), 1)
+    picture = tf.reduce_logsumexp(tf.concat([positive, tf.where(same, minus_infinity, to_pictures)], 1), 1)
+    return 0.5 * (sound + picture) - positive[:, 0]

@@ -1,0 +1,195 @@
+"""Record shards to batches of pairs: shuffled, parsed, sampled, decoded, augmented, batched."""
+
+import tensorflow as tf
+
+from avts_tf import records
+from avts_tf.config import UserError
+from avts_tf.pairs import draw_kinds, fill_easy, sample_clip, usable_frames
+from avts_tf.windows import KINDS
+
+SKIP_REASONS = ('no_frames', 'no_audio', 'other_sample_rate', 'too_short')
+CROP_SCALES = 4  # the multi-scale crop draws among this many sizes, evenly spaced
+
+
+class PipelineState:
+    """What a pipeline reads anew in every epoch, and what it counts.
+
+    Attributes:
+        epoch: int64 variable, part of every seed.
+        mix: float32 [3] variable, parts of easy, hard and super-hard among the negatives.
+        skipped: int64 [len(SKIP_REASONS)] variable, records that no window could be taken from.
+        first_skipped: string [len(SKIP_REASONS)] variable, id of the first of each.
+        replaced: int64 variable, hard and super-hard negatives that became easy because the clip is too short for them.
+    """
+
+    def __init__(self):
+        with tf.device('CPU:0'):
+            self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+            self.mix = tf.Variable([1.0, 0.0, 0.0], trainable=False)
+            self.skipped = tf.Variable(tf.zeros([len(SKIP_REASONS)], tf.int64), trainable=False)
+            self.first_skipped = tf.Variable([''] * len(SKIP_REASONS), trainable=False)
+            self.replaced = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    def reset_counts(self):
+        """Sets the counts back to nothing."""
+        self.skipped.assign(tf.zeros_like(self.skipped))
+        self.first_skipped.assign([''] * len(SKIP_REASONS))
+        self.replaced.assign(0)
+
+    def skips(self):
+        """Dict from reason to (count, id of the first), of the reasons that occurred."""
+        counts, firsts = self.skipped.numpy(), self.first_skipped.numpy()
+        return {reason: (int(counts[i]), firsts[i].decode()) for i, reason in enumerate(SKIP_REASONS) if counts[i]}
+
+    def describe_skips(self):
+        """One sentence on the skipped records, or ''."""
+        parts = [f'{count} {reason} (first: {first!r})' for reason, (count, first) in self.skips().items()]
+        return 'records skipped: ' + ', '.join(parts) if parts else ''
+
+
+def make_dataset(pattern, config, *, training=True, state=None, passes=None, batch_size=None, flag='records'):
+    """Batches of pairs from record shards.
+
+    Args:
+        pattern: glob(s) of record files.
+        config: `Config`.
+        training: True shuffles, augments and draws kinds by the mix in `state`, anew in every epoch. False gives the same
+            batches each time: centre crops, and K = 4 with one window of each kind.
+        state: `PipelineState`; None makes one with easy negatives.
+        passes: times to go through the records, other windows each time; default `passes_per_epoch`, or 1 for evaluation.
+        batch_size: clips in a batch; default that of the configuration. A last batch that is not full is left out when
+            training.
+        flag: name of the flag that the pattern comes from, for messages.
+
+    Returns:
+        `tf.data.Dataset` of dicts: `video` uint8 [B, frames, size, size, 3]; `audio` int16 [B, K, samples]; `label` float32
+        [B, K], 1 in sync; `kind` int32 [B, K], index into `windows.KINDS`; `example_hash` int64 [B] and `audio_hash` int64
+        [B, K], which clips picture and sound come from; `video_start_seconds` float64 [B], `audio_start_seconds` float64
+        [B, K]; when training with SpecAugment `spec_mask` int32 [B, K].
+
+    Raises:
+        UserError: no record file matches, one is damaged, or there are fewer records than a batch (or than 2) needs.
+    """
+    shards = records.find_shards(pattern, flag)
+    state = state or PipelineState()
+    batch_size = batch_size or config.train.batch_size
+    passes = passes or (config.train.passes_per_epoch if training else 1)
+    total = sum(count for _, count in shards)
+    if total < 2:
+        raise UserError(f'--{flag}={pattern}: 1 record, but an easy negative needs the sound of another; give at least 2.')
+    if training and total * passes < batch_size:
+        raise UserError(
+            f'--{flag}={pattern}: {total} records make no full batch of --batch_size={batch_size}; lower it, or raise '
+            '--passes_per_epoch.'
+        )
+    dataset = tf.data.Dataset.range(passes).flat_map(lambda p: _one_pass(shards, config, training, state, p))
+    dataset = dataset.map(lambda p, serialized: (p, records.parse(serialized)), tf.data.AUTOTUNE)
+    dataset = dataset.filter(lambda p, record: _usable(record, config, state))
+    dataset = dataset.map(lambda p, record: _clip(record, p, config, training, state), tf.data.AUTOTUNE)
+    dataset = dataset.batch(batch_size, drop_remainder=training).map(fill_easy, tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def steps_per_epoch(pattern, config, flag='records'):
+    """Steps of an epoch if no record is skipped."""
+    total = sum(count for _, count in records.find_shards(pattern, flag))
+    return total * config.train.passes_per_epoch // config.train.batch_size
+
+
+def _one_pass(shards, config, training, state, number):
+    """Serialised records of one pass as (pass over all epochs, string), in an order that seed and pass give."""
+    passes = config.train.passes_per_epoch if training else 1
+    number = (state.epoch.read_value() * passes if training else tf.constant(0, tf.int64)) + number
+    paths = tf.data.Dataset.from_tensor_slices([path for path, _ in shards])
+    order = tf.cast(config.train.seed, tf.int64) * 1_000_003 + number + 1
+    paths = paths.shuffle(len(shards), seed=order)
+    serialized = paths.interleave(
+        tf.data.TFRecordDataset, cycle_length=min(len(shards), 8), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    serialized = serialized.shuffle(config.train.shuffle_records, seed=order)
+    return serialized.map(lambda record: (number, record))
+
+
+def _usable(record, config, state):
+    """Whether a window can be taken from a record; if not, it is counted with its reason."""
+    rate = tf.cast(tf.round(record.sample_rate), tf.int32)
+    conditions = [
+        tf.size(record.frames) == 0,
+        tf.size(record.waveform) == 0,
+        rate != config.clip.sample_rate,
+        usable_frames(record, config) == 0,
+    ]
+    reason = tf.argmax(tf.stack([*conditions, tf.constant(True)]))
+
+    def count():
+        state.skipped.scatter_nd_add([[reason]], [tf.constant(1, tf.int64)])
+        if_new = tf.where(state.first_skipped[reason] == '', record.example_id, state.first_skipped[reason])
+        state.first_skipped.scatter_nd_update([[reason]], [if_new])
+        return tf.constant(False)
+
+    return tf.cond(reason < len(SKIP_REASONS), count, lambda: tf.constant(True))
+
+
+def _clip(record, number, config, training, state):
+    """One record to one clip with its audio windows."""
+    hashed = tf.strings.to_hash_bucket_fast(record.example_id, 2**62)
+    seed = tf.stack([tf.constant(config.train.seed, tf.int64), number])
+    seed = tf.random.fold_in(tf.cast(seed, tf.int32), tf.cast(hashed % (2**31 - 1), tf.int32))
+    seeds = tf.random.split(seed, 5)
+    if training:
+        kinds = draw_kinds(seeds[0], state.mix, config.pairs.audio_windows)
+    else:
+        kinds = tf.range(len(KINDS))
+    clip = sample_clip(record, kinds, seeds[1], config)
+    state.replaced.assign_add(tf.cast(clip.pop('replaced'), tf.int64))
+    frames = tf.gather(record.frames, clip.pop('frame_index'))
+    clip['video'] = _decode(frames, config, seeds[2] if training else None)
+    clip['example_hash'] = hashed
+    clip['seed'] = seeds[3]
+    if training and config.augment.spec_augment:
+        clip['spec_mask'] = tf.random.stateless_uniform(kinds.shape, seeds[4], 0, 2**31 - 1, tf.int32)
+    return clip
+
+
+def _decode(frames, config, seed):
+    """Decodes and crops the frames of a window: string [frames] -> uint8 [frames, size, size, 3].
+
+    All frames of a clip are cropped, mirrored and coloured alike. Without a seed the crop is the largest centred square.
+    """
+    augment, size = config.augment, config.clip.frame_size
+    height, width = tf.unstack(tf.io.extract_jpeg_shape(frames[0])[:2])
+    shorter = tf.minimum(height, width)
+    if seed is None:
+        side = shorter
+        top, left = (height - side) // 2, (width - side) // 2
+    else:
+        seeds = tf.random.split(seed, 8)
+        step = tf.random.stateless_uniform([], seeds[0], 0, CROP_SCALES, tf.int32)
+        scale = 1.0 - (1.0 - augment.crop_scale_min) * tf.cast(step, tf.float32) / (CROP_SCALES - 1)
+        side = tf.cast(tf.round(tf.cast(shorter, tf.float32) * scale), tf.int32)
+        if augment.crop_scale_min < 1.0:
+            top = tf.random.stateless_uniform([], seeds[1], 0, height - side + 1, tf.int32)
+            left = tf.random.stateless_uniform([], seeds[2], 0, width - side + 1, tf.int32)
+        else:
+            top, left = (height - side) // 2, (width - side) // 2
+    window = tf.stack([top, left, side, side])
+    pixels = tf.map_fn(
+        lambda jpeg: tf.io.decode_and_crop_jpeg(jpeg, window, channels=3), frames,
+        fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8),
+    )
+    pixels = tf.image.resize(pixels, [size, size])                               # float32 in [0, 255]
+    if seed is not None:
+        if augment.flip:
+            mirrored = tf.random.stateless_uniform([], seeds[3]) < 0.5
+            pixels = tf.cond(mirrored, lambda: tf.reverse(pixels, [2]), lambda: pixels)
+        if augment.colour_jitter > 0:
+            pixels = pixels / 255.0
+            low, high = 1.0 - augment.colour_jitter, 1.0 + augment.colour_jitter
+            pixels = tf.image.stateless_random_brightness(pixels, augment.colour_jitter, seeds[4])
+            pixels = tf.image.stateless_random_contrast(pixels, low, high, seeds[5])
+            pixels = tf.image.stateless_random_saturation(tf.clip_by_value(pixels, 0.0, 1.0), low, high, seeds[6])
+            pixels = pixels * 255.0
+    pixels = tf.cast(tf.round(tf.clip_by_value(pixels, 0.0, 255.0)), tf.uint8)
+    return tf.ensure_shape(pixels, [config.clip.frames, size, size, 3])

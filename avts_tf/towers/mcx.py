@@ -1,0 +1,49 @@
+"""MC2 and MC3: ResNet-18 with 3-D convolutions in its first layers and 2-D ones after (Tran et al. 2018, "mixed")."""
+
+import keras
+
+from avts_tf.layers import BatchNorm
+
+STAGE_WIDTHS = (64, 128, 256, 512)
+# Per stage, the temporal size of its kernels: MC2 mixes time in conv1 alone, MC3 also in the first stage.
+TEMPORAL_KERNEL = {'mc2': (1, 1, 1, 1), 'mc3': (3, 1, 1, 1)}
+
+
+def mcx(x, name, width=1.0, synchronized=True):
+    """The convolutions of MC2 or MC3.
+
+    Args:
+        x: float [batch, frames, height, width, 3], normalised.
+        name: 'mc2' or 'mc3'.
+        width: multiplier of the channels.
+        synchronized: batch-norm statistics over all replicas.
+
+    Returns:
+        float [batch, frames, height / 16, width / 16, 512 * width]; time is not strided.
+    """
+    def conv_bn(x, channels, kernel, stride, name):
+        # Padding is written out: "same" would pad a strided convolution on one side only, unlike the published nets.
+        padded = keras.layers.ZeroPadding3D(tuple(k // 2 for k in kernel), name=f'{name}_pad')(x) if max(kernel) > 1 else x
+        x = keras.layers.Conv3D(channels, kernel, strides=(1, stride, stride), use_bias=False, kernel_initializer='he_normal',
+                                name=name)(padded)
+        return BatchNorm(synchronized=synchronized, name=f'{name}_bn')(x)
+
+    def block(x, channels, kernel, stride, name):
+        shortcut = x
+        if stride != 1 or x.shape[-1] != channels:
+            shortcut = conv_bn(x, channels, (1, 1, 1), stride, f'{name}_shortcut')
+        x = keras.layers.ReLU(name=f'{name}_relu1')(conv_bn(x, channels, kernel, stride, f'{name}_conv1'))
+        x = conv_bn(x, channels, kernel, 1, f'{name}_conv2')
+        return keras.layers.ReLU(name=f'{name}_relu2')(keras.layers.Add(name=f'{name}_add')([x, shortcut]))
+
+    x = keras.layers.ReLU(name='conv1_relu')(conv_bn(x, scaled(64, width), (3, 7, 7), 2, 'conv1'))
+    for stage, (channels, temporal) in enumerate(zip(STAGE_WIDTHS, TEMPORAL_KERNEL[name], strict=True)):
+        for index in range(2):
+            stride = 2 if stage > 0 and index == 0 else 1
+            x = block(x, scaled(channels, width), (temporal, 3, 3), stride, f'conv{stage + 2}_{index + 1}')
+    return x
+
+
+def scaled(channels, width):
+    """Channels under a width multiplier, at least 4."""
+    return max(4, round(channels * width))
