@@ -101,6 +101,8 @@ def steps_per_epoch(pattern, config, flag='records'):
 
 def _one_pass(shards, config, training, state, number):
     """Serialised records of one pass as (pass over all epochs, string), in an order that seed and pass give."""
+    # This function is a graph of its own, so that this sets no global state: it keeps the caller's seed out of the order.
+    tf.random.set_seed(1)
     passes = config.train.passes_per_epoch if training else 1
     number = (state.epoch.read_value() * passes if training else tf.constant(0, tf.int64)) + number
     paths = tf.data.Dataset.from_tensor_slices([path for path, _ in shards])

@@ -238,13 +238,15 @@ def _slot(record, span):
     """(every how many frames one is drawn, seconds on the axis that it takes), for at most `FRAMES_PER_ROW` in the span."""
     shown = int((record.frame_seconds < span).sum())
     step = max(1, math.ceil(shown / FRAMES_PER_ROW))
-    return step, min(span, step * span / max(1, shown))
+    return step, min(span / 4, step * span / max(1, shown))
 
 
 def _draw_frames(axes, record, span):
     """Each frame stands with its middle over its time, which a tick marks."""
     step, slot = _slot(record, span)
-    for i in range(min((step + 1) // 2, max(0, len(record.frames) - 1)), len(record.frames), step):
+    # Half a step in, so that the first picture is not cut by the edge, unless the span ends before.
+    first = (step + 1) // 2 if (record.frame_seconds[(step + 1) // 2:] < span).any() else 0
+    for i in range(first, len(record.frames), step):
         middle = record.frame_seconds[i]
         image = _image(record.frames[i])
         if middle >= span or image is None:

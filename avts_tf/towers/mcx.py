@@ -22,10 +22,14 @@ def mcx(x, name, width=1.0, synchronized=True):
         float [batch, frames, height / 16, width / 16, 512 * width]; time is not strided.
     """
     def conv_bn(x, channels, kernel, stride, name):
-        # Padding is written out: "same" would pad a strided convolution on one side only, unlike the published nets.
-        padded = keras.layers.ZeroPadding3D(tuple(k // 2 for k in kernel), name=f'{name}_pad')(x) if max(kernel) > 1 else x
-        x = keras.layers.Conv3D(channels, kernel, strides=(1, stride, stride), use_bias=False, kernel_initializer='he_normal',
-                                name=name)(padded)
+        if stride > 1 and max(kernel) > 1:
+            # "same" would pad a strided convolution on one side only, unlike the published nets.
+            x = keras.layers.ZeroPadding3D(tuple(k // 2 for k in kernel), name=f'{name}_pad')(x)
+            padding = 'valid'
+        else:
+            padding = 'same'
+        x = keras.layers.Conv3D(channels, kernel, strides=(1, stride, stride), padding=padding, use_bias=False,
+                                kernel_initializer='he_normal', name=name)(x)
         return BatchNorm(synchronized=synchronized, name=f'{name}_bn')(x)
 
     def block(x, channels, kernel, stride, name):

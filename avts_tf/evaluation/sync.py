@@ -1,0 +1,96 @@
+"""`--mode=evaluate`: does the model tell in sync from out of sync on records that it never saw?"""
+
+import json
+import os
+
+
+from avts_tf import metrics, plots
+from avts_tf.config import UserError
+from avts_tf.pipeline import PipelineState, make_dataset
+from avts_tf.windows import EASY, KINDS, POSITIVE
+
+NOTES = {
+    'easy': "another clip's sound", 'hard': "the clip's sound, windows apart", 'super_hard': "the clip's sound, windows overlap",
+}
+
+
+def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, say=print):
+    """Measures synchronisation and writes `result.json`, `plots/distances.png`.
+
+    The distance threshold is the one with the highest balanced accuracy on the training records.
+
+    Args:
+        model: trained `TwoTower`.
+        pattern: glob of training records, for the threshold.
+        eval_pattern: glob of records that were not trained on; None measures on the training records and says so.
+        run_dir: run folder.
+        windows_per_record: windows drawn from each record, each with one pair of each kind.
+        say: function that shows a line of text.
+
+    Returns:
+        The metrics, as in `metrics.sync_metrics`.
+
+    Raises:
+        UserError: the records are not fit for it.
+    """
+    training_pairs = _pairs(model, pattern, 1, 'records', say)
+    threshold = metrics.best_threshold(metrics.of_kind(training_pairs, POSITIVE)[0], metrics.of_kind(training_pairs, EASY)[0])
+    pairs = _pairs(model, eval_pattern or pattern, windows_per_record, 'eval_records' if eval_pattern else 'records', say)
+    results = metrics.sync_metrics(pairs, threshold)
+    results['measured_on'] = eval_pattern or pattern
+    results['held_out'] = bool(eval_pattern)
+    os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
+    plots.distance_histogram({kind: metrics.of_kind(pairs, index)[0] for index, kind in enumerate(KINDS)}, threshold,
+                             os.path.join(run_dir, 'plots', 'distances.png'))
+    update_result(run_dir, {'sync': results})
+    for line in describe(results):
+        say(line)
+    return results
+
+
+def _pairs(model, pattern, passes, flag, say):
+    state = PipelineState()
+    batch_size = min(model.config.train.batch_size, 32)
+    dataset = make_dataset(pattern, model.config, training=False, state=state, passes=passes, batch_size=batch_size, flag=flag)
+    pairs = metrics.pair_distances(model, dataset, say_progress=f'{flag}: pairs')
+    if state.skips():
+        say(f'{pattern}: {state.describe_skips()}')
+    if not pairs:
+        raise UserError(f'--{flag}={pattern}: no usable clip; {state.describe_skips()}.')
+    return pairs
+
+
+def describe(results):
+    """Lines for the terminal, from the result of `metrics.sync_metrics`."""
+    where = 'records not trained on' if results['held_out'] else 'the TRAINING records (give --eval_records for an honest figure)'
+    yield (f'Measured on {results["clips"]} windows of {results["examples"]} {where}; in brackets 95 % intervals; '
+           f'threshold {results["threshold"]:.3f} from training records; chance is 50 % and 0.5.')
+    if 'avts_accuracy' in results:
+        yield f'AVTS accuracy (balanced, easy negatives): {_percent(results, "avts_accuracy")}'
+    yield f'{"pairs":<12}{"mean distance":>14}{"AUC":>24}{"accuracy":>26}'
+    yield f'{"positive":<12}{results["distance_positive"]:>14.3f}'
+    for kind in KINDS[1:]:
+        if f'auc_{kind}' in results:
+            low, high = results[f'auc_{kind}_interval']
+            area = f'{results[f"auc_{kind}"]:.4f} [{low:.4f}, {high:.4f}]'
+            yield (f'{kind:<12}{results[f"distance_{kind}"]:>14.3f}{area:>24}{_percent(results, f"accuracy_{kind}"):>26}   {NOTES[kind]}')
+
+
+def _percent(results, name):
+    low, high = results[f'{name}_interval']
+    return f'{100 * results[name]:.1f} % [{100 * low:.1f}, {100 * high:.1f}]'
+
+
+def update_result(run_dir, values):
+    """Adds values to `result.json` of a run folder, replacing those of the same names."""
+    path = os.path.join(run_dir, 'result.json')
+    results = {}
+    if os.path.exists(path):
+        with open(path) as file:
+            results = json.load(file)
+    results.update(values)
+    aside = path + '.writing'
+    with open(aside, 'w') as file:
+        json.dump(results, file, indent=2)
+        file.write('\n')
+    os.replace(aside, path)

@@ -1,0 +1,56 @@
+"""What `main.py` can be asked to do: one function per --mode."""
+
+import os
+
+from avts_tf import plots
+from avts_tf.config import UserError
+from avts_tf.evaluation.sync import evaluate_sync, update_result
+from avts_tf.export import export_towers
+from avts_tf.records import summary_path
+from avts_tf.training import RunFolder, load_inputs, load_model, train
+from tfrecords_tools.synthetic import write_world
+
+DEMO_VIDEOS, DEMO_EVAL_VIDEOS = 192, 64
+
+
+def make_demo_world(folder, config, say=print):
+    """Writes a small synthetic world, if it is not there yet.
+
+    Returns:
+        Globs of the training and the evaluation records.
+    """
+    globs = []
+    for name, videos, seed in (('train', DEMO_VIDEOS, 0), ('eval', DEMO_EVAL_VIDEOS, 1)):
+        prefix = os.path.join(folder, name)
+        globs.append(f'{prefix}-*-of-*')
+        if not os.path.exists(summary_path(prefix)):
+            say(f'No --records: writing {videos} videos of the synthetic world to {prefix}-*.')
+            write_world(prefix, videos=videos, seed=seed, size=config.clip.frame_size + 8, fps=config.clip.fps,
+                        sample_rate=config.clip.sample_rate)
+    return globs
+
+
+def run_train(config, records, eval_records, run_dir, export_dir, devices, say=print):
+    """Trains (or goes on), draws the curves, evaluates, and exports both towers."""
+    model = train(config, records, run_dir, eval_records, devices, say)
+    os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
+    plots.training_curves(RunFolder(run_dir, config).history(), os.path.join(run_dir, 'plots', 'training.png'))
+    evaluate_sync(model, records, eval_records, run_dir, say=say)
+    run_export(run_dir, export_dir, say, model)
+    say(f'Everything of this run is in {run_dir}: result.json, history.csv, plots/, checkpoints/, tensorboard/ '
+        f'(look: tensorboard --logdir={run_dir}).')
+
+
+def run_evaluate(records, eval_records, run_dir, windows_per_record, say=print):
+    """Evaluates the newest checkpoint of a run folder."""
+    model, _ = load_model(run_dir)
+    records = records or load_inputs(run_dir).get('records')
+    if not records:
+        raise UserError('--records: needed to choose the distance threshold; give the records of the training.')
+    evaluate_sync(model, records, eval_records, run_dir, windows_per_record, say)
+
+
+def run_export(run_dir, export_dir, say=print, model=None):
+    """Exports both towers of a run folder."""
+    model = model or load_model(run_dir)[0]
+    update_result(run_dir, {'exported': export_towers(model, export_dir, say)})

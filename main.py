@@ -1,0 +1,85 @@
+"""Command line of AVTS for TensorFlow: flags in, one function call per --mode.
+
+With no flags it writes a small synthetic world, trains the `tiny` preset on it through both stages of the curriculum,
+measures synchronisation on videos it never saw, and exports both towers.
+"""
+
+import os
+import sys
+
+# TensorFlow's own start-up notes say nothing to a user; errors still show.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+from absl import app, flags, logging
+
+from avts_tf.config import PRESETS, UserError, make_config, parameters
+
+MODES = ('train', 'evaluate', 'export')
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
+flags.DEFINE_enum('preset', None, list(PRESETS), 'Named values of the flags below, which override them. Default: small; tiny '
+                  'without --records.')
+flags.DEFINE_string('records', None, 'Record files to train on: glob(s), separated by commas. Default: a synthetic world is made '
+                    'in RUN_DIR/world.')
+flags.DEFINE_string('eval_records', None, 'Record files to measure on, not to be trained on.')
+flags.DEFINE_string('run_dir', 'runs/demo', 'Folder of the run: configuration, checkpoints, history, results, plots.')
+flags.DEFINE_string('export_dir', 'saved_models', 'Folder of the exported towers, <tower>/<version>/.')
+flags.DEFINE_string('devices', 'auto', 'Devices to train on: "auto" is all GPUs, or the CPU; a number is of GPUs, or of logical CPU '
+                    'devices where there is no GPU.')
+flags.DEFINE_integer('windows_per_record', 4, 'evaluate: windows drawn from each record.', lower_bound=1)
+
+
+def define_parameters():
+    """A flag for every parameter of config.py; None stands for the preset's value."""
+    for _, field in parameters():
+        meta, default = field.metadata, field.default
+        differing = ', '.join(f'{name} {values[field.name]}' for name, values in PRESETS.items() if field.name in values)
+        text = f'{meta["help"]}. Default: {default}{" (" + differing + ")" if differing else ""}.'
+        if isinstance(default, bool):
+            flags.DEFINE_boolean(field.name, None, text)
+        elif isinstance(default, int):
+            flags.DEFINE_integer(field.name, None, text)
+        elif isinstance(default, float):
+            flags.DEFINE_float(field.name, None, text)
+        else:
+            flags.DEFINE_string(field.name, None, text)
+
+
+define_parameters()
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise UserError(f'{argv[1]!r} is no flag; flags look like --name=value (main.py --help lists them).')
+    logging.set_verbosity(logging.WARNING)
+    # Imported after the flags are read, so that --help and a mistyped flag answer at once.
+    from avts_tf import modes
+    if FLAGS.mode == 'train':
+        records, eval_records = FLAGS.records, FLAGS.eval_records
+        preset = FLAGS.preset or ('small' if records else 'tiny')
+        config = make_config(preset, **{field.name: FLAGS[field.name].value for _, field in parameters()})
+        if not records:
+            records, eval_records = modes.make_demo_world(os.path.join(FLAGS.run_dir, 'world'), config)
+        modes.run_train(config, records, eval_records, FLAGS.run_dir, FLAGS.export_dir, FLAGS.devices)
+        return
+    given = [field.name for _, field in parameters() if FLAGS[field.name].present]
+    if given or FLAGS.preset:
+        raise UserError(f'--{(given or ["preset"])[0]}: --mode={FLAGS.mode} takes the configuration of the run in --run_dir; leave it out.')
+    if FLAGS.mode == 'evaluate':
+        modes.run_evaluate(FLAGS.records, FLAGS.eval_records, FLAGS.run_dir, FLAGS.windows_per_record)
+    else:
+        modes.run_export(FLAGS.run_dir, FLAGS.export_dir)
+
+
+def run():
+    """Runs `main`; a user's mistake is one message and exit status 2."""
+    try:
+        app.run(main)
+    except UserError as error:
+        print(f'main.py: {error}', file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == '__main__':
+    run()
