@@ -59,13 +59,19 @@ class TowerConfig:
     video_width: float = _parameter(1.0, "multiplier of the video network's channels", minimum=0.05)
     audio_width: float = _parameter(1.0, "multiplier of the audio network's channels", minimum=0.05)
     embedding_size: int = _parameter(128, 'dimensions of the embeddings', minimum=2)
-    normalize: bool = _parameter(True, 'scale embeddings to length 1')
-    embedding_batchnorm: bool = _parameter(True, 'batch norm before the scaling, which keeps embeddings from meeting in one point')
-    head: str = _parameter(
-        'flatten',
-        'how time enters the embedding: "average" pools it away, "flatten" keeps it up to the last layer',
-        choices=('average', 'flatten'),
+    normalize: str = _parameter(
+        'whiten',
+        'scale of the embeddings: "length" makes each of length 1; "whiten" gives each dimension mean 0 and the same variance '
+        'by batch norm, so that the embeddings cannot meet in one point; "none" leaves them as they come',
+        choices=('length', 'whiten', 'none'),
     )
+    head: str = _parameter(
+        'spans',
+        'how time enters the embedding: "average" pools it away, "flatten" gives each step weights of its own, "spans" gives '
+        'each of head_spans spans of the window its own part of the embedding, by the same weights',
+        choices=('average', 'flatten', 'spans'),
+    )
+    head_spans: int = _parameter(8, 'spans of head=spans; must divide embedding_size', minimum=1)
     bfloat16: bool = _parameter(False, 'compute in bfloat16 (weights stay float32)')
     sync_batchnorm: bool = _parameter(True, 'batch-norm statistics over all replicas instead of over each')
 
@@ -250,6 +256,10 @@ def _check_together(config):
         raise UserError(
             f'--frames={clip.frames}: a window of {clip.window_seconds:.3f} s has fewer than 16 STFT steps, too few for the '
             'audio tower; raise --frames.'
+        )
+    if config.towers.head == 'spans' and config.towers.embedding_size % config.towers.head_spans:
+        raise UserError(
+            f'--head_spans={config.towers.head_spans}: must divide --embedding_size={config.towers.embedding_size}.'
         )
     if config.train.loss == 'infonce' and pairs.audio_windows < 2:
         raise UserError('--audio_windows=1: InfoNCE needs the positive window of every clip; use 2 or more.')

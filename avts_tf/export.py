@@ -25,7 +25,7 @@ class AudioTower(tf.Module):
 
     def __init__(self, tower, config):
         super().__init__(name='audio_tower')
-        self._tower, self._samples, self._normalize = tower, config.clip.window_samples, config.towers.normalize
+        self._tower, self._samples, self._normalize = tower, config.clip.window_samples, config.towers.normalize == 'length'
         self.specification = tf.TensorSpec([None, None], tf.float32, self.name_of_input)
 
     def embed(self, waveform):
@@ -52,7 +52,7 @@ class VideoTower(tf.Module):
 
     def __init__(self, tower, config):
         super().__init__(name='video_tower')
-        self._tower, self._normalize = tower, config.towers.normalize
+        self._tower, self._normalize = tower, config.towers.normalize == 'length'
         self._frames, self._size = config.clip.frames, config.clip.frame_size
         self.specification = tf.TensorSpec([None, None, None, None, 3], tf.uint8, self.name_of_input)
 

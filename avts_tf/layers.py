@@ -1,6 +1,7 @@
 """Layers that both towers use: TensorFlow's fused batch norm, and the head that turns features into an embedding."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -52,24 +53,62 @@ class L2Normalize(keras.layers.Layer):
         return tf.math.l2_normalize(tf.cast(inputs, tf.float32), axis=-1, epsilon=1e-12)
 
 
+@keras.saving.register_keras_serializable('avts_tf')
+class ResampleTime(keras.layers.Layer):
+    """Averages time into a number of equal spans: float [batch, time, channels] -> [batch, spans, channels].
+
+    Step t of T covers [t / T, (t + 1) / T] of the window; a span is the mean of the steps that it overlaps, weighted by the
+    overlap. So both towers come to the same spans of the same window, however many steps each has.
+    """
+
+    def __init__(self, spans, **kwargs):
+        super().__init__(**kwargs)
+        self.spans = spans
+
+    def call(self, inputs):
+        return tf.einsum('btc,ts->bsc', inputs, tf.cast(overlap_weights(inputs.shape[1], self.spans), inputs.dtype))
+
+    def get_config(self):
+        return {**super().get_config(), 'spans': self.spans}
+
+
+def overlap_weights(steps, spans):
+    """Weights of `steps` equal intervals in each of `spans` equal ones: float32 [steps, spans], columns add up to 1."""
+    starts, ends = np.arange(steps) / steps, (np.arange(steps) + 1) / steps
+    lows, highs = np.arange(spans) / spans, (np.arange(spans) + 1) / spans
+    overlap = np.maximum(np.minimum(ends[:, None], highs) - np.maximum(starts[:, None], lows), 0.0)
+    return (overlap / overlap.sum(0)).astype(np.float32)
+
+
+# Root mean square length of whitened embeddings: those of unrelated clips then lie at distance 1, about the margin.
+WHITENED_LENGTH = 0.5**0.5
+
+
 def embedding_head(x, towers):
-    """From the vector that a tower has come to, to the embedding.
+    """From features over time to the embedding.
 
     Args:
-        x: float [batch, size], a Keras tensor.
-        towers: `TowerConfig`.
+        x: float [batch, time, channels], a Keras tensor.
+        towers: `TowerConfig`. Its `head` says how time enters: "average" pools it away; "flatten" gives each step weights of
+            its own; "spans" projects `head_spans` spans of the window with the same weights and puts them side by side, so that
+            the distance of two embeddings compares moment with moment.
 
     Returns:
-        float32 [batch, towers.embedding_size], of length 1 if towers.normalize.
+        float32 [batch, towers.embedding_size]; its scale is what `normalize` says.
     """
-    x = keras.layers.Dense(towers.embedding_size, use_bias=not towers.embedding_batchnorm, dtype='float32', name='projection')(x)
-    if towers.embedding_batchnorm:
-        x = BatchNorm(center=False, scale=False, synchronized=towers.sync_batchnorm, dtype='float32', name='spread')(x)
-    return L2Normalize(name='unit_length')(x) if towers.normalize else x
-
-
-def pool_time(x, towers):
-    """Brings time to a vector: float [batch, time, channels] -> [batch, size], averaged or kept in order."""
-    if towers.head == 'average':
-        return keras.layers.GlobalAveragePooling1D(name='average_time')(x)
-    return keras.layers.Flatten(name='keep_time')(x)
+    size = towers.embedding_size
+    if towers.head == 'spans':
+        x = ResampleTime(towers.head_spans, name='spans')(x)
+        size //= towers.head_spans
+    elif towers.head == 'average':
+        x = keras.layers.GlobalAveragePooling1D(name='average_time')(x)
+    else:
+        x = keras.layers.Flatten(name='keep_time')(x)
+    whiten = towers.normalize == 'whiten'
+    x = keras.layers.Dense(size, use_bias=not whiten, dtype='float32', name='projection')(x)
+    if whiten:
+        x = BatchNorm(center=False, scale=False, synchronized=towers.sync_batchnorm, dtype='float32', name='whiten')(x)
+        x = keras.layers.Rescaling(WHITENED_LENGTH / towers.embedding_size**0.5, dtype='float32', name='length')(x)
+    if towers.head == 'spans':
+        x = keras.layers.Flatten(dtype='float32', name='join_spans')(x)
+    return L2Normalize(name='unit_length')(x) if towers.normalize == 'length' else x

@@ -355,7 +355,7 @@ class Measure(keras.callbacks.Callback):
             if not math.isnan(value):
                 logs[f'auc_{name}'] = value
         at_chance = max(logs.get('auc_easy', 1.0), logs.get('auc_hard', 0.0)) < CHANCE_AUC
-        collapsed = self._config.towers.normalize and logs['spread'] < COLLAPSED_SPREAD
+        collapsed = self._config.towers.normalize == 'length' and logs['spread'] < COLLAPSED_SPREAD
         self._epochs_at_chance = self._epochs_at_chance + 1 if at_chance or collapsed else 0
         logs['collapsed'] = int(self._epochs_at_chance >= COLLAPSE_EPOCHS)
 
@@ -409,7 +409,7 @@ class Progress(keras.callbacks.Callback):
         if logs.get('collapsed'):
             self._write(
                 f'WARNING: {COLLAPSE_EPOCHS} epochs with the embeddings in one point (spread {logs["spread"]:.3f}) or the AUC at '
-                'chance: it is not learning. Try --embedding_batchnorm, --normalize, --optimizer=adamw --learning_rate=1e-3, '
+                'chance: it is not learning. Try --normalize=whiten, --all_pairs, --optimizer=adamw --learning_rate=1e-3, '
                 '--regime=easy first, or check the records with python -m tfrecords_tools.inspect.'
             )
 

@@ -4,10 +4,13 @@ Decoders are native code and some files kill them. Python's own pools break as a
 has a pipe of its own and is replaced when it is gone.
 """
 
+import contextlib
 import dataclasses
 import multiprocessing
 import multiprocessing.connection
 import signal
+import subprocess
+import sys
 import time
 
 TIMEOUT, CRASHED = 'timeout', 'crashed'
@@ -18,7 +21,7 @@ _AHEAD = 4
 
 @dataclasses.dataclass
 class _Worker:
-    process: multiprocessing.Process
+    process: subprocess.Popen
     connection: multiprocessing.connection.Connection
     ready: bool = False
     task: int | None = None
@@ -28,11 +31,11 @@ class _Worker:
 def run_in_order(function, tasks, workers, timeout_seconds):
     """Calls `function(task)` for each task in worker processes and yields the outcomes in the order of the tasks.
 
-    Workers are started by spawn: `function`, tasks and results are pickled, and a script that calls this keeps its own work
-    under `if __name__ == '__main__':`. Closing the generator ends the workers.
+    `function`, tasks and results are pickled. A worker imports the function's module and nothing of the calling program.
+    Closing the generator ends the workers.
 
     Args:
-        function: importable by its name.
+        function: of a module's top level.
         tasks: list.
         workers: number of processes, at least 1.
         timeout_seconds: longest time for one task; a worker that takes longer is killed.
@@ -72,18 +75,22 @@ def run_in_order(function, tasks, workers, timeout_seconds):
 
 
 def _start(function):
-    # Not fork: a child of a process with threads (TensorFlow's) can hang.
-    context = multiprocessing.get_context('spawn')
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(function, theirs), daemon=True)
-    process.start()
+    # Neither a fork, which can hang in a process with TensorFlow's threads, nor multiprocessing's spawn, which imports the
+    # main program again in each worker, with TensorFlow: seconds and half a gigabyte.
+    ours, theirs = multiprocessing.Pipe()
+    code = f'import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve({theirs.fileno()})'
+    process = subprocess.Popen([sys.executable, '-c', code], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     theirs.close()  # else the end of the process would not be seen as the end of the pipe
+    with contextlib.suppress(OSError):  # it died already: `_listen` says so
+        ours.send(function)
     return _Worker(process, ours)
 
 
-def _serve(function, connection):
-    """The life of a worker: says that it is there, then answers task after task."""
+def serve(file_descriptor):
+    """The life of a worker: takes the function, says that it is there, then answers task after task."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    connection = multiprocessing.connection.Connection(file_descriptor)
+    function = connection.recv()
     connection.send(None)
     while True:
         try:
@@ -99,10 +106,8 @@ def _serve(function, connection):
 
 def _hand_out(worker, number, task, timeout_seconds):
     worker.task, worker.deadline = number, time.monotonic() + timeout_seconds
-    try:
+    with contextlib.suppress(OSError):  # it died meanwhile: `_listen` meets the end of its pipe
         worker.connection.send(task)
-    except OSError:
-        pass  # it died meanwhile: `_listen` meets the end of its pipe
 
 
 def _listen(worker, outcomes):
@@ -110,11 +115,11 @@ def _listen(worker, outcomes):
     try:
         outcome = worker.connection.recv()
     except (EOFError, OSError):
-        _end(worker)
+        worker.connection.close()
+        worker.process.wait()  # it is dying by itself: the exit code is to be its own
         if not worker.ready:
             raise RuntimeError(
-                f'a worker process ended as it started ({_how_it_ended(worker.process)}); its own message stands above. '
-                "A script that starts workers keeps its own work under if __name__ == '__main__'."
+                f'a worker process ended as it started ({_how_it_ended(worker.process)}); its own message stands above.'
             ) from None
         if worker.task is not None:
             outcomes[worker.task] = None, (CRASHED, f'the decoding process died: {_how_it_ended(worker.process)}')
@@ -127,12 +132,11 @@ def _listen(worker, outcomes):
 def _end(worker):
     if not worker.connection.closed:
         worker.connection.close()
-        worker.process.join(0.5)  # one that was dying by itself keeps its own exit code
         worker.process.kill()
-    worker.process.join()
+    worker.process.wait()
 
 
 def _how_it_ended(process):
-    if process.exitcode < 0:
-        return signal.Signals(-process.exitcode).name
-    return f'exit code {process.exitcode}'
+    if process.returncode < 0:
+        return signal.Signals(-process.returncode).name
+    return f'exit code {process.returncode}'

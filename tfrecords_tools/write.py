@@ -31,19 +31,18 @@ import re
 import sys
 from typing import NamedTuple
 
+import tensorflow as tf
 from absl import app, flags
 from tqdm import tqdm
 
+from avts_tf import records
 from avts_tf.config import UserError
 from tfrecords_tools import media, workers
 
-# TensorFlow and avts_tf.records, which needs it, are imported where they are used: each worker process imports this file again
-# and would spend seconds and half a gigabyte on them.
-
-VIDEO_SUFFIXES = frozenset(
-    '.3g2 .3gp .asf .avi .dv .f4v .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .rm .rmvb .ts .vob .webm .wmv'
-    .split()
-)
+VIDEO_SUFFIXES = frozenset((
+    '.3g2', '.3gp', '.asf', '.avi', '.dv', '.f4v', '.flv', '.m2ts', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.mts',
+    '.mxf', '.ogv', '.rm', '.rmvb', '.ts', '.vob', '.webm', '.wmv',
+))
 RECORDS_PER_SHARD = 256
 _PATH_COLUMN = 'video_path'
 
@@ -168,7 +167,6 @@ def write_records(
 ):
     """Writes the videos of a folder or a CSV as records; see the head of this file for what is written.
 
-    Workers are started by spawn, so a script that calls this keeps its own work under `if __name__ == '__main__':`.
     Files take their names when all are whole; where no record could be made, only the report is written.
 
     Args:
@@ -192,8 +190,6 @@ def write_records(
     Raises:
         UserError: a value is not allowed, there is no input, or the output cannot be written.
     """
-    import tensorflow as tf  # see the note under the imports
-
     limits = {
         'fps': (fps, 0.1, 1000), 'sample_rate': (sample_rate, 1000, 192_000), 'max_seconds': (max_seconds, 0, math.inf),
         'jpeg_quality': (jpeg_quality, 1, 100), 'shards': (shards, 0, 99_999), 'workers': (num_workers, 0, 1024),
@@ -226,10 +222,6 @@ def write_records(
 
 
 def _write(sources, output_prefix, shards, num_workers, file_timeout_seconds, settings):
-    import tensorflow as tf
-
-    from avts_tf import records
-
     paths = [records.shard_path(output_prefix, i, shards) for i in range(shards)]
     _refuse_strays(output_prefix, paths)
     # Neighbours are often of one class or one scene; a reader's shuffle is better off when shards are mixed. The order is
@@ -290,8 +282,6 @@ def _write(sources, output_prefix, shards, num_workers, file_timeout_seconds, se
 
 
 def _refuse_strays(output_prefix, paths):
-    import tensorflow as tf
-
     folder, name = os.path.split(output_prefix)
     if not tf.io.gfile.isdir(folder or '.'):
         return
@@ -306,8 +296,6 @@ def _refuse_strays(output_prefix, paths):
 
 
 def _video(source, result, settings, label_names):
-    from avts_tf import records
-
     return records.Video(
         example_id=source.example_id,
         frames=result.frames,

@@ -3,11 +3,12 @@
 import keras
 
 from avts_tf.frontend import LogMel
-from avts_tf.layers import BatchNorm, embedding_head, pool_time
+from avts_tf.layers import BatchNorm, embedding_head
 from avts_tf.towers.mcx import scaled
 
 CONV_CHANNELS = (64, 192, 384, 256, 256)
-POOL_AFTER = (1, 2, 5)
+# Strides of the pools in time and frequency: 10 ms steps become 40 ms, one frame of video.
+POOLS = {1: (2, 2), 2: (2, 2), 5: (1, 2)}
 HIDDEN = 512
 
 
@@ -37,12 +38,11 @@ def build_audio_network(config, steps):
                                 kernel_initializer='he_normal', name=f'conv{number}')(x)
         x = BatchNorm(synchronized=towers.sync_batchnorm, name=f'conv{number}_bn')(x)
         x = conv5 = keras.layers.ReLU(name=f'conv{number}_relu')(x)
-        if number in POOL_AFTER:
-            x = keras.layers.MaxPooling2D(3, 2, padding='same', name=f'pool{number}')(x)
+        if number in POOLS:
+            x = keras.layers.MaxPooling2D(3, POOLS[number], padding='same', name=f'pool{number}')(x)
     time, bands, channels = x.shape[1:]
     x = keras.layers.Reshape([time, bands * channels], name='join_bands')(x)
-    x = keras.layers.Dense(scaled(HIDDEN, towers.audio_width), use_bias=False, kernel_initializer='he_normal', name='fc6')(
-        pool_time(x, towers))
+    x = keras.layers.Dense(scaled(HIDDEN, towers.audio_width), use_bias=False, kernel_initializer='he_normal', name='fc6')(x)
     x = BatchNorm(synchronized=towers.sync_batchnorm, name='fc6_bn')(x)
     x = keras.layers.ReLU(name='fc6_relu')(x)
     conv5 = keras.layers.GlobalAveragePooling2D(name='conv5_mean', dtype='float32')(conv5)

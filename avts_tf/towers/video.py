@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from avts_tf.layers import embedding_head, pool_time
+from avts_tf.layers import embedding_head
 from avts_tf.towers.i3d import i3d
 from avts_tf.towers.mcx import mcx
 
@@ -53,5 +53,4 @@ def build_video_tower(config):
     x = keras.layers.Reshape([time, -1, channels], name='join_space')(x)
     x = keras.ops.mean(x, axis=2)                                                  # [batch, time, channels]
     features = keras.layers.GlobalAveragePooling1D(name='features', dtype='float32')(x)
-    return keras.Model(
-        frames, {'embedding': embedding_head(pool_time(x, towers), towers), 'features': features}, name='video_tower')
+    return keras.Model(frames, {'embedding': embedding_head(x, towers), 'features': features}, name='video_tower')
