@@ -106,9 +106,10 @@ def embedding_head(x, towers):
         x = keras.layers.Flatten(name='keep_time')(x)
     whiten = towers.normalize == 'whiten'
     x = keras.layers.Dense(size, use_bias=not whiten, dtype='float32', name='projection')(x)
-    if whiten:
-        x = BatchNorm(center=False, scale=False, synchronized=towers.sync_batchnorm, dtype='float32', name='whiten')(x)
-        x = keras.layers.Rescaling(WHITENED_LENGTH / towers.embedding_size**0.5, dtype='float32', name='length')(x)
     if towers.head == 'spans':
         x = keras.layers.Flatten(dtype='float32', name='join_spans')(x)
+    if whiten:
+        # Over clips only: with statistics over the spans as well, the variance could lie between the spans of every clip alike.
+        x = BatchNorm(center=False, scale=False, synchronized=towers.sync_batchnorm, dtype='float32', name='whiten')(x)
+        x = keras.layers.Rescaling(WHITENED_LENGTH / towers.embedding_size**0.5, dtype='float32', name='length')(x)
     return L2Normalize(name='unit_length')(x) if towers.normalize == 'length' else x
