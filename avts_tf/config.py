@@ -129,8 +129,11 @@ class TrainConfig:
         'squared', 'positive term of the contrastive loss: the squared distance or the distance',
         choices=('squared', 'unsquared'),
     )
-    all_pairs: bool = _parameter(
-        False, "contrastive loss: every other clip's sound in the batch is an easy negative as well"
+    easy_negatives: str = _parameter(
+        'violating',
+        'sound that an easy pair of the contrastive loss is measured with: "drawn" is one other clip of the batch, "all" the '
+        'mean over all other clips, "violating" the mean over those within the margin',
+        choices=('drawn', 'all', 'violating'),
     )
     temperature: float = _parameter(0.07, 'temperature of InfoNCE', minimum=1e-4)
     optimizer: str = _parameter('sgd', 'optimiser', choices=('sgd', 'adamw'))

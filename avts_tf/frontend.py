@@ -25,7 +25,7 @@ class LogMel(keras.layers.Layer):
     """
 
     def __init__(self, sample_rate, stft_window_seconds, stft_hop_seconds, fft_size, mel_bands, mel_min_hz, mel_max_hz, **kwargs):
-        super().__init__(dtype='float32', autocast=False, **kwargs)
+        super().__init__(autocast=False, **{**kwargs, 'dtype': 'float32'})
         self._config = {
             'sample_rate': sample_rate, 'stft_window_seconds': stft_window_seconds, 'stft_hop_seconds': stft_hop_seconds,
             'fft_size': fft_size, 'mel_bands': mel_bands, 'mel_min_hz': mel_min_hz, 'mel_max_hz': mel_max_hz,
@@ -103,11 +103,14 @@ class SpecAugment(keras.layers.Layer):
     """
 
     def __init__(self, bank, **kwargs):
-        super().__init__(dtype='float32', autocast=False, **kwargs)
-        self._bank = bank
+        super().__init__(autocast=False, **{**kwargs, 'dtype': 'float32'})
+        self._bank = np.asarray(bank, np.float32)
 
     def call(self, spectrogram, index):
         return spectrogram * tf.gather(tf.constant(self._bank), index % len(self._bank))
+
+    def get_config(self):
+        return {**super().get_config(), 'bank': self._bank.tolist()}
 
 
 def spec_augment_bank(steps, bands, max_steps, max_bands, seed, size=512):

@@ -17,7 +17,7 @@ class BatchNorm(keras.layers.BatchNormalization):
     """
 
     def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
-        super().__init__(axis=-1, momentum=momentum, epsilon=epsilon, **kwargs)
+        super().__init__(momentum=momentum, epsilon=epsilon, **{**kwargs, 'axis': -1})
 
     def call(self, inputs, training=None, mask=None):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -47,7 +47,7 @@ class L2Normalize(keras.layers.Layer):
     """Scales vectors to length 1, in float32: float [..., size] -> float32 [..., size]."""
 
     def __init__(self, **kwargs):
-        super().__init__(dtype='float32', **kwargs)
+        super().__init__(**{**kwargs, 'dtype': 'float32'})
 
     def call(self, inputs):
         return tf.math.l2_normalize(tf.cast(inputs, tf.float32), axis=-1, epsilon=1e-12)

@@ -57,10 +57,11 @@ def gather_replicas(tensor):
     return context.all_gather(tensor, axis=0)
 
 
-def all_pairs_loss(loss, video, audio, kind, example_hash):
+def all_pairs_loss(loss, video, audio, kind, example_hash, violating=False):
     """Contrastive loss in which every easy negative stands for all other clips' sounds of the global batch.
 
-    The expectation is that of one random other clip, with less noise: an easy pair's loss is the mean over them all.
+    An easy pair's loss is the mean over them all, which has the expectation of one random other clip with less noise; or the
+    mean over those within the margin, so that what is already told apart does not dilute what is not.
 
     Args:
         loss: `ContrastiveLoss`.
@@ -68,6 +69,7 @@ def all_pairs_loss(loss, video, audio, kind, example_hash):
         audio: float32 [B, K, D]; the first window is the positive.
         kind: int32 [B, K].
         example_hash: int64 [B].
+        violating: whether only sounds within the margin count.
 
     Returns:
         float32 [B, K], loss per pair; 0 for NO_PAIR.
@@ -78,6 +80,8 @@ def all_pairs_loss(loss, video, audio, kind, example_hash):
                - 2.0 * tf.matmul(video, sounds, transpose_b=True))
     other = tf.cast(example_hash[:, None] != hashes[None], tf.float32)
     negative = loss.call(tf.zeros_like(squared), safe_sqrt(squared)) * other
+    if violating:
+        other *= tf.cast(negative > 0, tf.float32)
     mean = tf.math.divide_no_nan(tf.reduce_sum(negative, 1), tf.reduce_sum(other, 1))
     return tf.where(kind == EASY, mean[:, None], own)
 

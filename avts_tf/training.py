@@ -409,7 +409,7 @@ class Progress(keras.callbacks.Callback):
         if logs.get('collapsed'):
             self._write(
                 f'WARNING: {COLLAPSE_EPOCHS} epochs with the embeddings in one point (spread {logs["spread"]:.3f}) or the AUC at '
-                'chance: it is not learning. Try --normalize=whiten, --all_pairs, --optimizer=adamw --learning_rate=1e-3, '
+                'chance: it is not learning. Try --normalize=whiten, --crop_scale_min=1, --optimizer=adamw --learning_rate=1e-3, '
                 '--regime=easy first, or check the records with python -m tfrecords_tools.inspect.'
             )
 

@@ -82,8 +82,9 @@ class TwoTower(keras.Model):
         video, audio, kind = outputs['video'], outputs['audio'], batch['kind']
         if train.loss == 'infonce':
             values = infonce_loss(video, audio, kind, batch['example_hash'], train.temperature)
-        elif train.all_pairs:
-            values = all_pairs_loss(self.contrastive_loss, video, audio, kind, batch['example_hash'])
+        elif train.easy_negatives != 'drawn':
+            values = all_pairs_loss(self.contrastive_loss, video, audio, kind, batch['example_hash'],
+                                    violating=train.easy_negatives == 'violating')
         else:
             values = pair_losses(self.contrastive_loss, video, audio, kind)
         return tf.reduce_mean(values)
@@ -136,6 +137,9 @@ class SplitWindows(keras.layers.Layer):
 
     def call(self, inputs):
         return tf.reshape(inputs, [-1, self.windows, *inputs.shape[1:]])
+
+    def get_config(self):
+        return {**super().get_config(), 'windows': self.windows}
 
 
 def build_two_tower(config):
