@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from avts_tf.config import UserError
+from avts_tf.towers.audio import embed_waveform
 
 TOLERANCE = 1e-4  # greatest difference of an output, relative to the greatest output, between Keras and the reloaded tower
 
@@ -32,7 +33,7 @@ class AudioTower(tf.Module):
         """float32 [batch, samples] in [-1, 1] -> dict of `embedding` [batch, D] and `conv5` [batch, C], float32."""
         windows = tf.maximum(-(-tf.shape(waveform)[1] // self._samples), 1)
         waveform = tf.pad(waveform, [[0, 0], [0, windows * self._samples - tf.shape(waveform)[1]]])
-        outputs = self._tower(tf.reshape(waveform, [-1, self._samples]), training=False)
+        outputs = embed_waveform(self._tower, tf.reshape(waveform, [-1, self._samples]))
         return mean_over_windows(outputs, windows, self._normalize)
 
     def example(self, rng):

@@ -56,9 +56,15 @@ def build_audio_tower(config):
         config: `Config`.
 
     Returns:
-        `keras.Model` from int16 or float [batch, window_samples] (declared int16; a float waveform in [-1, 1] is taken by
-        the front end as it is) to the dict of `build_audio_network`. Its layers are `log_mel` and `audio_network`.
+        `keras.Model` from int16 [batch, window_samples] to the dict of `build_audio_network`. Its layers are `log_mel` and
+        `audio_network`. Keras casts what it is called with to int16, a float waveform in [-1, 1] to silence: that goes through
+        `embed_waveform`.
     """
     waveform = keras.Input([config.clip.window_samples], dtype='int16', name='waveform')
     spectrogram = build_frontend(config)(waveform)
     return keras.Model(waveform, build_audio_network(config, spectrogram.shape[1])(spectrogram), name='audio_tower')
+
+
+def embed_waveform(tower, waveform, training=False):
+    """Outputs of an audio tower of int16 or, in [-1, 1], float [batch, window_samples]: the dict of `build_audio_network`."""
+    return tower.get_layer('audio_network')(tower.get_layer('log_mel')(waveform), training=training)

@@ -1,0 +1,118 @@
+"""The figures of synchronisation on cases whose answer is known, and by brute force."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avts_tf.metrics import auc, balanced_accuracy, best_threshold, of_kind, sync_metrics
+from avts_tf.windows import EASY, HARD, NO_PAIR, POSITIVE, SUPER_HARD
+
+distances = st.lists(st.floats(0, 100, width=32), min_size=1, max_size=12).map(lambda values: np.array(values, np.float32))
+
+
+def test_auc_by_hand():
+    low, high = np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.6])
+    assert auc(low, high) == 1.0
+    assert auc(high, low) == 0.0
+    assert auc(np.ones(4), np.ones(3)) == 0.5
+    assert auc(np.array([1.0, 3.0]), np.array([2.0, 4.0])) == 0.75
+    assert np.isnan(auc(np.array([]), high)) and np.isnan(auc(low, np.array([])))
+
+
+@settings(max_examples=100, deadline=None)
+@given(distances, distances)
+def test_auc_is_the_chance_of_the_right_order(positive, negative):
+    right = np.mean([(p < n) + 0.5 * (p == n) for p in positive for n in negative])
+    assert auc(positive, negative) == pytest.approx(right, abs=1e-9)
+
+
+def test_balanced_accuracy_by_hand():
+    positive, negative = np.array([0.1, 0.2, 0.9, 0.3]), np.array([0.5, 1.0])
+    assert balanced_accuracy(positive, negative, 0.4) == (3 / 4 + 1) / 2
+    assert balanced_accuracy(positive, negative, 0.0) == 0.5
+    assert balanced_accuracy(positive, negative, 9.0) == 0.5
+    # A distance at the threshold is out of sync.
+    assert balanced_accuracy(np.array([0.5]), np.array([0.5]), 0.5) == 0.5
+
+
+def test_best_threshold_by_hand():
+    assert 0.3 < best_threshold(np.array([0.1, 0.3]), np.array([0.4, 0.8])) <= 0.4
+    reversed_threshold = best_threshold(np.array([0.4, 0.8]), np.array([0.1, 0.3]))
+    assert balanced_accuracy(np.array([0.4, 0.8]), np.array([0.1, 0.3]), reversed_threshold) == 0.5
+
+
+@settings(max_examples=200, deadline=None)
+@given(distances, distances)
+def test_best_threshold_is_the_best(positive, negative):
+    found = balanced_accuracy(positive, negative, best_threshold(positive, negative))
+    candidates = [*positive.astype(float), *negative.astype(float), 1e9]
+    # In float64: a threshold between two neighbouring float32 is one too.
+    best = max((np.mean(positive.astype(float) < t) + np.mean(negative.astype(float) >= t)) / 2 for t in candidates)
+    assert found == pytest.approx(best, abs=1e-9)
+
+
+def make_pairs(clips=60, shift=1.0, seed=0):
+    """Pairs of 30 examples, two clips each: a positive, an easy, a hard and, for half of them, a super-hard window."""
+    rng = np.random.default_rng(seed)
+    kind = np.tile(np.array([POSITIVE, EASY, HARD, SUPER_HARD], np.int32), (clips, 1))
+    kind[::2, 3] = NO_PAIR
+    distance = rng.normal(1.0, 0.3, [clips, 4]) + shift * (kind == EASY) + 0.1 * (kind == HARD)
+    return {'distance': distance.astype(np.float32), 'kind': kind, 'example_hash': np.arange(clips) // 2 * 7 - 100}
+
+
+def test_of_kind():
+    pairs = make_pairs()
+    distance, owner = of_kind(pairs, SUPER_HARD)
+    np.testing.assert_array_equal(distance, pairs['distance'][1::2, 3])
+    np.testing.assert_array_equal(owner, pairs['example_hash'][1::2])
+
+
+def test_sync_metrics_equals_its_parts():
+    pairs = make_pairs()
+    results = sync_metrics(pairs, 1.5)
+    positive = pairs['distance'][:, 0]
+    assert (results['clips'], results['examples'], results['threshold']) == (60, 30, 1.5)
+    assert (results['pairs_easy'], results['pairs_hard'], results['pairs_super_hard']) == (60, 60, 30)
+    assert results['distance_positive'] == pytest.approx(positive.mean())
+    for column, name in ((1, 'easy'), (2, 'hard'), (3, 'super_hard')):
+        negative = pairs['distance'][:, column][pairs['kind'][:, column] >= 0]
+        assert results[f'distance_{name}'] == pytest.approx(negative.mean())
+        assert results[f'auc_{name}'] == auc(positive, negative)
+        assert results[f'accuracy_{name}'] == ((positive < 1.5).mean() + (negative >= 1.5).mean()) / 2
+        for figure in ('auc', 'accuracy'):
+            low, high = results[f'{figure}_{name}_interval']
+            assert low < results[f'{figure}_{name}'] < high
+    assert results['avts_accuracy'] == results['accuracy_easy']
+    assert results['avts_accuracy_interval'] == results['accuracy_easy_interval']
+    # Easy pairs were made to differ, super-hard ones were not.
+    assert results['auc_easy_interval'][0] > 0.9
+    assert results['auc_super_hard_interval'][0] < 0.5 < results['auc_super_hard_interval'][1]
+    assert sync_metrics(pairs, 1.5) == results
+
+
+@pytest.mark.parametrize(('shift', 'accuracy'), [(9.0, 1.0), (-9.0, 0.0)])
+def test_perfect_and_reversed(shift, accuracy):
+    pairs = make_pairs(shift=shift)
+    threshold = 5.0 if shift > 0 else -3.0
+    results = sync_metrics(pairs, threshold)
+    assert results['auc_easy'] == accuracy and results['auc_easy_interval'] == [accuracy, accuracy]
+    assert results['avts_accuracy'] == accuracy
+
+
+def test_intervals_respect_examples():
+    """Ten copies of a clip are one piece of evidence: they widen nothing and narrow nothing."""
+    pairs = make_pairs(clips=40)
+    copies = {name: np.repeat(values, 10, axis=0) for name, values in pairs.items()}
+    few, many = sync_metrics(pairs, 1.5), sync_metrics(copies, 1.5)
+    np.testing.assert_allclose(many['auc_hard_interval'], few['auc_hard_interval'], atol=1e-9)
+    naive = {**copies, 'example_hash': np.arange(400)}
+    low, high = sync_metrics(naive, 1.5)['auc_hard_interval']
+    assert high - low < 0.6 * (few['auc_hard_interval'][1] - few['auc_hard_interval'][0])
+
+
+def test_a_kind_that_is_absent_is_left_out():
+    pairs = make_pairs()
+    pairs['kind'][pairs['kind'] == EASY] = NO_PAIR
+    results = sync_metrics(pairs, 1.5)
+    assert results['pairs_easy'] == 0 and 'auc_easy' not in results and 'avts_accuracy' not in results
