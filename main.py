@@ -25,9 +25,10 @@ flags.DEFINE_string('records', None, 'Record files to train on: glob(s), separat
 flags.DEFINE_string('eval_records', None, 'Record files to measure on, not to be trained on.')
 flags.DEFINE_string('run_dir', 'runs/demo', 'Folder of the run: configuration, checkpoints, history, results, plots.')
 flags.DEFINE_string('export_dir', 'saved_models', 'Folder of the exported towers, <tower>/<version>/.')
-flags.DEFINE_string('devices', 'auto', 'Devices to train on: "auto" is all GPUs, or the CPU; a number is of GPUs, or of logical CPU '
-                    'devices where there is no GPU.')
+flags.DEFINE_string('devices', 'auto', 'Devices to train on: "auto" is all GPUs, or the CPU; a number is of GPUs, or of logical '
+                    'CPU devices where there is no GPU.')
 flags.DEFINE_integer('windows_per_record', 4, 'evaluate: windows drawn from each record.', lower_bound=1)
+flags.DEFINE_boolean('shortcuts', False, 'evaluate: also measure what can be told without hearing and seeing the same moment.')
 
 
 def define_parameters():
@@ -65,9 +66,10 @@ def main(argv):
         return
     given = [field.name for _, field in parameters() if FLAGS[field.name].present]
     if given or FLAGS.preset:
-        raise UserError(f'--{(given or ["preset"])[0]}: --mode={FLAGS.mode} takes the configuration of the run in --run_dir; leave it out.')
+        raise UserError(f'--{(given or ["preset"])[0]}: --mode={FLAGS.mode} takes the configuration of the run in --run_dir; '
+                        'leave it out.')
     if FLAGS.mode == 'evaluate':
-        modes.run_evaluate(FLAGS.records, FLAGS.eval_records, FLAGS.run_dir, FLAGS.windows_per_record)
+        modes.run_evaluate(FLAGS.records, FLAGS.eval_records, FLAGS.run_dir, FLAGS.windows_per_record, FLAGS.shortcuts)
     else:
         modes.run_export(FLAGS.run_dir, FLAGS.export_dir)
 

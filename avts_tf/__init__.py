@@ -9,6 +9,6 @@ from avts_tf.two_tower import TwoTower, build_two_tower
 __version__ = '0.1.0'
 
 __all__ = [
-    'Config', 'ContrastiveLoss', 'Curriculum', 'CurriculumCallback', 'NegativeMix', 'PipelineState', 'Stage', 'TwoTower', 'UserError',
-    'build_two_tower', 'make_config', 'make_dataset', 'parse_regime',
+    'Config', 'ContrastiveLoss', 'Curriculum', 'CurriculumCallback', 'NegativeMix', 'PipelineState', 'Stage', 'TwoTower',
+    'UserError', 'build_two_tower', 'make_config', 'make_dataset', 'parse_regime',
 ]

@@ -128,7 +128,7 @@ def spec_augment_bank(steps, bands, max_steps, max_bands, seed, size=512):
     Raises:
         ImportError: tensorflow-io is not installed.
     """
-    import tensorflow_io as tfio  # noqa: PLC0415 - only needed with --spec_augment, and slow and loud to import
+    import tensorflow_io as tfio  # only needed with --spec_augment, and slow and loud to import
 
     @tf.function
     def draw():

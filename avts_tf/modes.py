@@ -4,6 +4,7 @@ import os
 
 from avts_tf import plots
 from avts_tf.config import UserError
+from avts_tf.evaluation.shortcuts import measure_shortcuts
 from avts_tf.evaluation.sync import evaluate_sync, update_result
 from avts_tf.export import export_towers
 from avts_tf.records import summary_path
@@ -41,13 +42,21 @@ def run_train(config, records, eval_records, run_dir, export_dir, devices, say=p
         f'(look: tensorboard --logdir={run_dir}).')
 
 
-def run_evaluate(records, eval_records, run_dir, windows_per_record, say=print):
-    """Evaluates the newest checkpoint of a run folder."""
-    model, _ = load_model(run_dir)
-    records = records or load_inputs(run_dir).get('records')
+def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, say=print):
+    """Evaluates the newest checkpoint of a run folder; records that are not given are those of the training."""
+    model, epochs = load_model(run_dir)
+    inputs = load_inputs(run_dir)
+    records, eval_records = records or inputs.get('records'), eval_records or inputs.get('eval_records')
     if not records:
         raise UserError('--records: needed to choose the distance threshold; give the records of the training.')
+    say(f'{run_dir}: weights after {epochs} epochs.')
     evaluate_sync(model, records, eval_records, run_dir, windows_per_record, say)
+    if shortcuts:
+        results = measure_shortcuts(model, records, eval_records or records, windows_per_record)
+        update_result(run_dir, {'shortcuts': results})
+        say('AUC of shortcuts, on the same pairs (0.5 is chance):')
+        for name, values in results.items():
+            say(f'{name:<18}' + '  '.join(f'{kind} {value:.3f}' for kind, value in values.items()))
 
 
 def run_export(run_dir, export_dir, say=print, model=None):

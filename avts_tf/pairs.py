@@ -7,7 +7,12 @@ negative can come from depends on the batch.
 import tensorflow as tf
 
 from avts_tf.windows import (
-    EASY, NO_PAIR, POSITIVE, choose_audio_start, choose_video_start, window_rule,
+    EASY,
+    NO_PAIR,
+    POSITIVE,
+    choose_audio_start,
+    choose_video_start,
+    window_rule,
 )
 
 

@@ -140,10 +140,7 @@ def _clip(record, number, config, training, state):
     seed = tf.stack([tf.constant(config.train.seed, tf.int64), number])
     seed = tf.random.fold_in(tf.cast(seed, tf.int32), tf.cast(hashed % (2**31 - 1), tf.int32))
     seeds = tf.random.split(seed, 5)
-    if training:
-        kinds = draw_kinds(seeds[0], state.mix, config.pairs.audio_windows)
-    else:
-        kinds = tf.range(len(KINDS))
+    kinds = draw_kinds(seeds[0], state.mix, config.pairs.audio_windows) if training else tf.range(len(KINDS))
     clip = sample_clip(record, kinds, seeds[1], config)
     state.replaced.assign_add(tf.cast(clip.pop('replaced'), tf.int64))
     frames = tf.gather(record.frames, clip.pop('frame_index'))

@@ -9,7 +9,7 @@ import tensorflow as tf
 from avts_tf.windows import KINDS, NO_PAIR
 
 matplotlib.use('Agg')
-from matplotlib import pyplot as plt  # noqa: E402 - the backend must be chosen first
+from matplotlib import pyplot as plt
 
 KIND_COLOURS = {'positive': '#2a7f3f', 'easy': '#1f77b4', 'hard': '#e08214', 'super_hard': '#b2182b'}
 

@@ -27,7 +27,7 @@ from avts_tf.config import Config, UserError
 from avts_tf.curriculum import CurriculumCallback, parse_regime
 from avts_tf.pipeline import PipelineState, make_dataset, steps_per_epoch
 from avts_tf.two_tower import build_two_tower
-from avts_tf.windows import EASY, HARD, POSITIVE, SUPER_HARD
+from avts_tf.windows import EASY, KINDS, POSITIVE
 
 KEPT_CHECKPOINTS = 3
 ADAPT_BATCHES = 16      # batches whose sound gives the front end its mean and deviation
@@ -146,8 +146,8 @@ class RunFolder:
 
     def epochs_done(self):
         """The number of epochs of the newest checkpoint, 0 where there is none."""
-        done = [int(match[1]) for name in os.listdir(self.checkpoints) if (match := re.fullmatch(r'epoch-(\d+)\.weights\.h5', name))]
-        return max(done, default=0)
+        matches = (re.fullmatch(r'epoch-(\d+)\.weights\.h5', name) for name in os.listdir(self.checkpoints))
+        return max((int(match[1]) for match in matches if match), default=0)
 
     def checkpoint_path(self, epochs):
         """The path of the checkpoint after a number of epochs."""
@@ -250,8 +250,8 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
         )
     state = PipelineState()
     dataset = make_dataset(pattern, config, state=state)
-    probe = _first_batches(make_dataset(eval_pattern or pattern, config, training=False, flag='eval_records' if eval_pattern else
-                                        'records'), PROBE_CLIPS)
+    probe_flag = 'eval_records' if eval_pattern else 'records'
+    probe = _first_batches(make_dataset(eval_pattern or pattern, config, training=False, flag=probe_flag), PROBE_CLIPS)
     run = RunFolder(run_dir, config, {'records': pattern, 'eval_records': eval_pattern})
     initial_epoch = run.epochs_done()
     with strategy.scope():
@@ -350,10 +350,10 @@ class Measure(keras.callbacks.Callback):
         logs['too_short_for_kind'] = int(self._state.replaced.numpy())
         pairs = metrics.pair_distances(self._two_tower, self._probe)
         positive, _ = metrics.of_kind(pairs, POSITIVE)
-        for kind, name in ((EASY, 'easy'), (HARD, 'hard'), (SUPER_HARD, 'super_hard')):
+        for kind in range(EASY, len(KINDS)):
             value = metrics.auc(positive, metrics.of_kind(pairs, kind)[0])
             if not math.isnan(value):
-                logs[f'auc_{name}'] = value
+                logs[f'auc_{KINDS[kind]}'] = value
         at_chance = max(logs.get('auc_easy', 1.0), logs.get('auc_hard', 0.0)) < CHANCE_AUC
         collapsed = self._config.towers.normalize == 'length' and logs['spread'] < COLLAPSED_SPREAD
         self._epochs_at_chance = self._epochs_at_chance + 1 if at_chance or collapsed else 0
@@ -402,8 +402,8 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         done, total = epoch + 1, self._curriculum.epochs
         left = (time.perf_counter() - self._started) / (done - self._first) * (total - done)
-        distances = ' '.join(f'{name} {logs["distance_" + name]:.2f}' for name in ('positive', *_NEGATIVES) if f'distance_{name}' in logs)
-        aucs = ' '.join(f'{name} {logs["auc_" + name]:.3f}' for name in _NEGATIVES if f'auc_{name}' in logs)
+        distances = ' '.join(f'{name} {logs["distance_" + name]:.2f}' for name in KINDS if f'distance_{name}' in logs)
+        aucs = ' '.join(f'{name} {logs["auc_" + name]:.3f}' for name in KINDS if f'auc_{name}' in logs)
         self._write(f'epoch {done}/{total} [{self._curriculum.mix(epoch)}] loss {logs["loss"]:.4f} | distance {distances} | '
                     f'AUC {aucs} (chance 0.5) | {logs["clips_per_second"]:.0f} clips/s | {_duration(left)} left')
         if logs.get('collapsed'):
@@ -421,9 +421,6 @@ class Progress(keras.callbacks.Callback):
             self._say(line)
         else:
             self._bar.write(line)
-
-
-_NEGATIVES = ('easy', 'hard', 'super_hard')
 
 
 def _duration(seconds):

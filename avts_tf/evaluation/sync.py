@@ -3,7 +3,6 @@
 import json
 import os
 
-
 from avts_tf import metrics, plots
 from avts_tf.config import UserError
 from avts_tf.pipeline import PipelineState, make_dataset
@@ -73,7 +72,8 @@ def describe(results):
         if f'auc_{kind}' in results:
             low, high = results[f'auc_{kind}_interval']
             area = f'{results[f"auc_{kind}"]:.4f} [{low:.4f}, {high:.4f}]'
-            yield (f'{kind:<12}{results[f"distance_{kind}"]:>14.3f}{area:>24}{_percent(results, f"accuracy_{kind}"):>26}   {NOTES[kind]}')
+            yield (f'{kind:<12}{results[f"distance_{kind}"]:>14.3f}{area:>24}{_percent(results, f"accuracy_{kind}"):>26}'
+                   f'   {NOTES[kind]}')
 
 
 def _percent(results, name):

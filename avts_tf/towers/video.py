@@ -22,10 +22,7 @@ class NormalizePixels(keras.layers.Layer):
 
     def call(self, frames):
         pixels = tf.cast(frames, tf.float32) / 255.0
-        if self.symmetric:
-            pixels = 2.0 * pixels - 1.0
-        else:
-            pixels = (pixels - tf.constant(PIXEL_MEAN)) / tf.constant(PIXEL_DEVIATION)
+        pixels = 2.0 * pixels - 1.0 if self.symmetric else (pixels - tf.constant(PIXEL_MEAN)) / tf.constant(PIXEL_DEVIATION)
         return tf.cast(pixels, self.compute_dtype)
 
     def get_config(self):
