@@ -182,12 +182,13 @@ class Config:
 PRESETS = {
     'paper': {},
     'small': {
-        'frames': 16, 'frame_size': 56, 'video_width': 0.25, 'audio_width': 0.5, 'batch_size': 32, 'optimizer': 'adamw',
-        'learning_rate': 1e-3, 'schedule': 'cosine', 'warmup_steps': 100,
+        'frame_size': 48, 'video_width': 0.25, 'audio_width': 0.25, 'batch_size': 32, 'optimizer': 'adamw',
+        'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50, 'crop_scale_min': 0.9, 'colour_jitter': 0.0,
     },
     'tiny': {
         'frames': 12, 'frame_size': 32, 'video_width': 0.125, 'audio_width': 0.25, 'embedding_size': 64, 'batch_size': 16,
-        'optimizer': 'adamw', 'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50, 'epochs': 18,
+        'optimizer': 'adamw', 'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50, 'epochs': 18, 'crop_scale_min': 0.9,
+        'colour_jitter': 0.0,
     },
 }
 

@@ -94,7 +94,8 @@ def parse_mix(text):
             parts[name] = float(part) if part else 1.0
         except ValueError:
             raise UserError(f'--regime: {part!r} in {text!r} is no number.') from None
-    if min(parts.values()) < 0 or abs(sum(parts.values()) - 1) > 1e-6:
+    # Written so that a part that is "nan" fails too.
+    if not (min(parts.values()) >= 0 and abs(sum(parts.values()) - 1) <= 1e-6):
         raise UserError(f'--regime: the parts in {text!r} must lie in [0, 1] and add up to 1, such as easy=0.75+hard=0.25.')
     return NegativeMix(**parts)
 
@@ -122,7 +123,7 @@ def parse_regime(regime, epochs):
         return Curriculum((Stage(mixes[0], first), Stage(mixes[1], epochs - first)))
     stages = []
     for part in regime.split(','):
-        match = re.fullmatch(r'\s*(.+):(\d+)\s*', part)
+        match = re.fullmatch(r'(.+):\s*(\d+)\s*', part)
         if not match or int(match[2]) < 1:
             raise UserError(
                 f'--regime={regime}: cannot read {part!r}. Use {", ".join(REGIMES)}, or stages in words, each a mix of negatives, '

@@ -57,7 +57,7 @@ def gather_replicas(tensor):
     return context.all_gather(tensor, axis=0)
 
 
-def all_pairs_loss(loss, video, audio, kind, example_hash, violating=False):
+def all_pairs_loss(loss, video, audio, kind, example_hash, audio_hash, violating=False):
     """Contrastive loss in which every easy negative stands for all other clips' sounds of the global batch.
 
     An easy pair's loss is the mean over them all, which has the expectation of one random other clip with less noise; or the
@@ -66,16 +66,17 @@ def all_pairs_loss(loss, video, audio, kind, example_hash, violating=False):
     Args:
         loss: `ContrastiveLoss`.
         video: float32 [B, D].
-        audio: float32 [B, K, D]; the first window is the positive.
+        audio: float32 [B, K, D]; the first windows of the batch are the sounds that easy negatives are made of.
         kind: int32 [B, K].
-        example_hash: int64 [B].
+        example_hash: int64 [B], the example of each clip.
+        audio_hash: int64 [B, K], the example that each sound comes from; with K = 1 the first window may be another clip's.
         violating: whether only sounds within the margin count.
 
     Returns:
         float32 [B, K], loss per pair; 0 for NO_PAIR.
     """
     own = pair_losses(loss, video, audio, kind)
-    sounds, hashes = gather_replicas(audio[:, 0]), gather_replicas(example_hash)
+    sounds, hashes = gather_replicas(audio[:, 0]), gather_replicas(audio_hash[:, 0])
     squared = (tf.reduce_sum(video**2, -1)[:, None] + tf.reduce_sum(sounds**2, -1)[None]
                - 2.0 * tf.matmul(video, sounds, transpose_b=True))
     other = tf.cast(example_hash[:, None] != hashes[None], tf.float32)

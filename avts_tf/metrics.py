@@ -52,12 +52,13 @@ def auc(positive, negative):
 
 def balanced_accuracy(positive, negative, threshold):
     """Part of pairs that a distance threshold classifies rightly, both classes weighing the same."""
+    threshold = np.float64(threshold)  # compares in float64, where a Python float would be rounded to the distances' float32
     return float((np.mean(positive < threshold) + np.mean(negative >= threshold)) / 2)
 
 
 def best_threshold(positive, negative):
     """The distance threshold with the highest balanced accuracy, between two observed distances."""
-    values = np.unique(np.r_[positive, negative])
+    values = np.unique(np.r_[positive, negative]).astype(np.float64)
     candidates = np.r_[values[0] - 1e-6, (values[1:] + values[:-1]) / 2, values[-1] + 1e-6]
     true_positive = np.searchsorted(np.sort(positive), candidates) / len(positive)
     true_negative = 1 - np.searchsorted(np.sort(negative), candidates) / len(negative)

@@ -7,7 +7,7 @@ from avts_tf.config import UserError
 from avts_tf.pairs import draw_kinds, fill_easy, sample_clip, usable_frames
 from avts_tf.windows import KINDS
 
-SKIP_REASONS = ('no_frames', 'no_audio', 'other_sample_rate', 'too_short')
+SKIP_REASONS = ('no_frames', 'no_frame_rate', 'no_audio', 'other_sample_rate', 'too_short')
 CROP_SCALES = 4  # the multi-scale crop draws among this many sizes, evenly spaced
 
 
@@ -107,10 +107,10 @@ def _one_pass(shards, config, training, state, number):
     number = (state.epoch.read_value() * passes if training else tf.constant(0, tf.int64)) + number
     paths = tf.data.Dataset.from_tensor_slices([path for path, _ in shards])
     order = tf.cast(config.train.seed, tf.int64) * 1_000_003 + number + 1
-    paths = paths.shuffle(len(shards), seed=order)
+    paths = paths.shuffle(len(shards), seed=order, reshuffle_each_iteration=False)
     serialized = paths.interleave(
         tf.data.TFRecordDataset, cycle_length=min(len(shards), 8), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    serialized = serialized.shuffle(config.train.shuffle_records, seed=order)
+    serialized = serialized.shuffle(config.train.shuffle_records, seed=order, reshuffle_each_iteration=False)
     return serialized.map(lambda record: (number, record))
 
 
@@ -119,6 +119,7 @@ def _usable(record, config, state):
     rate = tf.cast(tf.round(record.sample_rate), tf.int32)
     conditions = [
         tf.size(record.frames) == 0,
+        record.frame_rate <= 0.0,
         tf.size(record.waveform) == 0,
         rate != config.clip.sample_rate,
         usable_frames(record, config) == 0,

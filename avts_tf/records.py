@@ -98,7 +98,7 @@ class Record(NamedTuple):
         example_id: string scalar.
         frames: string [F], encoded images.
         frame_seconds: float64 [F], time of each frame.
-        frame_rate: float32 scalar, frames per second.
+        frame_rate: float32 scalar, frames per second; 0 where the record says nothing of the times of its frames.
         waveform: int16 [samples]; empty where the record has no audio.
         sample_rate: float32 scalar, Hz; 0 where the record states none.
         label_index: int64 [L].
@@ -186,7 +186,8 @@ def parse(serialized):
     """Parses one record with TensorFlow operations, for use inside tf.data.
 
     Float audio is brought to int16, so that what follows sees one kind. A record without frame times gets them from its
-    frame rate.
+    frame rate, one without a frame rate gets the mean rate of its frame times. A record without a name gets one that follows
+    from its bytes: clips of one name are never each other's easy negatives.
 
     Args:
         serialized: string scalar.
@@ -212,12 +213,19 @@ def parse(serialized):
     )
     frames = lists[FRAMES]
     count = tf.size(frames)
-    frame_rate = context[FRAME_RATE]
+    times = tf.cast(lists[FRAME_TIMES], tf.float64) / MICROSECONDS
+    has_times = tf.equal(tf.size(times), count)
+    frame_rate = tf.cond(
+        (context[FRAME_RATE] <= 0.0) & has_times & (count > 1),
+        lambda: tf.cast(tf.cast(count - 1, tf.float64) / (times[-1] - times[0]), tf.float32),
+        lambda: context[FRAME_RATE],
+    )
     grid = tf.range(tf.cast(count, tf.float64), dtype=tf.float64) / tf.cast(tf.maximum(frame_rate, 1e-6), tf.float64)
-    frame_seconds = tf.cond(
-        tf.equal(tf.size(lists[FRAME_TIMES]), count),
-        lambda: tf.cast(lists[FRAME_TIMES], tf.float64) / MICROSECONDS,
-        lambda: grid,
+    frame_seconds = tf.cond(has_times, lambda: times, lambda: grid)
+    example_id = tf.cond(
+        tf.equal(context[EXAMPLE_ID], ''),
+        lambda: 'unnamed-' + tf.strings.as_string(tf.strings.to_hash_bucket_fast(serialized, 2**62)),
+        lambda: context[EXAMPLE_ID],
     )
     floats = lists[AUDIO_FLOATS].values
     pcm = tf.io.decode_raw(tf.strings.reduce_join(lists[AUDIO_BYTES]), tf.int16)
@@ -227,7 +235,7 @@ def parse(serialized):
         lambda: pcm,
     )
     return Record(
-        example_id=context[EXAMPLE_ID],
+        example_id=example_id,
         frames=frames,
         frame_seconds=frame_seconds,
         frame_rate=frame_rate,
@@ -264,8 +272,8 @@ def find_shards(pattern, flag='records'):
     Raises:
         UserError: no file matches, one is cut short or is no TFRecord file, or there is no record in all of them.
     """
-    paths = []
-    for part in (pattern or '').split(','):
+    paths, pattern = [], pattern or ''
+    for part in pattern.split(','):
         part = part.strip()
         found = [p for p in tf.io.gfile.glob(os.path.join(part, '*') if tf.io.gfile.isdir(part) else part)
                  if not p.endswith(('.json', '.csv', '.txt')) and not tf.io.gfile.isdir(p)] if part else []

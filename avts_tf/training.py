@@ -278,7 +278,7 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
     state.reset_counts()
     callbacks = [
         CurriculumCallback(curriculum, state, initial_epoch),
-        LearningRate(config.train, steps * curriculum.epochs, steps * initial_epoch, run),
+        LearningRate(config.train, steps * curriculum.epochs, run),
         Measure(model, probe, state, config),
         Keep(run, os.path.join(run_dir, 'tensorboard'), lambda: next(iter(dataset))),
         Progress(steps, curriculum, initial_epoch, say),
@@ -311,14 +311,16 @@ def _first_batches(dataset, clips):
 class LearningRate(keras.callbacks.Callback):
     """Sets the learning rate before every step; logs it as `learning_rate`."""
 
-    def __init__(self, train, total_steps, step, run):
+    def __init__(self, train, total_steps, run):
         super().__init__()
-        self._train, self._total_steps, self._step = train, total_steps, step
+        self._train, self._total_steps = train, total_steps
         self._losses = [row['loss'] for row in run.history()]
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.model.optimizer.learning_rate.assign(learning_rate_at(self._train, self._step, self._total_steps, self._losses))
-        self._step += 1
+        # The optimiser counts the steps: this is called once more at the end of the records, where no step follows.
+        optimizer = self.model.optimizer
+        step = int(optimizer.iterations.numpy())
+        optimizer.learning_rate.assign(learning_rate_at(self._train, step, self._total_steps, self._losses))
 
     def on_epoch_end(self, epoch, logs=None):
         self._losses.append(logs['loss'])

@@ -4,7 +4,15 @@ import keras
 import tensorflow as tf
 
 from avts_tf.frontend import SpecAugment, spec_augment_bank
-from avts_tf.losses import ContrastiveLoss, all_pairs_loss, infonce_loss, pair_losses, safe_sqrt, squared_distances
+from avts_tf.losses import (
+    ContrastiveLoss,
+    all_pairs_loss,
+    gather_replicas,
+    infonce_loss,
+    pair_losses,
+    safe_sqrt,
+    squared_distances,
+)
 from avts_tf.towers.audio import build_audio_tower
 from avts_tf.towers.video import build_video_tower
 from avts_tf.windows import KINDS
@@ -84,7 +92,7 @@ class TwoTower(keras.Model):
             values = infonce_loss(video, audio, kind, batch['example_hash'], train.temperature)
         elif train.easy_negatives != 'drawn':
             values = all_pairs_loss(self.contrastive_loss, video, audio, kind, batch['example_hash'],
-                                    violating=train.easy_negatives == 'violating')
+                                    batch['audio_hash'], violating=train.easy_negatives == 'violating')
         else:
             values = pair_losses(self.contrastive_loss, video, audio, kind)
         return tf.reduce_mean(values)
@@ -93,8 +101,8 @@ class TwoTower(keras.Model):
         rows = tf.cast(tf.shape(batch['kind'])[0], tf.float32)
         self.loss_metric.update_state(loss, sample_weight=rows)
         distances = safe_sqrt(squared_distances(outputs['video'], outputs['audio']))
-        # Total variance of the embeddings over the batch: 0 when all have met in one point.
-        spread = tf.reduce_sum(tf.math.reduce_variance(outputs['video'], 0))
+        # Total variance of the embeddings over the global batch: 0 when all have met in one point.
+        spread = tf.reduce_sum(tf.math.reduce_variance(gather_replicas(outputs['video']), 0))
         self.spread_metric.update_state(spread, sample_weight=rows)
         for index in range(len(KINDS)):
             is_kind = tf.cast(batch['kind'] == index, tf.float32)

@@ -95,15 +95,16 @@ def choose_video_start(seed, frame_samples, frame_count, length, kinds, rule):
         (index, fits): int64 scalar, index of the frame; bool [4], whether each of `KINDS` fits in this clip.
     """
     starts = frame_samples[:frame_count]
-    weight = tf.cast(starts + rule.window <= length, tf.float64)
+    inside = tf.cast(starts + rule.window <= length, tf.float64)
+    weight = inside
     fits = [tf.constant(True), tf.constant(True)]
     for kind in (HARD, SUPER_HARD):
         before, after = negative_intervals(kind, starts, length, rule)
-        places = weight * tf.cast(interval_size(before) + interval_size(after), tf.float64)
-        kind_fits = tf.reduce_sum(places) > 0
-        wanted = tf.reduce_any(kinds == kind) & kind_fits
-        weight = tf.where(wanted & tf.reduce_any(weight * places > 0), weight * places, weight)
-        fits.append(kind_fits)
+        places = inside * tf.cast(interval_size(before) + interval_size(after), tf.float64)
+        fits.append(tf.reduce_any(places > 0))
+        # Beside a video window that leaves room for a hard negative there is room for a super-hard one: never 0 everywhere.
+        wanted = tf.reduce_sum(tf.cast(kinds == kind, tf.float64))
+        weight = tf.where(fits[-1], weight * places ** wanted, weight)
     cumulative = tf.cumsum(weight)
     draw = tf.random.stateless_uniform([], seed, dtype=tf.float64) * cumulative[-1]
     index = tf.searchsorted(cumulative, draw[None], side='right')[0]

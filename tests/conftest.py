@@ -1,0 +1,82 @@
+"""Videos whose picture and sound tell, by themselves, which clip and which moment they come from.
+
+The left half of frame i is as bright as i says, the right half as the clip's number says. Of the samples, the even ones count
+(sample 2n is n) and the odd ones hold -1 - clip. So a test can read from a batch what it was cut from, and need not believe
+what the batch says of itself.
+"""
+
+import io
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from avts_tf import records
+
+LEVEL = 2  # grey levels per step of the number that a brightness tells: JPEG may be off by one
+
+
+def counting_frame(index, clip, size=32):
+    """JPEG bytes of a frame that tells its index and its clip, both below 120."""
+    grey = np.full((size, size), 8 + LEVEL * index, np.uint8)
+    grey[:, size // 2:] = 8 + LEVEL * clip
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, 'JPEG', quality=98)
+    return buffer.getvalue()
+
+
+def counting_sound(samples, clip):
+    """int16 [samples]; tells its place in a clip of up to 65536 samples."""
+    sound = np.arange(samples) // 2
+    sound[1::2] = -1 - clip
+    return sound.astype(np.int16)
+
+
+def counting_video(clip, seconds=2.0, fps=25.0, sample_rate=16000, size=32):
+    """A `records.Video` of counting frames and sound."""
+    count = round(seconds * fps)
+    return records.Video(
+        example_id=f'clip-{clip}', frames=[counting_frame(i, clip, size) for i in range(count)], frame_rate=fps, height=size,
+        width=size, waveform=counting_sound(round(count / fps * sample_rate), clip), sample_rate=sample_rate,
+    )
+
+
+def read_sound(window):
+    """(clip, first sample) that a window of counting sound tells; the whole window must agree."""
+    window = window.astype(np.int64)
+    counter = int(np.argmax(window[:2] >= 0))
+    clip, start = -1 - window[1 - counter], 2 * window[counter] - counter
+    np.testing.assert_array_equal(window, counting_sound(65536, clip)[start:start + len(window)])
+    return int(clip), int(start)
+
+
+def read_frames(video):
+    """(clip, indices of the frames) that the pictures of a window tell, uint8 [T, H, W, 3]."""
+    half = video.shape[2] // 2
+    halves = video[:, :, :half].mean((1, 2, 3)), video[:, :, half:].mean((1, 2, 3))
+    indices, clips = (np.round((half - 8) / LEVEL).astype(int) for half in halves)
+    assert len(set(clips)) == 1
+    return int(clips[0]), indices
+
+
+def edit_record(serialized, edit):
+    """A serialised record, changed by a function of the `SequenceExample`."""
+    example = tf.train.SequenceExample.FromString(serialized)
+    edit(example)
+    return example.SerializeToString(deterministic=True)
+
+
+def with_times(serialized, seconds):
+    """A serialised record with other frame times."""
+    def edit(example):
+        for feature, time in zip(example.feature_lists.feature_list[records.FRAME_TIMES].feature, seconds, strict=True):
+            feature.int64_list.value[:] = [round(time * records.MICROSECONDS)]
+    return edit_record(serialized, edit)
+
+
+def write_records(path, serialized):
+    """Writes serialised records to a TFRecord file and returns its path as a string."""
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in serialized:
+            writer.write(record)
+    return str(path)

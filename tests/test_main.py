@@ -1,0 +1,156 @@
+"""The command line as a newcomer uses it: a whole run, resuming, and mistakes."""
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from avts_tf.config import make_config, parameters
+from avts_tf.training import count_plateaus, learning_rate_at
+from tfrecords_tools.synthetic import write_world
+
+ROOT = pathlib.Path(__file__).parent.parent
+# Small enough for seconds: nothing is learned by it, everything is gone through.
+TINY = ['--preset=tiny', '--frame_size=16', '--batch_size=8', '--warmup_steps=2', '--regime=easy:1,easy=0.5+hard=0.5:1']
+
+
+def run_main(*flags):
+    environment = {**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '2', 'CUDA_VISIBLE_DEVICES': ''}
+    return subprocess.run([sys.executable, str(ROOT / 'main.py'), *flags], check=False, capture_output=True, text=True,
+                          env=environment, timeout=300)
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('world')
+    write_world(str(folder / 'train'), videos=20, size=24, seconds=3.0, shards=2)
+    write_world(str(folder / 'held'), videos=8, size=24, seconds=3.0, seed=1)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def finished(world, tmp_path_factory):
+    """A run that was stopped after one epoch and gone on with, and one that was not stopped."""
+    folder = tmp_path_factory.mktemp('runs')
+    flags = [*TINY, f'--records={world}/train-*-of-*', f'--eval_records={world}/held-*-of-*', f'--export_dir={folder}/models']
+    unbroken = run_main(*flags, f'--run_dir={folder}/unbroken')
+    assert unbroken.returncode == 0, unbroken.stderr
+    return folder, flags, unbroken
+
+
+def test_training_leaves_what_the_readme_says(finished):
+    folder, _, process = finished
+    run = folder / 'unbroken'
+    assert 'AVTS accuracy' in process.stdout and 'Traceback' not in process.stderr
+    with open(run / 'history.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['stage'] for row in rows] == ['0', '1']
+    assert float(rows[0]['pairs_hard']) == 0 and not rows[0]['distance_hard']
+    assert float(rows[1]['pairs_easy']) + float(rows[1]['pairs_hard']) == float(rows[1]['pairs_positive'])
+    result = json.loads((run / 'result.json').read_text())
+    assert result['sync']['held_out'] and 0 <= result['sync']['auc_hard'] <= 1
+    low, high = result['sync']['avts_accuracy_interval']
+    assert low <= result['sync']['avts_accuracy'] <= high
+    for name in ('plots/training.png', 'plots/distances.png', 'config.json', 'checkpoints/epoch-0002.weights.h5', 'tensorboard'):
+        assert (run / name).exists()
+    assert (folder / 'models/audio_tower/1/saved_model.pb').exists()
+    assert (folder / 'models/video_tower/1/saved_model.pb').exists()
+
+
+def test_resumed_run_equals_the_unbroken_one(finished):
+    folder, flags, _ = finished
+    run = folder / 'resumed'
+    unbroken = folder / 'unbroken'
+    # What a run leaves that was killed in its second epoch: the first checkpoint and a row for it.
+    (run / 'checkpoints').mkdir(parents=True)
+    (run / 'config.json').write_bytes((unbroken / 'config.json').read_bytes())
+    (run / 'history.csv').write_text(''.join((unbroken / 'history.csv').read_text().splitlines(True)[:2]))
+    (run / 'checkpoints/epoch-0001.weights.h5').write_bytes((unbroken / 'checkpoints/epoch-0001.weights.h5').read_bytes())
+    process = run_main(*flags, f'--run_dir={run}')
+    assert process.returncode == 0, process.stderr
+    assert 'Going on after epoch 1' in process.stdout
+    histories = []
+    for path in (run, unbroken):
+        with open(path / 'history.csv', newline='') as file:
+            histories.append([{name: row[name] for name in ('loss', 'distance_positive', 'auc_easy', 'pairs_easy')}
+                              for row in csv.DictReader(file)])
+    for resumed_row, unbroken_row in zip(*histories, strict=True):
+        for name, cell in unbroken_row.items():
+            assert float(resumed_row[name]) == pytest.approx(float(cell), rel=1e-4), name
+
+
+def test_evaluate_again_and_shortcuts(finished):
+    folder, _, _ = finished
+    process = run_main('--mode=evaluate', f'--run_dir={folder}/unbroken', '--windows_per_record=2', '--shortcuts')
+    assert process.returncode == 0, process.stderr
+    shortcuts = json.loads((folder / 'unbroken/result.json').read_text())['shortcuts']
+    assert shortcuts['position_known']['hard'] == 1.0
+    assert 'position_guessed' in process.stdout
+
+
+@pytest.mark.parametrize(('flags', 'words'), [
+    (['--records=nowhere/*'], ['--records', 'nowhere/*']),
+    (['--regime=sometimes'], ['--regime', 'sometimes', 'curriculum_mixed']),
+    (['--records={world}/train-*-of-*', '--batch_size=9', '--devices=2'], ['--batch_size=9', '2 devices']),
+    (['--records={world}/train-*-of-*', '--batch_size=900'], ['--batch_size=900', '20 records']),
+    (['--records={world}/train-*-of-*', '--frames=900'], ['too_short', 'synthetic-']),
+    (['--records={world}/train-*-of-*', '--sample_rate=22050'], ['other_sample_rate', '22050']),
+    (['--records={world}/train-*-of-*', '--margin=-1'], ['--margin=-1', 'at least 0']),
+    (['--mode=evaluate', '--run_dir=nowhere'], ['nowhere', 'no run']),
+    (['--mode=evaluate', '--run_dir=nowhere', '--margin=1'], ['--margin', 'leave it out']),
+    (['--optimizer=magic'], ['--optimizer=magic', 'sgd']),
+    (['extra'], ["'extra'", '--name=value']),
+])
+def test_mistakes_are_one_message(world, tmp_path, flags, words):
+    flags = [flag.format(world=world) for flag in flags]
+    if not any(flag.startswith('--run_dir') for flag in flags):
+        flags.append(f'--run_dir={tmp_path}/run')
+    process = run_main('--epochs=2', *(['--preset=tiny'] if '--mode=evaluate' not in flags else []), *flags)
+    assert process.returncode == 2
+    assert 'Traceback' not in process.stderr
+    message = [line for line in process.stderr.splitlines() if line.startswith('main.py:')]
+    assert len(message) == 1
+    assert all(word in message[0] for word in words), message
+
+
+def test_run_folder_of_another_configuration_is_refused(finished):
+    folder, flags, _ = finished
+    process = run_main(*flags, f'--run_dir={folder}/unbroken', '--margin=0.5')
+    assert process.returncode == 2
+    assert 'margin is 0.99, asked for 0.5' in process.stderr
+
+
+def test_damaged_shard_is_named(world, tmp_path):
+    data = bytearray((world / 'train-00000-of-00002').read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path = tmp_path / 'flipped-00000-of-00001'
+    path.write_bytes(data)
+    process = run_main(*TINY, f'--records={path}', f'--run_dir={tmp_path}/run')
+    assert process.returncode == 2
+    assert str(path) in process.stderr and 'damaged after' in process.stderr and 'Traceback' not in process.stderr
+
+
+def test_every_parameter_is_a_flag_with_help():
+    process = run_main('--help')
+    assert all(f'{field.name}:' in process.stdout for _, field in parameters())
+
+
+def test_learning_rate():
+    train = make_config('paper', schedule='cosine', warmup_steps=10, learning_rate=1.0).train
+    assert learning_rate_at(train, 0, 100, []) == pytest.approx(0.1)
+    assert learning_rate_at(train, 50, 100, []) == pytest.approx(0.5)
+    assert learning_rate_at(train, 100, 100, []) == pytest.approx(0.0)
+    train = make_config('paper', schedule='plateau', learning_rate=1.0).train
+    assert learning_rate_at(train, 7, 100, [3.0, 2.0] + [2.5] * 4) == 1.0
+    assert learning_rate_at(train, 7, 100, [3.0, 2.0] + [2.5] * 5) == pytest.approx(0.1)
+
+
+def test_plateaus_are_counted_from_the_history():
+    assert count_plateaus([5, 4, 3, 2, 1]) == 0
+    assert count_plateaus([1, 2, 2, 2, 2, 2]) == 1
+    assert count_plateaus([1] + [2] * 10) == 2
+    assert count_plateaus([1] + [2] * 4 + [0.5] + [2] * 4) == 0
