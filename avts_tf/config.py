@@ -183,7 +183,7 @@ PRESETS = {
     'paper': {},
     'small': {
         'frame_size': 48, 'video_width': 0.25, 'audio_width': 0.25, 'batch_size': 32, 'optimizer': 'adamw',
-        'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50, 'crop_scale_min': 0.9, 'colour_jitter': 0.0,
+        'learning_rate': 3e-3, 'schedule': 'cosine', 'warmup_steps': 50, 'crop_scale_min': 0.9, 'colour_jitter': 0.0,
     },
     'tiny': {
         'frames': 12, 'frame_size': 32, 'video_width': 0.125, 'audio_width': 0.25, 'embedding_size': 64, 'batch_size': 16,

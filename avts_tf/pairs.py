@@ -91,8 +91,10 @@ def usable_frames(record, config):
     """
     frame_seconds = record.frame_seconds
     span = (config.clip.frames - 1) / config.clip.fps
-    half_interval = 0.5 / tf.cast(tf.maximum(record.frame_rate, 1e-6), tf.float64)
-    pictures = frame_seconds + span <= tf.reduce_max(tf.concat([[-1.0], frame_seconds], 0)) + half_interval
+    # The last frame is shown as long as the others are on average; a record need not state its frame rate.
+    last = tf.reduce_max(frame_seconds)
+    interval = tf.math.divide_no_nan(last - tf.reduce_min(frame_seconds), tf.cast(tf.size(frame_seconds) - 1, tf.float64))
+    pictures = frame_seconds + span <= last + interval / 2
     start_samples = tf.cast(tf.round(frame_seconds * config.clip.sample_rate), tf.int64)
     sounds = start_samples + config.clip.window_samples <= clip_samples(record)
     return tf.reduce_sum(tf.cast(pictures & sounds, tf.int64))

@@ -7,7 +7,7 @@ from avts_tf.config import UserError
 from avts_tf.pairs import draw_kinds, fill_easy, sample_clip, usable_frames
 from avts_tf.windows import KINDS
 
-SKIP_REASONS = ('no_frames', 'no_frame_rate', 'no_audio', 'other_sample_rate', 'too_short')
+SKIP_REASONS = ('no_frames', 'no_frame_times', 'no_audio', 'other_sample_rate', 'too_short')
 CROP_SCALES = 4  # the multi-scale crop draws among this many sizes, evenly spaced
 
 
@@ -119,7 +119,7 @@ def _usable(record, config, state):
     rate = tf.cast(tf.round(record.sample_rate), tf.int32)
     conditions = [
         tf.size(record.frames) == 0,
-        record.frame_rate <= 0.0,
+        (tf.size(record.frames) > 1) & (tf.reduce_max(record.frame_seconds) <= 0.0),
         tf.size(record.waveform) == 0,
         rate != config.clip.sample_rate,
         usable_frames(record, config) == 0,

@@ -98,7 +98,7 @@ class Record(NamedTuple):
         example_id: string scalar.
         frames: string [F], encoded images.
         frame_seconds: float64 [F], time of each frame.
-        frame_rate: float32 scalar, frames per second; 0 where the record says nothing of the times of its frames.
+        frame_rate: float32 scalar, frames per second; 0 where the record states none.
         waveform: int16 [samples]; empty where the record has no audio.
         sample_rate: float32 scalar, Hz; 0 where the record states none.
         label_index: int64 [L].
@@ -186,8 +186,8 @@ def parse(serialized):
     """Parses one record with TensorFlow operations, for use inside tf.data.
 
     Float audio is brought to int16, so that what follows sees one kind. A record without frame times gets them from its
-    frame rate, one without a frame rate gets the mean rate of its frame times. A record without a name gets one that follows
-    from its bytes: clips of one name are never each other's easy negatives.
+    frame rate. A record without a name gets one that follows from its bytes, because clips of one name are never each other's
+    easy negatives.
 
     Args:
         serialized: string scalar.
@@ -214,14 +214,10 @@ def parse(serialized):
     frames = lists[FRAMES]
     count = tf.size(frames)
     times = tf.cast(lists[FRAME_TIMES], tf.float64) / MICROSECONDS
-    has_times = tf.equal(tf.size(times), count)
-    frame_rate = tf.cond(
-        (context[FRAME_RATE] <= 0.0) & has_times & (count > 1),
-        lambda: tf.cast(tf.cast(count - 1, tf.float64) / (times[-1] - times[0]), tf.float32),
-        lambda: context[FRAME_RATE],
-    )
-    grid = tf.range(tf.cast(count, tf.float64), dtype=tf.float64) / tf.cast(tf.maximum(frame_rate, 1e-6), tf.float64)
-    frame_seconds = tf.cond(has_times, lambda: times, lambda: grid)
+    # Without times and without a rate all frames are at time 0: no window of pictures can be taken from them.
+    frame_rate = context[FRAME_RATE]
+    grid = tf.math.divide_no_nan(tf.range(tf.cast(count, tf.float64), dtype=tf.float64), tf.cast(frame_rate, tf.float64))
+    frame_seconds = tf.cond(tf.equal(tf.size(times), count), lambda: times, lambda: grid)
     example_id = tf.cond(
         tf.equal(context[EXAMPLE_ID], ''),
         lambda: 'unnamed-' + tf.strings.as_string(tf.strings.to_hash_bucket_fast(serialized, 2**62)),

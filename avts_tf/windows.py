@@ -131,4 +131,5 @@ def choose_audio_start(seed, kind, start, length, rule):
         place = tf.random.stateless_uniform([], seed, 0, tf.maximum(total, 1), tf.int64)
         return tf.where(place < count_before, before[0] + place, after[0] + place - count_before)
 
-    return tf.switch_case(tf.clip_by_value(kind - HARD, -1, 1) + 1, [lambda: start, lambda: draw(HARD), lambda: draw(SUPER_HARD)])
+    branch = tf.clip_by_value(kind - HARD, -1, 1) + 1
+    return tf.switch_case(branch, [lambda: start, lambda: draw(HARD), lambda: draw(SUPER_HARD)])

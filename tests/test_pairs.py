@@ -49,7 +49,8 @@ def make_batch(hashes, kinds, seed=0):
     rows, slots = np.shape(kinds)
     audio = 1000 * np.arange(rows)[:, None, None] + 100 * np.arange(slots)[:, None] + np.arange(5)
     return {
-        'audio': tf.constant(audio, tf.int16), 'kind': tf.constant(kinds, tf.int32), 'example_hash': tf.constant(hashes, tf.int64),
+        'audio': tf.constant(audio, tf.int16), 'kind': tf.constant(kinds, tf.int32),
+        'example_hash': tf.constant(hashes, tf.int64),
         'audio_start_seconds': tf.constant(audio[..., 0], tf.float64),
         'seed': tf.stack([tf.range(rows), tf.fill([rows], seed)], 1),
     }

@@ -284,7 +284,7 @@ def test_skipped_records_are_counted_with_the_first_of_each(tmp_path):
     assert sorted(clip for clip, _ in clips_of(batches)) == list(range(6))
     assert state.skips() == {
         'no_audio': (2, 'mute-1'), 'no_frames': (1, 'blind'), 'other_sample_rate': (1, '44k'), 'too_short': (3, 'short-sound'),
-        'no_frame_rate': (1, 'timeless'),
+        'no_frame_times': (1, 'timeless'),
     }
     text = state.describe_skips()
     assert text.startswith('records skipped: ') and "3 too_short (first: 'short-sound')" in text

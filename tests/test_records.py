@@ -1,4 +1,4 @@
-"""The record format: what is written is what is read, by this project and by the names of the format; shards and their damage."""
+"""The record format: what is written is what is read, and by the names of the format; shards and their damage."""
 
 import dataclasses
 import os
@@ -89,19 +89,21 @@ def test_irregular_times_are_taken_as_they_are(video):
     np.testing.assert_allclose(parse(with_times(records.encode(video), seconds)).frame_seconds, seconds, atol=0.5e-6)
 
 
-def test_frame_times_follow_from_the_rate_and_the_rate_from_the_times(video):
+def test_frame_times_follow_from_the_rate(video):
     encoded = records.encode(video)
     no_times = parse(edit_record(encoded, drop(records.FRAME_TIMES)))
     np.testing.assert_allclose(no_times.frame_seconds, np.arange(24) / 30, atol=1e-9)
     no_rate = parse(edit_record(encoded, drop(records.FRAME_RATE)))
     np.testing.assert_allclose(no_rate.frame_seconds, np.arange(24) / 30, atol=0.5e-6)
-    np.testing.assert_allclose(no_rate.frame_rate, 30.0, rtol=1e-4)
-    assert parse(edit_record(encoded, drop(records.FRAME_RATE, records.FRAME_TIMES))).frame_rate.numpy() == 0.0
+    neither = parse(edit_record(encoded, drop(records.FRAME_RATE, records.FRAME_TIMES)))
+    assert no_rate.frame_rate.numpy() == neither.frame_rate.numpy() == 0.0
+    assert neither.frame_seconds.numpy().tolist() == [0.0] * 24
 
 
 def test_a_bare_record_parses(video):
     record = parse(tf.train.SequenceExample().SerializeToString())
-    assert [tf.size(record.frames), tf.size(record.frame_seconds), tf.size(record.waveform), tf.size(record.label_index)] == [0] * 4
+    parts = (record.frames, record.frame_seconds, record.waveform, record.label_index)
+    assert [int(tf.size(part)) for part in parts] == [0] * 4
     assert record.sample_rate.numpy() == 0.0
 
 
@@ -125,7 +127,8 @@ def test_find_shards(tmp_path, shard):
     (tmp_path / 'clips.strikes.csv').write_text('a,b\n')
     (tmp_path / 'folder').mkdir()
     both = [(shard, 3), (second, 1)]
-    for pattern in (f'{tmp_path}/*', str(tmp_path), f'{tmp_path}/clips*', f'{shard}, {second}', f'{second},{tmp_path}/clips-*'):
+    folder = str(tmp_path)
+    for pattern in (f'{folder}/*', folder, f'{folder}/clips*', f'{shard}, {second}', f'{second},{folder}/clips-*'):
         assert records.find_shards(pattern) == both
     assert records.shard_path(f'{tmp_path}/clips', 1, 2) == second
     assert records.summary_path(f'{tmp_path}/clips') == f'{tmp_path}/clips.json'

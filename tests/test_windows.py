@@ -68,7 +68,7 @@ def choose(seeds, frames, count, length, kinds, rule):
 def draw(draws, frames, length, kinds, rule, seed=0):
     seeds = tf.stack([tf.range(draws), tf.fill([draws], seed)], 1)
     count = len(usable_starts(frames, length, rule))
-    result = choose(seeds, tf.constant(frames, tf.int64), count, length, tf.constant(kinds, tf.int32), tf.constant(rule, tf.int64))
+    result = choose(seeds, tf.constant(frames, tf.int64), count, length, tf.constant(kinds), tf.constant(rule, tf.int64))
     return [tensor.numpy() for tensor in result]
 
 
@@ -104,7 +104,7 @@ def test_intervals_hold_exactly_the_allowed_starts(clip):
 
 
 @settings(max_examples=100, deadline=None)
-@given(clips(), st.integers(0, 2**31 - 1), st.sampled_from([(POSITIVE,), (EASY,), (HARD,), (SUPER_HARD,), (0, 1, 2, 3), (3, 2)]))
+@given(clips(), st.integers(0, 2**31 - 1), st.sampled_from([(0,), (1,), (2,), (3,), (0, 1, 2, 3), (3, 2)]))
 def test_drawn_windows_are_what_they_are_called(clip, seed, kinds):
     frames, length, rule = clip
     starts = usable_starts(frames, length, rule)
@@ -139,7 +139,8 @@ def chi_square(counts, expected):
 def test_every_combination_of_windows_is_equally_likely(kinds):
     rule, length, frames, draws = WindowRule(10, 3, 3, 6), 36, [0, 4, 8, 12, 16, 20, 26, 30], 6000
     starts = usable_starts(frames, length, rule)
-    places = np.array([[allowed(kind, start, length, rule).sum() if kind >= HARD else 1 for kind in kinds] for start in starts])
+    places = np.array([
+        [allowed(kind, start, length, rule).sum() if kind >= HARD else 1 for kind in kinds] for start in starts])
     indices, _, audio = draw(draws, frames, length, kinds, rule, seed=5)
     weight = places.prod(1)
     fit = weight > 0
@@ -175,4 +176,4 @@ def test_a_wish_that_cannot_be_met_leaves_the_others_alone():
 def test_rule_is_in_samples():
     config = make_config(frames=16, fps=30.0, sample_rate=44100, hard_gap_seconds=0.25)
     assert window_rule(config) == WindowRule(23520, 11025, 5880, 11760)
-    assert int(interval_size((tf.constant(3), tf.constant(1)))) == 0 and int(interval_size((tf.constant(3), tf.constant(3)))) == 1
+    assert interval_size((tf.constant([3, 3, 3]), tf.constant([1, 2, 3]))).numpy().tolist() == [0, 0, 1]
