@@ -1,14 +1,28 @@
 """AVTS for TensorFlow: audio and video features from the question whether a sound and a picture happen at the same moment."""
 
-from avts_tf.config import Config, UserError, make_config
-from avts_tf.curriculum import Curriculum, CurriculumCallback, NegativeMix, Stage, parse_regime
-from avts_tf.losses import ContrastiveLoss
-from avts_tf.pipeline import PipelineState, make_dataset
-from avts_tf.two_tower import TwoTower, build_two_tower
+import importlib
 
 __version__ = '0.1.0'
 
-__all__ = [
-    'Config', 'ContrastiveLoss', 'Curriculum', 'CurriculumCallback', 'NegativeMix', 'PipelineState', 'Stage', 'TwoTower',
-    'UserError', 'build_two_tower', 'make_config', 'make_dataset', 'parse_regime',
-]
+# Where each public name lives. They are imported when asked for: TensorFlow takes seconds to load, and the command line should
+# answer --help and a mistyped flag without it.
+_HOMES = {
+    'config': ['Config', 'UserError', 'make_config'],
+    'curriculum': ['Curriculum', 'CurriculumCallback', 'NegativeMix', 'Stage', 'parse_regime'],
+    'losses': ['ContrastiveLoss'],
+    'pipeline': ['PipelineState', 'make_dataset'],
+    'two_tower': ['TwoTower', 'build_two_tower'],
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(f'{__name__}.{_HOME[name]}'), name)
+
+
+def __dir__():
+    return __all__
