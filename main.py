@@ -81,6 +81,9 @@ def run():
     except UserError as error:
         print(f'main.py: {error}', file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print('main.py: stopped. The same command goes on after the last whole epoch.', file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == '__main__':

@@ -281,7 +281,7 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
         LearningRate(config.train, steps * curriculum.epochs, run),
         Measure(model, probe, state, config),
         Keep(run, os.path.join(run_dir, 'tensorboard'), lambda: next(iter(dataset))),
-        Progress(steps, curriculum, initial_epoch, say),
+        Progress(steps, curriculum, initial_epoch, state, say),
     ]
     try:
         with warnings.catch_warnings():
@@ -346,10 +346,16 @@ class Measure(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self._started
+        if not math.isfinite(logs['loss']):
+            raise UserError(
+                f'the loss is {logs["loss"]} in epoch {epoch + 1}. Lower --learning_rate={self._config.train.learning_rate:g} or '
+                'set --clip_norm=1, and use a new --run_dir.'
+            )
         logs['clips_per_second'] = self._steps * self._config.train.batch_size / seconds
         logs['seconds'] = seconds
         logs.update(self._two_tower.kind_results())
         logs['too_short_for_kind'] = int(self._state.replaced.numpy())
+        logs['records_skipped'] = int(self._state.skipped.numpy().sum())
         pairs = metrics.pair_distances(self._two_tower, self._probe)
         positive, _ = metrics.of_kind(pairs, POSITIVE)
         for kind in range(EASY, len(KINDS)):
@@ -387,10 +393,10 @@ class Keep(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """A bar over the steps, a line per epoch with the time that is left, and a loud word on a collapse."""
 
-    def __init__(self, steps, curriculum, initial_epoch, say):
+    def __init__(self, steps, curriculum, initial_epoch, state, say):
         super().__init__()
         self._steps, self._curriculum, self._first = steps, curriculum, initial_epoch
-        self._say = say
+        self._state, self._say = state, say
 
     def on_train_begin(self, logs=None):
         self._started = time.perf_counter()
@@ -408,6 +414,8 @@ class Progress(keras.callbacks.Callback):
         aucs = ' '.join(f'{name} {logs["auc_" + name]:.3f}' for name in KINDS if f'auc_{name}' in logs)
         self._write(f'epoch {done}/{total} [{self._curriculum.mix(epoch)}] loss {logs["loss"]:.4f} | distance {distances} | '
                     f'AUC {aucs} (chance 0.5) | {logs["clips_per_second"]:.0f} clips/s | {_duration(left)} left')
+        if epoch == self._first and self._state.skips():
+            self._write(f'WARNING: {self._state.describe_skips()}')
         if logs.get('collapsed'):
             self._write(
                 f'WARNING: {COLLAPSE_EPOCHS} epochs with the embeddings in one point (spread {logs["spread"]:.3f}) or the AUC at '

@@ -38,6 +38,13 @@ def test_the_drawn_mix_is_the_requested_one(mix):
     assert_part((kinds[:, 1] == kinds[:, 2]).sum(), 4000, sum(part**2 for part in mix))
 
 
+@pytest.mark.parametrize('mix', [(0.9999995, 0, 0), (0.25, 0.7499995, 0), (1, 0, 0)])
+def test_a_part_of_0_is_never_drawn_though_the_others_are_rounded(mix, monkeypatch):
+    greatest = np.nextafter(np.float32(1), np.float32(0))
+    monkeypatch.setattr(tf.random, 'stateless_uniform', lambda shape, seed: tf.fill(shape, greatest))
+    assert draw_kinds(tf.constant([0, 0]), tf.constant(mix, tf.float32), 2).numpy()[1] == (HARD if mix[1] else EASY)
+
+
 def test_one_window_is_a_fair_coin_and_independent_of_the_kind():
     kinds = kinds_of((0.5, 0.25, 0.25), 6000, 1)[:, 0]
     for kind, part in ((POSITIVE, 0.5), (EASY, 0.25), (HARD, 0.125), (SUPER_HARD, 0.125)):
