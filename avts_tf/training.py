@@ -11,6 +11,7 @@ history.csv, so that a checkpoint and the history are all that is needed to go o
 """
 
 import csv
+import functools
 import json
 import math
 import os
@@ -39,6 +40,7 @@ CHANCE_AUC = 0.55
 COLLAPSE_EPOCHS = 3     # epochs at chance before it is said
 
 
+@functools.cache  # a second strategy over the same devices in one process breaks TensorFlow's collective operations
 def make_strategy(devices):
     """MirroredStrategy over the devices of a flag value.
 

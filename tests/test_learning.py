@@ -21,7 +21,7 @@ def eight_clips(tmp_path_factory):
     return prefix + '-*-of-*'
 
 
-@pytest.mark.parametrize('loss', ['contrastive', 'infonce'])
+@pytest.mark.parametrize('loss', ['contrastive', pytest.param('infonce', marks=pytest.mark.slow)])
 def test_eight_clips_are_memorised(eight_clips, tmp_path, loss):
     config = make_config('tiny', frame_size=24, batch_size=8, passes_per_epoch=60, regime='easy=0.5+hard=0.5:3', loss=loss,
                          normalize='length' if loss == 'infonce' else 'whiten', warmup_steps=10, **PLAIN)

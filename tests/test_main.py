@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from avts_tf.config import make_config, parameters
+import main
+from avts_tf.config import UserError, make_config, parameters
 from avts_tf.training import count_plateaus, learning_rate_at
 from tfrecords_tools.synthetic import write_world
 
@@ -95,7 +96,6 @@ def test_evaluate_again_and_shortcuts(finished):
 @pytest.mark.parametrize(('flags', 'words'), [
     (['--records=nowhere/*'], ['--records', 'nowhere/*']),
     (['--regime=sometimes'], ['--regime', 'sometimes', 'curriculum_mixed']),
-    (['--records={world}/train-*-of-*', '--batch_size=9', '--devices=2'], ['--batch_size=9', '2 devices']),
     (['--records={world}/train-*-of-*', '--batch_size=900'], ['--batch_size=900', '20 records']),
     (['--records={world}/train-*-of-*', '--frames=900'], ['too_short', 'synthetic-']),
     (['--records={world}/train-*-of-*', '--sample_rate=22050'], ['other_sample_rate', '22050']),
@@ -105,16 +105,26 @@ def test_evaluate_again_and_shortcuts(finished):
     (['--optimizer=magic'], ['--optimizer=magic', 'sgd']),
     (['extra'], ["'extra'", '--name=value']),
 ])
-def test_mistakes_are_one_message(world, tmp_path, flags, words):
+def test_mistakes(world, tmp_path, flags, words):
     flags = [flag.format(world=world) for flag in flags]
     if not any(flag.startswith('--run_dir') for flag in flags):
         flags.append(f'--run_dir={tmp_path}/run')
-    process = run_main('--epochs=2', *(['--preset=tiny'] if '--mode=evaluate' not in flags else []), *flags)
+    if '--mode=evaluate' not in flags:
+        flags += ['--epochs=2', '--preset=tiny']
+    main.FLAGS.unparse_flags()
+    with pytest.raises(UserError) as error:
+        main.main(main.FLAGS(['main.py', *flags]))
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_a_mistake_is_one_message_and_exit_status_2(world, tmp_path):
+    process = run_main(f'--records={world}/train-*-of-*', f'--run_dir={tmp_path}/run', '--preset=tiny', '--batch_size=9',
+                       '--devices=2')
     assert process.returncode == 2
-    assert 'Traceback' not in process.stderr
+    assert process.stdout == '' and 'Traceback' not in process.stderr
     message = [line for line in process.stderr.splitlines() if line.startswith('main.py:')]
     assert len(message) == 1
-    assert all(word in message[0] for word in words), message
+    assert '--batch_size=9' in message[0] and '2 devices' in message[0]
 
 
 def test_run_folder_of_another_configuration_is_refused(finished):
