@@ -1,5 +1,7 @@
 """Waveform to normalised log-mel spectrogram, inside the audio tower, so that what is served is what was trained."""
 
+import warnings
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -128,7 +130,10 @@ def spec_augment_bank(steps, bands, max_steps, max_bands, seed, size=512):
     Raises:
         ImportError: tensorflow-io is not installed.
     """
-    import tensorflow_io as tfio  # only needed with --spec_augment, and slow and loud to import
+    with warnings.catch_warnings():
+        # Its compiled readers do not load beside this TensorFlow; what is used here needs none of them.
+        warnings.simplefilter('ignore')
+        import tensorflow_io as tfio  # only needed with --spec_augment, and slow and loud to import
 
     @tf.function
     def draw():

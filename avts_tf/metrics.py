@@ -10,30 +10,25 @@ from avts_tf.windows import EASY, KINDS, POSITIVE
 BOOTSTRAPS = 500
 
 
-def pair_distances(model, batches, clips=None, say_progress=None):
+def pair_distances(model, batches, progress=None):
     """Distances of all the pairs of an evaluation dataset.
 
     Args:
         model: `TwoTower`.
         batches: batches of `pipeline.make_dataset(..., training=False)`.
-        clips: stop after this many clips; None takes all.
-        say_progress: title of a progress bar; None shows none.
+        progress: title of a progress bar; None shows none.
 
     Returns:
         Dict of arrays: `distance` float32 [N, K], `kind` int32 [N, K], `example_hash` int64 [N], `video_start_seconds` float64
         [N], `audio_start_seconds` float64 [N, K], `video_embedding` float32 [N, D].
     """
-    embed = tf.function(model.embed, reduce_retracing=True)
-    parts, count = [], 0
-    for batch in tqdm.tqdm(batches, say_progress, unit='batch', disable=None if say_progress else True):
-        outputs = embed({'video': batch['video'], 'audio': batch['audio']})
+    parts = []
+    for batch in tqdm.tqdm(batches, progress, unit='batch', disable=None if progress else True):
+        outputs = model.embed_batch({'video': batch['video'], 'audio': batch['audio']})
         distance = tf.norm(outputs['audio'] - outputs['video'][:, None], axis=-1)
         part = {name: batch[name].numpy() for name in ('kind', 'example_hash', 'video_start_seconds', 'audio_start_seconds')}
         parts.append({**part, 'distance': distance.numpy(), 'video_embedding': outputs['video'].numpy()})
-        count += len(part['kind'])
-        if clips and count >= clips:
-            break
-    return {name: np.concatenate([part[name] for part in parts])[:clips] for name in parts[0]} if parts else {}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
 
 def of_kind(pairs, kind):

@@ -66,11 +66,13 @@ def make_strategy(devices):
             raise UserError(f'--devices={devices}: this machine has {len(gpus)} GPU(s).')
         return tf.distribute.MirroredStrategy([f'GPU:{i}' for i in range(count)])
     cpu = tf.config.list_physical_devices('CPU')[0]
-    if count > 1 and len(tf.config.list_logical_devices('CPU')) < count:
+    if count > 1:
         try:
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-        except RuntimeError:
-            raise UserError(f'--devices={devices}: TensorFlow has started with fewer CPU devices; start a new process.') from None
+        except RuntimeError:  # TensorFlow has started; that is well where it has as many devices
+            if len(tf.config.list_logical_devices('CPU')) < count:
+                raise UserError(
+                    f'--devices={devices}: TensorFlow has started with fewer CPU devices; start a new process.') from None
     return tf.distribute.MirroredStrategy([f'CPU:{i}' for i in range(count)])
 
 

@@ -51,7 +51,7 @@ def _pairs(model, pattern, passes, flag, say):
     state = PipelineState()
     batch_size = min(model.config.train.batch_size, 32)
     dataset = make_dataset(pattern, model.config, training=False, state=state, passes=passes, batch_size=batch_size, flag=flag)
-    pairs = metrics.pair_distances(model, dataset, say_progress=f'{flag}: pairs')
+    pairs = metrics.pair_distances(model, dataset, progress=f'{flag}: pairs')
     if state.skips():
         say(f'{pattern}: {state.describe_skips()}')
     if not pairs:
