@@ -60,7 +60,7 @@ class TowerConfig:
     audio_width: float = _parameter(1.0, "multiplier of the audio network's channels", minimum=0.05)
     embedding_size: int = _parameter(128, 'dimensions of the embeddings', minimum=2)
     normalize: str = _parameter(
-        'whiten',
+        'length',
         'scale of the embeddings: "length" makes each of length 1; "whiten" gives each dimension mean 0 and the same variance '
         'by batch norm, so that the embeddings cannot meet in one point; "none" leaves them as they come',
         choices=('length', 'whiten', 'none'),
@@ -130,10 +130,10 @@ class TrainConfig:
         choices=('squared', 'unsquared'),
     )
     easy_negatives: str = _parameter(
-        'violating',
-        'sound that an easy pair of the contrastive loss is measured with: "drawn" is one other clip of the batch, "all" the '
-        'mean over all other clips, "violating" the mean over those within the margin',
-        choices=('drawn', 'all', 'violating'),
+        'weighted',
+        'what an easy pair of the contrastive loss is measured with: "drawn" is one other clip of the batch, "all" the mean over '
+        'all other clips, "weighted" the same with each weighing by the square of its loss',
+        choices=('drawn', 'all', 'weighted'),
     )
     temperature: float = _parameter(0.07, 'temperature of InfoNCE', minimum=1e-4)
     optimizer: str = _parameter('sgd', 'optimiser', choices=('sgd', 'adamw'))
@@ -183,12 +183,12 @@ PRESETS = {
     'paper': {},
     'small': {
         'frame_size': 48, 'video_width': 0.25, 'audio_width': 0.25, 'batch_size': 32, 'optimizer': 'adamw',
-        'learning_rate': 3e-3, 'schedule': 'cosine', 'warmup_steps': 50, 'crop_scale_min': 0.9, 'colour_jitter': 0.0,
+        'learning_rate': 3e-3, 'schedule': 'cosine', 'warmup_steps': 50, 'crop_scale_min': 0.9, 'colour_jitter': 0.0, 'margin': 1.3,
     },
     'tiny': {
         'frames': 12, 'frame_size': 32, 'video_width': 0.125, 'audio_width': 0.25, 'embedding_size': 64, 'batch_size': 16,
         'optimizer': 'adamw', 'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 50, 'epochs': 18, 'crop_scale_min': 0.9,
-        'colour_jitter': 0.0,
+        'colour_jitter': 0.0, 'margin': 1.3,
     },
 }
 

@@ -57,34 +57,39 @@ def gather_replicas(tensor):
     return context.all_gather(tensor, axis=0)
 
 
-def all_pairs_loss(loss, video, audio, kind, example_hash, audio_hash, violating=False):
-    """Contrastive loss in which every easy negative stands for all other clips' sounds of the global batch.
+def all_pairs_loss(loss, video, audio, kind, example_hash, audio_hash, weighted):
+    """Contrastive loss in which an easy negative stands for all other clips of the global batch.
 
-    An easy pair's loss is the mean over them all, which has the expectation of one random other clip with less noise; or the
-    mean over those within the margin, so that what is already told apart does not dilute what is not.
+    Its loss is the mean over all other clips' sounds to the clip's picture, and over all other clips' pictures to the clip's
+    sound: the expectation of one random other clip, with less noise. Weighted, each of them counts by the square of its own
+    loss, so that what is already told apart does not dilute what is not.
 
     Args:
         loss: `ContrastiveLoss`.
         video: float32 [B, D].
-        audio: float32 [B, K, D]; the first windows of the batch are the sounds that easy negatives are made of.
+        audio: float32 [B, K, D]; the first window is the clip's own sound, or with K = 1 may be another clip's.
         kind: int32 [B, K].
-        example_hash: int64 [B], the example of each clip.
-        audio_hash: int64 [B, K], the example that each sound comes from; with K = 1 the first window may be another clip's.
-        violating: whether only sounds within the margin count.
+        example_hash: int64 [B], the clips.
+        audio_hash: int64 [B, K], the clip that each sound comes from; the first may be another clip's.
+        weighted: whether others count by their loss.
 
     Returns:
         float32 [B, K], loss per pair; 0 for NO_PAIR.
     """
-    own = pair_losses(loss, video, audio, kind)
-    sounds, hashes = gather_replicas(audio[:, 0]), gather_replicas(audio_hash[:, 0])
-    squared = (tf.reduce_sum(video**2, -1)[:, None] + tf.reduce_sum(sounds**2, -1)[None]
-               - 2.0 * tf.matmul(video, sounds, transpose_b=True))
-    other = tf.cast(example_hash[:, None] != hashes[None], tf.float32)
-    negative = loss.call(tf.zeros_like(squared), safe_sqrt(squared)) * other
-    if violating:
-        other *= tf.cast(negative > 0, tf.float32)
-    mean = tf.math.divide_no_nan(tf.reduce_sum(negative, 1), tf.reduce_sum(other, 1))
-    return tf.where(kind == EASY, mean[:, None], own)
+    def mean_over_others(anchors, anchor_hash, others, other_hash):
+        others, other_hash = gather_replicas(others), gather_replicas(other_hash)
+        squared = (tf.reduce_sum(anchors**2, -1)[:, None] + tf.reduce_sum(others**2, -1)[None]
+                   - 2.0 * tf.matmul(anchors, others, transpose_b=True))                     # [B, G]
+        negative = loss.call(tf.zeros_like(squared), safe_sqrt(squared))
+        weight = tf.cast(anchor_hash[:, None] != other_hash[None], tf.float32)
+        if weighted:
+            weight *= tf.stop_gradient(negative**2)
+        return tf.math.divide_no_nan(tf.reduce_sum(weight * negative, 1), tf.reduce_sum(weight, 1))
+
+    sound, sound_hash = audio[:, 0], audio_hash[:, 0]
+    easy = 0.5 * (mean_over_others(video, example_hash, sound, sound_hash)
+                  + mean_over_others(sound, sound_hash, video, example_hash))
+    return tf.where(kind == EASY, easy[:, None], pair_losses(loss, video, audio, kind))
 
 
 def pair_losses(loss, video, audio, kind):

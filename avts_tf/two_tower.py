@@ -93,7 +93,7 @@ class TwoTower(keras.Model):
             values = infonce_loss(video, audio, kind, batch['example_hash'], train.temperature)
         elif train.easy_negatives != 'drawn':
             values = all_pairs_loss(self.contrastive_loss, video, audio, kind, batch['example_hash'],
-                                    batch['audio_hash'], violating=train.easy_negatives == 'violating')
+                                    batch['audio_hash'], weighted=train.easy_negatives == 'weighted')
         else:
             values = pair_losses(self.contrastive_loss, video, audio, kind)
         return tf.reduce_mean(values)

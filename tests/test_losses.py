@@ -116,31 +116,39 @@ def test_pair_losses_equal_a_loop(positive_term):
     np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
 
 
+def naive_mean(distances, weighted):
+    """Mean loss of negatives at these distances, 0 of none; weighted by the square of each one's loss where asked."""
+    values = [naive_pair(distance, False, 'squared') for distance in distances]
+    weights = [value**2 if weighted else 1.0 for value in values]
+    return np.dot(values, weights) / np.sum(weights) if np.sum(weights) > 0 else 0.0
+
+
 @pytest.mark.parametrize('positive_term', ['squared', 'unsquared'])
-@pytest.mark.parametrize('violating', [False, True])
-def test_all_pairs_loss_equals_a_loop(positive_term, violating):
+@pytest.mark.parametrize('weighted', [False, True])
+def test_all_pairs_loss_equals_a_loop(positive_term, weighted):
     video, audio, kind, example_hash = make_batch()
     expected = np.zeros(kind.shape)
     for i, k in np.ndindex(*kind.shape):
         if kind[i, k] == EASY:
-            values = [naive_pair(np.linalg.norm(video[i] - audio[j, 0]), False, positive_term)
-                      for j in range(len(kind)) if example_hash[j] != example_hash[i]]
-            values = [value for value in values if value > 0] if violating else values
-            expected[i, k] = np.mean(values) if values else 0.0
+            others = [j for j in range(len(kind)) if example_hash[j] != example_hash[i]]
+            to_sounds = naive_mean([np.linalg.norm(video[i] - audio[j, 0]) for j in others], weighted)
+            to_pictures = naive_mean([np.linalg.norm(video[j] - audio[i, 0]) for j in others], weighted)
+            expected[i, k] = (to_sounds + to_pictures) / 2
         elif kind[i, k] != NO_PAIR:
             expected[i, k] = naive_pair(np.linalg.norm(video[i] - audio[i, k]), kind[i, k] == POSITIVE, positive_term)
+    assert len(set(expected[kind == EASY])) > 3
     values = all_pairs_loss(ContrastiveLoss(MARGIN, positive_term, reduction=None), video, audio, kind, example_hash,
-                            own_sounds(example_hash, kind), violating)
+                            own_sounds(example_hash, kind), weighted)
     np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('violating', [False, True])
-def test_all_pairs_loss_without_any_negative(violating):
+@pytest.mark.parametrize('weighted', [False, True])
+def test_all_pairs_loss_without_any_negative(weighted):
     video, audio, kind, example_hash = make_batch()
     loss, same = ContrastiveLoss(MARGIN, reduction=None), np.zeros_like(example_hash)
-    values = all_pairs_loss(loss, video, audio, kind, same, own_sounds(same, kind), violating)
+    values = all_pairs_loss(loss, video, audio, kind, same, own_sounds(same, kind), weighted)
     assert (values.numpy()[kind == EASY] == 0).all()
-    values = all_pairs_loss(loss, 9.0 + video, audio, kind, example_hash, own_sounds(example_hash, kind), violating)
+    values = all_pairs_loss(loss, 9.0 + video, audio, kind, example_hash, own_sounds(example_hash, kind), weighted)
     assert (values.numpy()[kind == EASY] == 0).all()
 
 
@@ -150,11 +158,15 @@ def test_all_pairs_loss_with_one_window_per_clip():
     kind, example_hash = np.array([[POSITIVE], [EASY], [EASY]], np.int32), np.array([1, 2, 3], np.int64)
     audio_hash = np.array([[1], [1], [2]], np.int64)
     audio[1, 0] = audio[0, 0]
-    # Clip 2's own sound lies in the slot of clip 3.
-    expected = [naive_pair(np.linalg.norm(video[0] - audio[0, 0]), True, 'squared'),
-                np.mean([naive_pair(np.linalg.norm(video[1] - audio[j, 0]), False, 'squared') for j in (0, 1)]),
-                np.mean([naive_pair(np.linalg.norm(video[2] - audio[j, 0]), False, 'squared') for j in (0, 1, 2)])]
-    values = all_pairs_loss(ContrastiveLoss(MARGIN, reduction=None), video, audio, kind, example_hash, audio_hash)
+
+    def distances(pairs):
+        return [np.linalg.norm(video[i] - audio[j, 0]) for i, j in pairs]
+
+    # Clip 2's own sound lies in the slot of clip 3; the sounds in slots 1 and 2 are clip 1's, that in slot 3 is clip 2's.
+    expected = [distances([(0, 0)])[0] ** 2,
+                (naive_mean(distances([(1, 0), (1, 1)]), False) + naive_mean(distances([(1, 1), (2, 1)]), False)) / 2,
+                (naive_mean(distances([(2, 0), (2, 1), (2, 2)]), False) + naive_mean(distances([(0, 2), (2, 2)]), False)) / 2]
+    values = all_pairs_loss(ContrastiveLoss(MARGIN, reduction=None), video, audio, kind, example_hash, audio_hash, weighted=False)
     np.testing.assert_allclose(values[:, 0], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -179,7 +191,7 @@ def test_slots_without_a_pair_have_no_influence():
     other = np.where((kind == NO_PAIR)[..., None], 9.0, audio).astype(np.float32)
     loss = ContrastiveLoss(MARGIN, reduction=None)
     for function in (lambda a: pair_losses(loss, video, a, kind),
-                     lambda a: all_pairs_loss(loss, video, a, kind, example_hash, own_sounds(example_hash, kind)),
+                     lambda a: all_pairs_loss(loss, video, a, kind, example_hash, own_sounds(example_hash, kind), True),
                      lambda a: infonce_loss(video, a, kind, example_hash, 0.1)):
         gradients = []
         for sound in (tf.constant(audio), tf.constant(other)):
@@ -197,7 +209,7 @@ def test_gradient_is_finite_at_distance_zero(positive_term):
     _, _, kind, example_hash = make_batch()
     loss = ContrastiveLoss(MARGIN, positive_term, reduction=None)
     for function in (lambda v, a: pair_losses(loss, v, a, kind),
-                     lambda v, a: all_pairs_loss(loss, v, a, kind, example_hash, own_sounds(example_hash, kind)),
+                     lambda v, a: all_pairs_loss(loss, v, a, kind, example_hash, own_sounds(example_hash, kind), True),
                      lambda v, a: infonce_loss(v, a, kind, example_hash, 0.1)):
         video, audio = tf.fill([6, 5], 0.3), tf.fill([6, 4, 5], 0.3)
         with tf.GradientTape() as tape:

@@ -14,7 +14,7 @@ LENGTH = {'normalize': 'length', 'head': 'average'}
 WHITEN = {'normalize': 'whiten', 'head': 'spans', 'head_spans': 4}
 CASES = {
     'contrastive': {'loss': 'contrastive', 'easy_negatives': 'drawn', **LENGTH},
-    'violating': {'loss': 'contrastive', 'easy_negatives': 'violating', **WHITEN},
+    'weighted': {'loss': 'contrastive', 'easy_negatives': 'weighted', **WHITEN},
     'infonce': {'loss': 'infonce', **LENGTH},
     # Far below the norm of these gradients: every step is clipped.
     'clipped': {'loss': 'contrastive', 'easy_negatives': 'drawn', 'clip_norm': 0.05, **LENGTH},
@@ -79,7 +79,7 @@ def train_case(case, strategy):
         model.optimizer.learning_rate.assign(learning_rate)
         return model.fit(dataset, epochs=1, verbose=0).history
 
-    if case == 'violating':
+    if case == 'weighted':
         results |= {f'eval/{name}': value for name, value in model.evaluate(dataset, verbose=0, return_dict=True).items()}
     history = fit(LEARNING_RATE)
     results |= {f'end/{name}': weight.numpy() for name, weight in zip(names, model.weights, strict=True)}
