@@ -7,7 +7,7 @@ from avts_tf.config import UserError
 from avts_tf.evaluation.shortcuts import measure_shortcuts
 from avts_tf.evaluation.sync import evaluate_sync, update_result
 from avts_tf.export import export_towers
-from avts_tf.records import summary_path
+from avts_tf.records import naming_damage, summary_path
 from avts_tf.training import RunFolder, load_inputs, load_model, train
 from tfrecords_tools.synthetic import write_world
 
@@ -33,10 +33,11 @@ def make_demo_world(folder, config, say=print):
 
 def run_train(config, records, eval_records, run_dir, export_dir, devices, say=print):
     """Trains (or goes on), draws the curves, evaluates, and exports both towers."""
-    model = train(config, records, run_dir, eval_records, devices, say)
-    os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
-    plots.training_curves(RunFolder(run_dir, config).history(), os.path.join(run_dir, 'plots', 'training.png'))
-    evaluate_sync(model, records, eval_records, run_dir, say=say)
+    with naming_damage(records, eval_records):
+        model = train(config, records, run_dir, eval_records, devices, say)
+        os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
+        plots.training_curves(RunFolder(run_dir, config).history(), os.path.join(run_dir, 'plots', 'training.png'))
+        evaluate_sync(model, records, eval_records, run_dir, say=say)
     run_export(run_dir, export_dir, say, model)
     say(f'Everything of this run is in {run_dir}: result.json, history.csv, plots/, checkpoints/, tensorboard/ '
         f'(look: tensorboard --logdir={run_dir}).')
@@ -50,7 +51,8 @@ def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, 
     if not records:
         raise UserError('--records: needed to choose the distance threshold; give the records of the training.')
     say(f'{run_dir}: weights after {epochs} epochs.')
-    evaluate_sync(model, records, eval_records, run_dir, windows_per_record, say)
+    with naming_damage(records, eval_records):
+        evaluate_sync(model, records, eval_records, run_dir, windows_per_record, say)
     if shortcuts:
         results = measure_shortcuts(model, records, eval_records or records, windows_per_record)
         update_result(run_dir, {'shortcuts': results})

@@ -8,6 +8,7 @@ from avts_tf.pairs import draw_kinds, fill_easy, sample_clip, usable_frames
 from avts_tf.windows import KINDS
 
 SKIP_REASONS = ('no_frames', 'no_frame_times', 'no_audio', 'other_sample_rate', 'too_short')
+EVAL_BATCH_SIZE = 32  # clips among which evaluation finds its easy negatives: one number, so that all measure the same pairs
 CROP_SCALES = 4  # the multi-scale crop draws among this many sizes, evenly spaced
 
 
@@ -57,7 +58,7 @@ def make_dataset(pattern, config, *, training=True, state=None, passes=None, bat
             batches each time: centre crops, and K = 4 with one window of each kind.
         state: `PipelineState`; None makes one with easy negatives.
         passes: times to go through the records, other windows each time; default `passes_per_epoch`, or 1 for evaluation.
-        batch_size: clips in a batch; default that of the configuration. A last batch that is not full is left out when
+        batch_size: clips in a batch; default that of the configuration, or 32 for evaluation. A last batch that is not full is left out when
             training.
         flag: name of the flag that the pattern comes from, for messages.
 
@@ -72,7 +73,7 @@ def make_dataset(pattern, config, *, training=True, state=None, passes=None, bat
     """
     shards = records.find_shards(pattern, flag)
     state = state or PipelineState()
-    batch_size = batch_size or config.train.batch_size
+    batch_size = batch_size or (config.train.batch_size if training else EVAL_BATCH_SIZE)
     passes = passes or (config.train.passes_per_epoch if training else 1)
     total = sum(count for _, count in shards)
     if total < 2:

@@ -26,6 +26,7 @@ same time 0, and both cover the same duration. Shards are TFRecord files `NAME-0
 holds what is worth knowing without reading them.
 """
 
+import contextlib
 import dataclasses
 import os
 import struct
@@ -57,6 +58,7 @@ AUDIO_FLOATS = 'WAVEFORM/feature/floats'
 AUDIO_TIME = 'WAVEFORM/feature/timestamp'
 
 MICROSECONDS = 1_000_000
+BESIDE_SHARDS = ('.json', '.csv', '.txt', '.png')  # names of files in a folder of shards that are none
 PCM_SCALE = 32768.0  # int16 sample / PCM_SCALE = float sample in [-1, 1)
 
 
@@ -270,12 +272,10 @@ def find_shards(pattern, flag='records'):
     """
     paths, pattern = [], pattern or ''
     for part in pattern.split(','):
-        part = part.strip()
-        found = [p for p in tf.io.gfile.glob(os.path.join(part, '*') if tf.io.gfile.isdir(part) else part)
-                 if not p.endswith(('.json', '.csv', '.txt')) and not tf.io.gfile.isdir(p)] if part else []
+        found = _files(part.strip())
         if not found:
             raise UserError(
-                f'--{flag}={pattern}: no file matches{" " + repr(part) if "," in pattern else ""}. Give a glob of record '
+                f'--{flag}={pattern}: no file matches{" " + repr(part.strip()) if "," in pattern else ""}. Give a glob of record '
                 'files, quoted, such as "data/clips-*"; python -m tfrecords_tools.write makes them from videos.'
             )
         paths += found
@@ -283,6 +283,14 @@ def find_shards(pattern, flag='records'):
     if not any(count for _, count in shards):
         raise UserError(f'--{flag}={pattern}: {len(shards)} file(s) match, but there is no record in them.')
     return [(path, count) for path, count in shards if count]
+
+
+def _files(part):
+    """Paths that one glob matches, or that lie in one folder, without the files that writers put beside the shards."""
+    if not part:
+        return []
+    paths = tf.io.gfile.glob(os.path.join(part, '*') if tf.io.gfile.isdir(part) else part)
+    return [path for path in paths if not path.endswith(BESIDE_SHARDS) and not tf.io.gfile.isdir(path)]
 
 
 def count_records(path):
@@ -351,6 +359,26 @@ def first_damaged(paths):
         try:
             for _ in tf.data.TFRecordDataset(path):
                 count += 1
-        except tf.errors.DataLossError:
+        except (tf.errors.DataLossError, tf.errors.NotFoundError):
             return path, count
     return None
+
+
+@contextlib.contextmanager
+def naming_damage(*patterns):
+    """Turns TensorFlow's error on a damaged or vanished record file into a `UserError` that names it.
+
+    Args:
+        *patterns: globs of the record files that are read inside; None is passed over.
+    """
+    paths = [path for pattern in patterns if pattern for part in pattern.split(',') for path in _files(part.strip())]
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+        damaged = first_damaged(paths)
+        if not damaged:
+            raise
+        raise UserError(
+            f'{damaged[0]}: damaged after {damaged[1]} whole records, or gone. Leave it out or write it again; the same command '
+            'then goes on.'
+        ) from error

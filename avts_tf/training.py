@@ -287,17 +287,10 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
         Keep(run, os.path.join(run_dir, 'tensorboard'), lambda: next(iter(dataset))),
         Progress(steps, curriculum, initial_epoch, state, say),
     ]
-    try:
-        with warnings.catch_warnings():
-            # The end of an epoch is where the records end: what Keras warns of is meant.
-            warnings.filterwarnings('ignore', message='(.*ran out of data.*|.*shuffle=True.*)')
-            model.fit(dataset, epochs=curriculum.epochs, initial_epoch=initial_epoch, callbacks=callbacks, verbose=0)
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-        damaged = records.first_damaged(path for path, _ in shards)
-        if damaged:
-            raise UserError(f'{damaged[0]}: damaged after {damaged[1]} whole records. Leave it out or write it again; the same '
-                            'command then goes on.') from error
-        raise
+    with warnings.catch_warnings():
+        # The end of an epoch is where the records end: what Keras warns of is meant.
+        warnings.filterwarnings('ignore', message='(.*ran out of data.*|.*shuffle=True.*)')
+        model.fit(dataset, epochs=curriculum.epochs, initial_epoch=initial_epoch, callbacks=callbacks, verbose=0)
     return model
 
 

@@ -49,8 +49,7 @@ def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, s
 
 def _pairs(model, pattern, passes, flag, say):
     state = PipelineState()
-    batch_size = min(model.config.train.batch_size, 32)
-    dataset = make_dataset(pattern, model.config, training=False, state=state, passes=passes, batch_size=batch_size, flag=flag)
+    dataset = make_dataset(pattern, model.config, training=False, state=state, passes=passes, flag=flag)
     pairs = metrics.pair_distances(model, dataset, progress=f'{flag}: pairs')
     if state.skips():
         say(f'{pattern}: {state.describe_skips()}')
