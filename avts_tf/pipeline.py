@@ -58,8 +58,8 @@ def make_dataset(pattern, config, *, training=True, state=None, passes=None, bat
             batches each time: centre crops, and K = 4 with one window of each kind.
         state: `PipelineState`; None makes one with easy negatives.
         passes: times to go through the records, other windows each time; default `passes_per_epoch`, or 1 for evaluation.
-        batch_size: clips in a batch; default that of the configuration, or 32 for evaluation. A last batch that is not full is left out when
-            training.
+        batch_size: clips in a batch; default that of the configuration, or 32 for evaluation. A last batch that is not full is
+            left out when training.
         flag: name of the flag that the pattern comes from, for messages.
 
     Returns:
