@@ -38,7 +38,8 @@ def batch_picture(batch, log_mel, config, clips=4):
         spectrograms = log_mel(audio[column]).numpy()
         for row in range(windows):
             axis, name = axes[1 + row, column], 'no pair' if kind[column, row] == NO_PAIR else KINDS[kind[column, row]]
-            axis.imshow(spectrograms[row].T, origin='lower', aspect='auto', cmap='magma',
+            # In deviations from the mean of the training data: one scale, so that silence looks silent.
+            axis.imshow(spectrograms[row].T, origin='lower', aspect='auto', cmap='magma', vmin=-2, vmax=3,
                         extent=(0, config.clip.window_seconds, 0, config.logmel.mel_bands))
             axis.set_title(f'{name}, {float(batch["audio_start_seconds"][column, row]):.2f} s', fontsize=9,
                            color=KIND_COLOURS.get(name, 'black'))
