@@ -366,7 +366,7 @@ def first_damaged(paths):
 
 @contextlib.contextmanager
 def naming_damage(*patterns):
-    """Turns TensorFlow's error on a damaged or vanished record file into a `UserError` that names it.
+    """Turns TensorFlow's error on a damaged, vanished or unusable record file into a `UserError` that names it.
 
     Args:
         *patterns: globs of the record files that are read inside; None is passed over.
@@ -382,3 +382,9 @@ def naming_damage(*patterns):
             f'{damaged[0]}: damaged after {damaged[1]} whole records, or gone. Leave it out or write it again; the same command '
             'then goes on.'
         ) from error
+    except tf.errors.InvalidArgumentError as error:
+        # What fails inside an iterator is a record's content, such as a frame that is no JPEG; the rest would be a fault here.
+        if 'Iterator' not in error.message:
+            raise
+        reason = error.message.splitlines()[0]
+        raise UserError(f'{", ".join(filter(None, patterns))}: the content of a record cannot be used: {reason}') from error

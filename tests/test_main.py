@@ -7,9 +7,12 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 import main
+from avts_tf import records
 from avts_tf.config import UserError, make_config, parameters
 from avts_tf.training import count_plateaus, learning_rate_at
 from tfrecords_tools.synthetic import write_world
@@ -142,6 +145,16 @@ def test_damaged_shard_is_named(world, tmp_path):
     process = run_main(*TINY, f'--records={path}', f'--run_dir={tmp_path}/run')
     assert process.returncode == 2
     assert str(path) in process.stderr and 'damaged after' in process.stderr and 'Traceback' not in process.stderr
+
+
+def test_frames_that_are_no_pictures(tmp_path):
+    sound = np.zeros(48000, np.int16)
+    with tf.io.TFRecordWriter(str(tmp_path / 'broken')) as writer:
+        for number in range(8):
+            writer.write(records.encode(records.Video(f'clip{number}', [b'no picture'] * 75, 25.0, 8, 8, sound, 16000)))
+    main.FLAGS.unparse_flags()
+    with pytest.raises(UserError, match='broken.*cannot be used.*JPEG'):
+        main.main(main.FLAGS(['main.py', *TINY, f'--records={tmp_path}/broken', f'--run_dir={tmp_path}/run']))
 
 
 def test_every_parameter_is_a_flag_with_help():
