@@ -136,7 +136,7 @@ def _save_and_compare(tower, path):
         example_path, output_path = os.path.join(folder, 'example.npy'), os.path.join(folder, 'outputs.npz')
         np.save(example_path, example)
         process = subprocess.run(
-            [sys.executable, '-c', _RELOAD, path, tower.name_of_input, example_path, output_path],
+            [sys.executable, '-c', _RELOAD, os.path.abspath(path), tower.name_of_input, example_path, output_path],
             check=False, capture_output=True, text=True, cwd=folder)
         if process.returncode:
             raise RuntimeError(f'{path}: does not load in a process with only TensorFlow:\n{process.stderr[-2000:]}')

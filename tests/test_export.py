@@ -220,7 +220,8 @@ def test_versions_count_up(untouched_model, tmp_path, monkeypatch):
     (tmp_path / 'video_tower' / '9').mkdir(parents=True)
     (tmp_path / 'video_tower' / 'notes').mkdir()
     first = export.export_towers(untouched_model, str(tmp_path), say=lambda line: None)
-    second = export.export_towers(untouched_model, str(tmp_path), say=lambda line: None)
+    monkeypatch.chdir(tmp_path)
+    second = export.export_towers(untouched_model, '.', say=lambda line: None)  # a relative folder, as the command line has it
     assert [os.path.relpath(paths[name], tmp_path) for paths in (first, second) for name in ('audio_tower', 'video_tower')] == [
         'audio_tower/1', 'video_tower/10', 'audio_tower/2', 'video_tower/11']
     assert sorted(os.listdir(tmp_path / 'audio_tower')) == ['1', '2']
