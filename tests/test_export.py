@@ -1,6 +1,7 @@
 """What is exported, seen from a process that knows nothing of this project."""
 
 import json
+import contextlib
 import os
 import subprocess
 import sys
@@ -67,7 +68,9 @@ def served(tmp_path_factory):
     """(model, dict of inputs, dict of the outputs that a client got, the client's words, paths of the towers)."""
     folder, export_dir, model = tmp_path_factory.mktemp('client'), tmp_path_factory.mktemp('saved_models'), small_model()
     lines = []
-    paths = export.export_towers(model, str(export_dir), say=lines.append)
+    with contextlib.chdir(export_dir.parent):               # a relative folder, as the command line has it
+        exported = export.export_towers(model, export_dir.name, say=lines.append)
+    paths = {name: str(export_dir.parent / path) for name, path in exported.items()}
     assert len(lines) == 2
     window, frames = model.config.clip.window_samples, model.config.clip.frames
     sounds, pictures = random_sounds(3, 3 * window), random_frames(3, 3 * frames, 16, 16)
@@ -220,8 +223,7 @@ def test_versions_count_up(untouched_model, tmp_path, monkeypatch):
     (tmp_path / 'video_tower' / '9').mkdir(parents=True)
     (tmp_path / 'video_tower' / 'notes').mkdir()
     first = export.export_towers(untouched_model, str(tmp_path), say=lambda line: None)
-    monkeypatch.chdir(tmp_path)
-    second = export.export_towers(untouched_model, '.', say=lambda line: None)  # a relative folder, as the command line has it
+    second = export.export_towers(untouched_model, str(tmp_path), say=lambda line: None)
     assert [os.path.relpath(paths[name], tmp_path) for paths in (first, second) for name in ('audio_tower', 'video_tower')] == [
         'audio_tower/1', 'video_tower/10', 'audio_tower/2', 'video_tower/11']
     assert sorted(os.listdir(tmp_path / 'audio_tower')) == ['1', '2']
