@@ -1,7 +1,7 @@
 """What is exported, seen from a process that knows nothing of this project."""
 
-import json
 import contextlib
+import json
 import os
 import subprocess
 import sys
