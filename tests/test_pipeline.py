@@ -218,7 +218,7 @@ def test_passes_give_other_windows_of_the_same_records(shard):
 def test_evaluation_holds_every_kind_and_stays_the_same(shard):
     state = state_of(mix=[1.0, 0.0, 0.0])
     config = config_of(batch_size=5, crop_scale_min=0.5, flip=True, colour_jitter=0.5)
-    dataset = make_dataset(shard, config, training=False, state=state)
+    dataset = make_dataset(shard, config, training=False, state=state, batch_size=5)
     batches = collect(dataset)
     assert [len(batch['kind']) for batch in batches] == [5, 5, 2]
     for batch in batches:
