@@ -20,14 +20,14 @@ def pair_distances(model, batches, progress=None):
 
     Returns:
         Dict of arrays: `distance` float32 [N, K], `kind` int32 [N, K], `example_hash` int64 [N], `video_start_seconds` float64
-        [N], `audio_start_seconds` float64 [N, K], `video_embedding` float32 [N, D].
+        [N], `audio_start_seconds` float64 [N, K].
     """
     parts = []
     for batch in tqdm.tqdm(batches, progress, unit='batch', disable=None if progress else True):
         outputs = model.embed_batch({'video': batch['video'], 'audio': batch['audio']})
         distance = tf.norm(outputs['audio'] - outputs['video'][:, None], axis=-1)
         part = {name: batch[name].numpy() for name in ('kind', 'example_hash', 'video_start_seconds', 'audio_start_seconds')}
-        parts.append({**part, 'distance': distance.numpy(), 'video_embedding': outputs['video'].numpy()})
+        parts.append({**part, 'distance': distance.numpy()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
 

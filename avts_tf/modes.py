@@ -5,10 +5,10 @@ import os
 from avts_tf import plots
 from avts_tf.config import UserError
 from avts_tf.evaluation.shortcuts import measure_shortcuts
-from avts_tf.evaluation.sync import evaluate_sync, update_result
+from avts_tf.evaluation.sync import evaluate_sync
 from avts_tf.export import export_towers
 from avts_tf.records import naming_damage, summary_path
-from avts_tf.training import RunFolder, load_inputs, load_model, train
+from avts_tf.training import RunFolder, load_inputs, load_model, train, update_result
 from tfrecords_tools.synthetic import write_world
 
 DEMO_VIDEOS, DEMO_EVAL_VIDEOS = 192, 64

@@ -94,10 +94,9 @@ def make_dataset(pattern, config, *, training=True, state=None, passes=None, bat
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def steps_per_epoch(pattern, config, flag='records'):
-    """Steps of an epoch if no record is skipped."""
-    total = sum(count for _, count in records.find_shards(pattern, flag))
-    return total * config.train.passes_per_epoch // config.train.batch_size
+def steps_per_epoch(shards, config):
+    """Steps of an epoch if no record is skipped; `shards` is the result of `records.find_shards`."""
+    return sum(count for _, count in shards) * config.train.passes_per_epoch // config.train.batch_size
 
 
 def _one_pass(shards, config, training, state, number):

@@ -4,6 +4,7 @@
         config.json         what was run
         checkpoints/        epoch-0007.weights.h5: weights and optimiser after 7 epochs; the last few are kept
         history.csv         a row per epoch
+        result.json         what was measured and where the towers are
         tensorboard/        the same as curves, and a picture of a batch
 
 The stage of the curriculum, the order of the records, the pairs and the learning rate follow from the epoch and from
@@ -204,6 +205,16 @@ def load_inputs(run_dir):
         return json.load(file).get('inputs', {})
 
 
+def update_result(run_dir, values):
+    """Adds values to `result.json` of a run folder, replacing those of the same names."""
+    path = os.path.join(run_dir, 'result.json')
+    results = {}
+    if os.path.exists(path):
+        with open(path) as file:
+            results = json.load(file)
+    _write_aside(path, json.dumps({**results, **values}, indent=2) + '\n')
+
+
 def load_model(run_dir):
     """The trained model of a run folder, with the weights of its newest checkpoint.
 
@@ -244,8 +255,8 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
     """
     curriculum = parse_regime(config.train.regime, config.train.epochs)
     # A mistake in the records should not cost a wait: look at them before anything is built.
-    steps = steps_per_epoch(pattern, config)
     shards = records.find_shards(pattern)
+    steps = steps_per_epoch(shards, config)
     strategy = make_strategy(devices)
     if config.train.batch_size % strategy.num_replicas_in_sync:
         raise UserError(

@@ -78,9 +78,9 @@ class TwoTower(keras.Model):
 
     def embed(self, batch):
         """Embeddings of a batch without augmentation or training: dict of `video` [B, D] and `audio` [B, K, D]."""
-        windows = batch['audio'].shape[1]
+        windows, samples = batch['audio'].shape[1:]
         video = self.video_tower(batch['video'], training=False)['embedding']
-        audio = self.audio_tower(_join_windows(batch['audio']), training=False)['embedding']
+        audio = self.audio_tower(tf.reshape(batch['audio'], [-1, samples]), training=False)['embedding']
         return {'video': video, 'audio': tf.reshape(audio, [-1, windows, audio.shape[-1]])}
 
     def _model_inputs(self, batch):
@@ -118,11 +118,6 @@ class TwoTower(keras.Model):
             if results[f'pairs_{kind}']:
                 results[f'distance_{kind}'] = float(distance.result())
         return results
-
-
-def _join_windows(audio):
-    """[B, K, samples] -> [B * K, samples]."""
-    return tf.reshape(audio, [-1, audio.shape[-1]])
 
 
 @keras.saving.register_keras_serializable('avts_tf')

@@ -1,11 +1,11 @@
 """`--mode=evaluate`: does the model tell in sync from out of sync on records that it never saw?"""
 
-import json
 import os
 
 from avts_tf import metrics, plots
 from avts_tf.config import UserError
 from avts_tf.pipeline import PipelineState, make_dataset
+from avts_tf.training import update_result
 from avts_tf.windows import EASY, KINDS, POSITIVE
 
 NOTES = {
@@ -78,18 +78,3 @@ def describe(results):
 def _percent(results, name):
     low, high = results[f'{name}_interval']
     return f'{100 * results[name]:.1f} % [{100 * low:.1f}, {100 * high:.1f}]'
-
-
-def update_result(run_dir, values):
-    """Adds values to `result.json` of a run folder, replacing those of the same names."""
-    path = os.path.join(run_dir, 'result.json')
-    results = {}
-    if os.path.exists(path):
-        with open(path) as file:
-            results = json.load(file)
-    results.update(values)
-    aside = path + '.writing'
-    with open(aside, 'w') as file:
-        json.dump(results, file, indent=2)
-        file.write('\n')
-    os.replace(aside, path)
