@@ -15,9 +15,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from avts_tf import records
+from avts_tf import media, records, workers
 from avts_tf.config import UserError
-from tfrecords_tools import media, workers, write
+from tfrecords_tools import write
 
 SECONDS = 2.0
 BARS = 10  # the picture tells its time in bars, black or white: a binary number of ticks
@@ -335,7 +335,7 @@ def test_command_line(tmp_path):
 
 
 def test_workers_start_without_tensorflow():
-    code = '(__import__("tfrecords_tools.media"), "tensorflow" in __import__("sys").modules)[1]'
+    code = '(__import__("avts_tf.media"), "tensorflow" in __import__("sys").modules)[1]'
     assert list(workers.run_in_order(eval, [code], 1, 60.0)) == [(False, None)]
 
 

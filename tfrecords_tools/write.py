@@ -7,7 +7,7 @@ is the label. A CSV has a column `video_path` (relative to the CSV's folder) and
 `--label_column` names the one to write.
 
 Every record is aligned as it is written, by presentation times: frame i shows time i / fps, sample n sounds at
-n / sample_rate, from the same time 0, and both cover the same duration. The rule in full stands at the head of `media.py`.
+n / sample_rate, from the same time 0, and both cover the same duration. The rule in full stands at the head of `avts_tf/media.py`.
 
 Beside the shards `NAME-00000-of-00004` there are then
 
@@ -35,9 +35,8 @@ import tensorflow as tf
 from absl import app, flags
 from tqdm import tqdm
 
-from avts_tf import records
+from avts_tf import media, records, workers
 from avts_tf.config import UserError
-from tfrecords_tools import media, workers
 
 VIDEO_SUFFIXES = frozenset((
     '.3g2', '.3gp', '.asf', '.avi', '.dv', '.f4v', '.flv', '.m2ts', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.mts',
