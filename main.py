@@ -14,7 +14,7 @@ from absl import app, flags, logging
 
 from avts_tf.config import PRESETS, UserError, make_config, parameters
 
-MODES = ('train', 'evaluate', 'export')
+MODES = ('train', 'evaluate', 'export', 'offset', 'tune')
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
@@ -29,6 +29,12 @@ flags.DEFINE_string('devices', 'auto', 'Devices to train on: "auto" is all GPUs,
                     'CPU devices where there is no GPU.')
 flags.DEFINE_integer('windows_per_record', 4, 'evaluate: windows drawn from each record.', lower_bound=1)
 flags.DEFINE_boolean('shortcuts', False, 'evaluate: also measure what can be told without hearing and seeing the same moment.')
+flags.DEFINE_string('input', None, 'offset: file, folder or CSV of videos; without it the measurement is calibrated on '
+                    '--eval_records.')
+flags.DEFINE_string('output', None, 'offset: folder of the results. Default: RUN_DIR/offsets.')
+flags.DEFINE_float('max_offset_seconds', 1.0, 'offset: greatest offset that is looked at, in seconds.', lower_bound=0.02)
+flags.DEFINE_boolean('fix', False, 'offset: also write each file with its sound moved into sync.')
+flags.DEFINE_integer('trials', 20, 'tune: trainings in all.', lower_bound=1)
 
 
 def define_parameters():
@@ -56,12 +62,16 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)
     # Imported after the flags are read, so that --help and a mistyped flag answer at once.
     from avts_tf import modes
-    if FLAGS.mode == 'train':
+    if FLAGS.mode in ('train', 'tune'):
         records, eval_records = FLAGS.records, FLAGS.eval_records
         preset = FLAGS.preset or ('small' if records else 'tiny')
-        config = make_config(preset, **{field.name: FLAGS[field.name].value for _, field in parameters()})
+        given = {field.name: FLAGS[field.name].value for _, field in parameters() if FLAGS[field.name].present}
+        config = make_config(preset, **given)
         if not records:
             records, eval_records = modes.make_demo_world(os.path.join(FLAGS.run_dir, 'world'), config)
+        if FLAGS.mode == 'tune':
+            modes.run_tune(preset, given, records, eval_records, FLAGS.run_dir, FLAGS.trials, FLAGS.devices)
+            return
         modes.run_train(config, records, eval_records, FLAGS.run_dir, FLAGS.export_dir, FLAGS.devices)
         return
     given = [field.name for _, field in parameters() if FLAGS[field.name].present]
@@ -70,6 +80,8 @@ def main(argv):
                         'leave it out.')
     if FLAGS.mode == 'evaluate':
         modes.run_evaluate(FLAGS.records, FLAGS.eval_records, FLAGS.run_dir, FLAGS.windows_per_record, FLAGS.shortcuts)
+    elif FLAGS.mode == 'offset':
+        modes.run_offset(FLAGS.run_dir, FLAGS.input, FLAGS.eval_records, FLAGS.output, FLAGS.max_offset_seconds, FLAGS.fix)
     else:
         modes.run_export(FLAGS.run_dir, FLAGS.export_dir)
 

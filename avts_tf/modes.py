@@ -4,11 +4,13 @@ import os
 
 from avts_tf import plots
 from avts_tf.config import UserError
+from avts_tf.evaluation.offset import calibrate, measure_files
 from avts_tf.evaluation.shortcuts import measure_shortcuts
 from avts_tf.evaluation.sync import evaluate_sync
 from avts_tf.export import export_towers
 from avts_tf.records import naming_damage, summary_path
 from avts_tf.training import RunFolder, load_inputs, load_model, train, update_result
+from avts_tf.tune import tune
 from tfrecords_tools.synthetic import write_world
 
 DEMO_VIDEOS, DEMO_EVAL_VIDEOS = 192, 64
@@ -65,3 +67,24 @@ def run_export(run_dir, export_dir, say=print, model=None):
     """Exports both towers of a run folder."""
     model = model or load_model(run_dir)[0]
     update_result(run_dir, {'exported': export_towers(model, export_dir, say)})
+
+
+def run_offset(run_dir, input_path, eval_records, output_dir, max_offset_seconds, fix, say=print):
+    """Measures by how much the sound of files is early or late; without an input, how well the run's model can tell."""
+    model, epochs = load_model(run_dir)
+    say(f'{run_dir}: weights after {epochs} epochs.')
+    if input_path:
+        measure_files(model, input_path, run_dir, output_dir or os.path.join(run_dir, 'offsets'), max_offset_seconds, fix, say)
+        return
+    eval_records = eval_records or load_inputs(run_dir).get('eval_records')
+    if not eval_records:
+        raise UserError('--input: give the file or folder to measure; or --eval_records, to calibrate on records that were not '
+                        'trained on.')
+    with naming_damage(eval_records):
+        calibrate(model, eval_records, run_dir, max_offset_seconds, say)
+
+
+def run_tune(preset, given, records, eval_records, run_dir, trials, devices, say=print):
+    """Searches for the best parameters, those in `given` being held."""
+    with naming_damage(records, eval_records):
+        tune(preset, given, records, eval_records, run_dir, trials, devices, say)

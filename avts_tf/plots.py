@@ -99,3 +99,43 @@ def training_curves(rows, path):
                 axis.axvspan(row['epoch'] - 0.5, row['epoch'] + 0.5, color='#f0e6d2', zorder=-1, linewidth=0)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def offset_curve(curve, title, path):
+    """Distance between picture and sound over the offset of the sound, with the lowest point marked.
+
+    Args:
+        curve: `evaluation.offset.OffsetCurve`.
+        title: name of the file.
+        path: PNG file.
+    """
+    milliseconds = 1000 * curve.offset_seconds
+    best, depth = curve.best
+    figure, axis = plt.subplots(figsize=(8, 4), layout='constrained')
+    axis.plot(milliseconds, curve.distance, color='#1f77b4')
+    axis.axvline(0, color='grey', linestyle=':', linewidth=1)
+    axis.axvline(1000 * best, color='#b2182b', linestyle='--', linewidth=1,
+                 label=f'{1000 * best:+.0f} ms, {depth:.2f} below the median')
+    axis.set(xlabel='sound early  ←  offset of the sound in ms  →  sound late', ylabel='mean distance to the picture', title=title)
+    axis.legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def offset_errors(errors, frame_ms, path):
+    """Errors of measured offsets for each known shift, over a band of one frame.
+
+    Args:
+        errors: dict from shift in seconds to a list of errors in milliseconds.
+        frame_ms: length of a frame.
+        path: PNG file.
+    """
+    shifts = [shift for shift in errors if errors[shift]]
+    figure, axis = plt.subplots(figsize=(8, 4), layout='constrained')
+    axis.axhspan(-frame_ms, frame_ms, color='#d9ead3', label=f'within one frame, {frame_ms:g} ms')
+    axis.boxplot([errors[shift] for shift in shifts], tick_labels=[f'{1000 * shift:+.0f}' for shift in shifts], whis=(5, 95))
+    axis.set(xlabel='known shift of the sound in ms', ylabel='error in ms',
+             title='Measured offset against the known one (boxes: half of the records, whiskers: 90 %)')
+    axis.legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -207,12 +207,17 @@ def load_inputs(run_dir):
 
 def update_result(run_dir, values):
     """Adds values to `result.json` of a run folder, replacing those of the same names."""
+    text = json.dumps({**load_result(run_dir), **values}, indent=2) + '\n'
+    _write_aside(os.path.join(run_dir, 'result.json'), text)
+
+
+def load_result(run_dir):
+    """What `result.json` of a run folder holds: a dict, empty where there is none."""
     path = os.path.join(run_dir, 'result.json')
-    results = {}
-    if os.path.exists(path):
-        with open(path) as file:
-            results = json.load(file)
-    _write_aside(path, json.dumps({**results, **values}, indent=2) + '\n')
+    if not os.path.exists(path):
+        return {}
+    with open(path) as file:
+        return json.load(file)
 
 
 def load_model(run_dir):

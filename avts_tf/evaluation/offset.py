@@ -1,0 +1,322 @@
+"""`--mode=offset`: by how much is the sound of a file early or late?
+
+The picture's windows are compared with windows of the sound that start up to `max_offset_seconds` earlier or later. The mean
+distance over the picture's windows is a curve over the offset, and its lowest point is the answer. **A positive offset means
+that the sound is late**: what is seen at time t is heard at t + offset.
+
+Calibration shifts the sound of held-out records, which must be in sync, by known amounts and says how far off the answers are.
+What they are off by in the middle, the bias, is taken from the answers for files. It also measures sounds that do not belong to
+their picture at all: the confidence of an answer is the part of those whose curve dips less deep.
+"""
+
+import json
+import os
+from typing import NamedTuple
+
+import av
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from avts_tf import media, plots, records, workers
+from avts_tf.config import UserError
+from avts_tf.layouts import find_sources
+from avts_tf.towers.audio import embed_waveform
+from avts_tf.training import load_result, update_result
+
+HOP_SECONDS = 0.01       # step of the offsets
+MOST_POSITIONS = 64      # windows of the picture, spread over the file
+LEAST_POSITIONS = 0.25   # part of them that must have sound at an offset for it to count
+SILENT_SAMPLE = 8        # |sample| up to here is digital silence, as a shifted or padded sound has at its ends
+MOST_SECONDS = 120.0     # of a longer file only the beginning is looked at
+CALIBRATION_SHIFTS_SECONDS = (-0.6, -0.4, -0.2, -0.08, 0.0, 0.08, 0.2, 0.4, 0.6)
+SHIFTS_PER_RECORD = 3
+_BATCH = 64
+
+
+class OffsetCurve(NamedTuple):
+    """Distance between picture and sound over the offset of the sound.
+
+    Attributes:
+        offset_seconds: float64 [N], positive where the sound is taken to be late.
+        distance: float64 [N], mean over the picture's windows; NaN where too few of them have sound.
+        positions: number of windows of the picture.
+    """
+
+    offset_seconds: np.ndarray
+    distance: np.ndarray
+    positions: int
+
+    @property
+    def best(self):
+        """(offset in seconds of the lowest point, its depth below the median of the curve); None without any point."""
+        if np.isnan(self.distance).all():
+            return None
+        lowest = int(np.nanargmin(self.distance))
+        offset = self.offset_seconds[lowest]
+        before, here, after = (self.distance[i] if 0 <= i < len(self.distance) else np.nan for i in range(lowest - 1, lowest + 2))
+        if before + after > 2 * here:  # false too where a neighbour is missing
+            offset += HOP_SECONDS * (before - after) / (2 * (before + after - 2 * here))  # vertex of the parabola through the three
+        return float(offset), float(np.nanmedian(self.distance) - here)
+
+
+def embed_picture(model, frames):
+    """Embeds windows that are spread over a picture.
+
+    Args:
+        model: trained `TwoTower`.
+        frames: string [F], JPEGs of one size on the frame grid of the model's `clip.fps`.
+
+    Returns:
+        (float64 [P], start of each window in seconds; float32 [P, D], its embedding); None where there is not one window.
+    """
+    clip = model.config.clip
+    most = len(frames) - clip.frames
+    if most < 0:
+        return None
+    pixels = _pixels(frames, clip.frame_size).numpy()
+    starts = np.unique(np.linspace(0, most, min(MOST_POSITIONS, most + 1)).round().astype(int))
+    embeddings = _embed(lambda part: model.video_tower(part, training=False), pixels, clip.frames, starts)
+    return starts / clip.fps, embeddings
+
+
+def offset_curve(model, picture, waveform, max_offset_seconds=1.0):
+    """Compares a picture with its sound at all offsets.
+
+    Args:
+        model: trained `TwoTower`.
+        picture: result of `embed_picture`.
+        waveform: int16 [samples] at the model's `clip.sample_rate`, sample 0 at the time of frame 0.
+        max_offset_seconds: offsets reach from minus to plus this.
+
+    Returns:
+        An `OffsetCurve`, or None where picture or sound is shorter than a window.
+    """
+    clip = model.config.clip
+    sounding = np.flatnonzero(np.abs(waveform.astype(np.int32)) > SILENT_SAMPLE)
+    if picture is None or not len(sounding):
+        return None
+    first, last = sounding[0], sounding[-1] + 1 - clip.window_samples
+    start_seconds, seen = picture
+    steps = round(max_offset_seconds / HOP_SECONDS)
+    offsets = np.arange(-steps, steps + 1) * HOP_SECONDS
+    samples = np.round((start_seconds[:, None] + offsets) * clip.sample_rate).astype(int)  # [positions, offsets]
+    within = (samples >= first) & (samples <= last)
+    if not within.any():
+        return None
+    wanted, index = np.unique(samples[within], return_inverse=True)
+    heard = _embed(lambda part: embed_waveform(model.audio_tower, part), waveform, clip.window_samples, wanted)
+    distance = np.full(samples.shape, np.nan)
+    distance[within] = np.linalg.norm(seen[np.nonzero(within)[0]] - heard[index], axis=-1)
+    enough = within.sum(0) >= max(1, LEAST_POSITIONS * len(start_seconds))
+    curve = np.full(len(offsets), np.nan)
+    curve[enough] = np.nanmean(distance[:, enough], axis=0)
+    return OffsetCurve(offsets, curve, len(start_seconds))
+
+
+def _embed(tower, stream, length, starts):
+    """Embeddings of the windows of a stream that begin at `starts`: float32 [len(starts), D], a batch at a time."""
+    return np.concatenate([
+        tower(tf.constant(np.stack([stream[i:i + length] for i in starts[k:k + _BATCH]])))['embedding'].numpy()
+        for k in range(0, len(starts), _BATCH)
+    ])
+
+
+def _pixels(frames, size):
+    """JPEGs of one size, string [F], to their largest centred squares, uint8 [F, size, size, 3], as in evaluation."""
+    height, width = tf.unstack(tf.io.extract_jpeg_shape(frames[0])[:2])
+    side = tf.minimum(height, width)
+    window = tf.stack([(height - side) // 2, (width - side) // 2, side, side])
+    resized = tf.map_fn(
+        lambda jpeg: tf.image.resize(tf.io.decode_and_crop_jpeg(jpeg, window, channels=3), [size, size]), frames,
+        fn_output_signature=tf.TensorSpec([size, size, 3], tf.float32))
+    return tf.cast(tf.round(resized), tf.uint8)
+
+
+def shift_sound(waveform, samples):
+    """The sound made late by a number of samples (early if negative), silence where nothing is left: same length."""
+    shifted = np.zeros_like(waveform)
+    if samples >= 0:
+        shifted[samples:] = waveform[:len(waveform) - samples]
+    else:
+        shifted[:samples] = waveform[-samples:]
+    return shifted
+
+
+def calibrate(model, pattern, run_dir, max_offset_seconds, say=print):
+    """Measures the offset of records whose sound was shifted by known amounts, and writes `result.json` and a picture.
+
+    Args:
+        model: trained `TwoTower`.
+        pattern: glob of records that were not trained on.
+        run_dir: run folder.
+        max_offset_seconds: see `offset_curve`.
+        say: function that shows a line of text.
+
+    Returns:
+        The dict that is written to `result.json` as `offset`.
+
+    Raises:
+        UserError: there is no record that is long enough.
+    """
+    clip = model.config.clip
+    shifts = [shift for shift in CALIBRATION_SHIFTS_SECONDS if abs(shift) <= max_offset_seconds]
+    errors, foreign, left_out, total, before = {shift: [] for shift in shifts}, [], 0, 0, None
+    paths = [path for path, _ in records.find_shards(pattern, 'eval_records')]
+    for serialized in tqdm.tqdm(tf.data.TFRecordDataset(paths), unit='record', desc='offset of shifted records', disable=None):
+        record, total = records.parse(serialized), total + 1
+        fits = abs(float(record.frame_rate) - clip.fps) < 1e-3 and round(float(record.sample_rate)) == clip.sample_rate
+        picture = embed_picture(model, record.frames) if fits else None
+        waveform, found = record.waveform.numpy(), False
+        for k in range(SHIFTS_PER_RECORD):  # in turn, so that each shift is as frequent as any other
+            shift = shifts[(total + k * len(shifts) // SHIFTS_PER_RECORD) % len(shifts)]
+            curve = offset_curve(model, picture, shift_sound(waveform, round(shift * clip.sample_rate)), max_offset_seconds)
+            if curve and curve.best:
+                errors[shift].append(1000 * (curve.best[0] - shift))
+                found = True
+        left_out += not found
+        if found:
+            curve = offset_curve(model, picture, before, max_offset_seconds) if before is not None else None
+            if curve and curve.best:
+                foreign.append(curve.best[1])
+            before = waveform
+    measured = np.concatenate(list(errors.values()))
+    if not len(measured):
+        raise UserError(
+            f'--eval_records={pattern}: none of {total} records has {clip.fps:g} fps, {clip.sample_rate} Hz and a window of '
+            f'{clip.window_seconds:g} s to measure the offset on.')
+    result = {
+        'records': total, 'left_out': left_out, 'measurements': len(measured), 'max_offset_seconds': max_offset_seconds,
+        'median_error_ms': float(np.median(np.abs(measured))), 'p90_error_ms': float(np.percentile(np.abs(measured), 90)),
+        'bias_ms': float(np.median(measured)), 'within_a_frame': float(np.mean(np.abs(measured) < 1000 / clip.fps)),
+        'by_shift_ms': {f'{1000 * shift:g}': float(np.median(np.abs(values))) for shift, values in errors.items() if values},
+        'foreign_depths': sorted(foreign),
+    }
+    path = os.path.join(run_dir, 'plots', 'offset_errors.png')
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    update_result(run_dir, {'offset': result})
+    plots.offset_errors(errors, 1000 / clip.fps, path)
+    say(f'{len(measured)} measurements on {total - left_out} records ({left_out} left out): median error '
+        f'{result["median_error_ms"]:.0f} ms, 90 % within {result["p90_error_ms"]:.0f} ms, '
+        f'{100 * result["within_a_frame"]:.1f} % within one frame ({1000 / clip.fps:g} ms), bias {result["bias_ms"]:+.1f} ms.')
+    for shift, value in result['by_shift_ms'].items():
+        say(f'  sound shifted by {float(shift):+5.0f} ms: median error {value:.0f} ms')
+    say(f'Written to result.json and {path}.')
+    return result
+
+
+def confidence_of(depth, calibration):
+    """Part of the foreign sounds of a calibration whose curve dips less than `depth`, in [0, 1]; None without a calibration."""
+    depths = calibration.get('foreign_depths')
+    return float(np.searchsorted(depths, depth) / len(depths)) if depths else None
+
+
+def measure_files(model, input_path, run_dir, output_dir, max_offset_seconds, fix=False, say=print):
+    """Measures the offset of video files; writes `offsets.json` and a curve as PNG for each.
+
+    Args:
+        model: trained `TwoTower`.
+        input_path: file, folder, glob or CSV, see `layouts.find_sources`.
+        run_dir: run folder, whose calibration gives the confidence.
+        output_dir: folder for what is written.
+        max_offset_seconds: see `offset_curve`.
+        fix: also writes each measured file again with its sound moved into sync.
+        say: function that shows a line of text.
+
+    Returns:
+        The list that `offsets.json` holds: a dict per file with `path`, `offset_ms`, `confidence`, `depth`, `positions`, or
+        with `path`, `skipped`, `detail`.
+
+    Raises:
+        UserError: no input, or the output cannot be written.
+    """
+    clip = model.config.clip
+    calibration = load_result(run_dir).get('offset', {})
+    if not calibration:
+        say('No calibration in this run: answers come without a confidence. --mode=offset with --eval_records and without --input '
+            'makes one.')
+    sources = find_sources(input_path)
+    options = media.MediaOptions(fps=clip.fps, short_side=clip.frame_size, sample_rate=clip.sample_rate, end_seconds=MOST_SECONDS,
+                                 silent_below_db=None, still_below=None)
+    try:
+        os.makedirs(output_dir, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'--output={output_dir}: cannot be made: {error.strerror}.') from None
+    outcomes = workers.run_in_order(media.try_media, [(source.path, options) for source in sources], os.cpu_count(), 120.0)
+    answers = []
+    for source, (found, failure) in zip(sources, outcomes, strict=True):
+        if not isinstance(found, media.Media):
+            reason, detail = failure or found
+            answers.append({'path': source.path, 'skipped': reason, 'detail': detail})
+            say(f'{source.path}: not measured: {reason} ({detail}).')
+            continue
+        curve = offset_curve(model, embed_picture(model, tf.constant(found.frames)), found.waveform, max_offset_seconds)
+        best = curve and curve.best
+        if not best:
+            detail = f'needs a window of {clip.window_seconds:g} s with picture and sound'
+            answers.append({'path': source.path, 'skipped': 'too_short', 'detail': detail})
+            say(f'{source.path}: not measured: too_short ({detail}).')
+            continue
+        seconds, depth = best[0] - calibration.get('bias_ms', 0.0) / 1000, best[1]
+        confidence = confidence_of(depth, calibration)
+        picture = os.path.join(output_dir, source.example_id.replace('/', '_') + '.png')
+        plots.offset_curve(curve, os.path.basename(source.path), picture)
+        answer = {'path': source.path, 'offset_ms': round(1000 * seconds), 'confidence': confidence, 'depth': round(depth, 4),
+                  'positions': curve.positions, 'curve': picture}
+        say(f'{source.path}: {describe(seconds, confidence)}')
+        if fix:
+            answer['fixed'] = os.path.join(output_dir, os.path.basename(source.path))
+            problem = write_in_sync(source.path, answer['fixed'], seconds)
+            if problem:
+                answer['fixed'] = None
+                say(f'{source.path}: not written in sync: {problem}')
+        answers.append(answer)
+    path = os.path.join(output_dir, 'offsets.json')
+    with open(path, 'w') as file:
+        json.dump(answers, file, indent=2)
+    skipped = sum('skipped' in answer for answer in answers)
+    say(f'{len(answers) - skipped} measured, {skipped} not; {path}, and a curve as PNG for each, beside it.')
+    return answers
+
+
+def describe(offset_seconds, confidence):
+    """The answer in words."""
+    ms = round(1000 * offset_seconds)
+    words = 'sound and picture are in sync' if not ms else f'the sound is {abs(ms)} ms {"late" if ms > 0 else "early"}'
+    return f'{words} ({ms:+d} ms)' + ('' if confidence is None else f', confidence {confidence:.2f}')
+
+
+def write_in_sync(path, output_path, offset_seconds):
+    """Copies a file and delays its picture, or its sound where that is early; nothing is encoded again.
+
+    Args:
+        path: video file.
+        output_path: file to write, of the same kind; it must not be there.
+        offset_seconds: as measured, positive where the sound is late.
+
+    Returns:
+        None, or in words why it could not be written.
+    """
+    if os.path.exists(output_path):
+        return f'{output_path} is there already.'
+    late = 'video' if offset_seconds > 0 else 'audio'
+    aside = os.path.join(os.path.dirname(output_path), '.writing-' + os.path.basename(output_path))
+    try:
+        with av.open(path) as source, av.open(aside, 'w') as target:
+            streams = {stream.index: target.add_stream_from_template(stream)
+                       for stream in source.streams if stream.type in ('video', 'audio')}
+            for packet in source.demux([stream for stream in source.streams if stream.index in streams]):
+                if packet.dts is None:  # the mark of a stream's end
+                    continue
+                if packet.stream.type == late:
+                    delay = round(abs(offset_seconds) / packet.time_base)
+                    packet.pts, packet.dts = packet.pts + delay, packet.dts + delay
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+        os.replace(aside, output_path)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        return f'{type(error).__name__}: {error}'
+    finally:
+        if os.path.exists(aside):
+            os.remove(aside)
+    return None
