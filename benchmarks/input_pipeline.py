@@ -1,0 +1,216 @@
+"""What the input pipeline costs: clips per second beside pure JPEG decoding, waiting in a training, and memory.
+
+    python benchmarks/input_pipeline.py
+
+Sides that take turns, all of them on the same records (10 s of 256 x 342 pictures at 25 fps, 16 kHz sound; 16 frames a clip):
+
+    ours          the whole pipeline: shuffle, parse, pairs, decode, crop, resize, batch
+    decoding      nothing but `tf.io.decode_jpeg` of the frames that a clip shows, from memory, on as many threads
+    all_frames    a pipeline that decodes each record's frames and then chooses
+    float_audio   ours, on records whose sound is a list of floats, as DMVR writes it
+
+Then the part of a training's time in which a step waits for its batch, and the resident memory with 100 times the records.
+"""
+
+import argparse
+import io
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+
+import side_by_side
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+RECORDS, SECONDS, FPS, HEIGHT, WIDTH = 48, 10.0, 25.0, 256, 342
+MEMORY_RECORDS, MEMORY_COPIES, MEMORY_BATCHES = 640, 100, 60
+
+
+def write_shards(folder, name, count, seconds, size, audio_encoding='pcm16', shards=4):
+    """Writes records of noisy pictures, whose JPEGs are about as large as those of real ones; returns their glob."""
+    import numpy as np
+    import tensorflow as tf
+    from PIL import Image
+
+    from avts_tf import records
+    rng, (height, width) = np.random.default_rng(0), size
+    smooth = rng.uniform(0, 255, [8, 8, 8, 3])
+    pictures = []
+    for base in smooth:
+        large = np.asarray(Image.fromarray(base.astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC), np.int16)
+        noisy = np.clip(large + rng.normal(0, 9, large.shape), 0, 255).astype(np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(noisy).save(buffer, 'JPEG', quality=80)
+        pictures.append(buffer.getvalue())
+    for shard in range(shards):
+        with tf.io.TFRecordWriter(records.shard_path(os.path.join(folder, name), shard, shards)) as writer:
+            for number in range(shard, count, shards):
+                frames = [pictures[(number + i) % len(pictures)] for i in range(round(seconds * FPS))]
+                sound = rng.integers(-9000, 9000, round(seconds * 16000), dtype=np.int16)
+                video = records.Video(f'{name}-{number}', frames, FPS, height, width, sound, 16000)
+                writer.write(records.encode(video, audio_encoding))
+    return os.path.join(folder, f'{name}-*-of-*'), len(pictures[0])
+
+
+def make_config(**values):
+    """The configuration of the clips that are measured."""
+    from avts_tf import config
+    return config.make_config('paper', **{'frames': 16, 'frame_size': 112, 'batch_size': 16, **values})
+
+
+def ours(pattern):
+    """Endless batches of the pipeline."""
+    from avts_tf.pipeline import make_dataset
+    return make_dataset(pattern, make_config(shuffle_records=8)).repeat()
+
+
+def decoding(pattern):
+    """Endless batches of decoded frames, from JPEGs that lie in memory."""
+    import tensorflow as tf
+
+    from avts_tf import records
+    clip_frames, batch = make_config().clip.frames, make_config().train.batch_size
+    paths = [path for path, _ in records.find_shards(pattern)]
+    frames = next(iter(tf.data.TFRecordDataset(paths).map(records.parse))).frames[:clip_frames]
+    clips = tf.data.Dataset.from_tensors(frames).repeat()
+    one_type = tf.TensorSpec([HEIGHT, WIDTH, 3], tf.uint8)
+    clips = clips.map(lambda clip: tf.map_fn(lambda jpeg: tf.io.decode_jpeg(jpeg, 3), clip, fn_output_signature=one_type),
+                      tf.data.AUTOTUNE)
+    return clips.batch(batch).prefetch(tf.data.AUTOTUNE)
+
+
+def all_frames(pattern):
+    """Endless batches of a pipeline that decodes all frames of a record before it chooses."""
+    import tensorflow as tf
+
+    from avts_tf import records
+    config = make_config()
+    size, count = config.clip.frame_size, config.clip.frames
+
+    def clip(record):
+        pixels = tf.map_fn(lambda jpeg: tf.io.decode_jpeg(jpeg, 3), record.frames,
+                           fn_output_signature=tf.TensorSpec([HEIGHT, WIDTH, 3], tf.uint8))
+        start = tf.random.uniform([], 0, tf.shape(pixels)[0] - count + 1, tf.int32)
+        pixels = tf.image.resize(pixels[start:start + count], [size, size])
+        return tf.cast(pixels, tf.uint8), record.waveform[:config.clip.window_samples]
+
+    paths = [path for path, _ in records.find_shards(pattern)]
+    data = tf.data.TFRecordDataset(paths).repeat().map(records.parse, tf.data.AUTOTUNE).map(clip, tf.data.AUTOTUNE)
+    return data.batch(config.train.batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+SIDES = {'ours': ours, 'decoding': decoding, 'all_frames': all_frames, 'float_audio': ours}
+
+
+def run_side(name, pattern, seconds):
+    """Works as one side of `side_by_side`: clips per second."""
+    batches, size = iter(SIDES[name](pattern)), make_config().train.batch_size
+
+    def work():
+        for _ in range(3):
+            next(batches)  # what was prefetched while the other side worked
+        done, started = 0, time.perf_counter()
+        while time.perf_counter() - started < seconds:
+            next(batches)
+            done += 1
+        return size * done / (time.perf_counter() - started)
+
+    side_by_side.serve(work)
+
+
+def waiting(pattern, steps=60):
+    """Part of a training's time in which it waits for a batch."""
+    import tensorflow as tf
+
+    from avts_tf import config
+    from avts_tf.pipeline import make_dataset
+    from avts_tf.training import make_optimizer
+    from avts_tf.two_tower import build_two_tower
+    results = {}
+    for preset, values in (('small', {}), ('paper', {'frames': 16, 'frame_size': 112, 'batch_size': 4})):
+        chosen = config.make_config(preset, **{'passes_per_epoch': 50, 'shuffle_records': 8, **values})
+        model = build_two_tower(chosen)
+        model.compile(optimizer=make_optimizer(chosen))
+        step = tf.function(model.train_step)
+        batches = iter(make_dataset(pattern, chosen))
+        for _ in range(3):
+            step(next(batches))
+        waited, started = 0.0, time.perf_counter()
+        for _ in range(steps if preset == 'small' else steps // 4):
+            before = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - before
+            step(batch)['loss'].numpy()
+        results[preset] = waited / (time.perf_counter() - started)
+    return results
+
+
+def memory(pattern):
+    """Peak resident megabytes of a process that takes `MEMORY_BATCHES` batches."""
+    from avts_tf import config
+    from avts_tf.pipeline import make_dataset
+    chosen = config.make_config('tiny', shuffle_records=256)
+    for _ in make_dataset(pattern, chosen).repeat().take(MEMORY_BATCHES):
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--rounds', type=int, default=7)
+    parser.add_argument('--seconds', type=float, default=5.0, help='length of a round of one side')
+    parser.add_argument('--json', default='benchmarks/input_pipeline.json')
+    parser.add_argument('--side', help=argparse.SUPPRESS)
+    parser.add_argument('--pattern', help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    sys.path.insert(0, os.getcwd())
+    if arguments.side == 'memory':
+        print(memory(arguments.pattern))
+    elif arguments.side:
+        run_side(arguments.side, arguments.pattern, arguments.seconds)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            _measure(folder, arguments)
+
+
+def _measure(folder, arguments):
+    pattern, jpeg_bytes = write_shards(folder, 'clips', RECORDS, SECONDS, (HEIGHT, WIDTH))
+    floats, _ = write_shards(folder, 'floats', RECORDS, SECONDS, (HEIGHT, WIDTH), 'float')
+    patterns = {name: floats if name == 'float_audio' else pattern for name in SIDES}
+    commands = {name: [sys.executable, __file__, f'--side={name}', f'--pattern={patterns[name]}', f'--seconds={arguments.seconds}']
+                for name in SIDES}
+    rates = side_by_side.take_turns(commands, arguments.rounds)
+    ratios = {name: side_by_side.ratio(rates['ours'], rates[name]) for name in SIDES if name != 'ours'}
+    print(f'clips of 16 frames a second, JPEGs of {jpeg_bytes / 1024:.0f} KB')
+    for name, values in rates.items():
+        middle = side_by_side.summary(values)
+        beside = f'   ours is {ratios[name]:.2f} times that' if name in ratios else ''
+        print(f'  {name:<12} {middle["median"]:8.1f} [{middle["least"]:.1f}, {middle["most"]:.1f}]{beside}')
+
+    waited = waiting(pattern)
+    for preset, part in waited.items():
+        print(f'  waiting for input in a training, {preset}: {100 * part:.2f} % of the time')
+
+    write_shards(folder, 'few', MEMORY_RECORDS, 1.0, (40, 40))
+    os.mkdir(os.path.join(folder, 'many'))
+    for name in os.listdir(folder):
+        if name.startswith('few-'):
+            for copy in range(MEMORY_COPIES):
+                os.link(os.path.join(folder, name), os.path.join(folder, 'many', f'{name}.{copy}'))
+    peaks = {}
+    for name, where in (('few', os.path.join(folder, 'few-*')), ('many', os.path.join(folder, 'many', '*'))):
+        command = [sys.executable, __file__, '--side=memory', f'--pattern={where}']
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks[name] = float(done.stdout)
+    growth = peaks['many'] / peaks['few']
+    print(f'  peak memory: {peaks["few"]:.0f} MB with {MEMORY_RECORDS} records, {peaks["many"]:.0f} MB with '
+          f'{MEMORY_RECORDS * MEMORY_COPIES} ({growth:.3f} times)')
+    side_by_side.write_json(arguments.json, {
+        'input_pipeline': {name: side_by_side.summary(values) for name, values in rates.items()}, 'ours_by': ratios,
+        'waiting_part': waited, 'peak_memory_mb': peaks})
+
+
+if __name__ == '__main__':
+    main()
