@@ -571,7 +571,7 @@ import tensorflow as tf
 signature = tf.saved_model.load(sys.argv[1]).signatures[sys.argv[2]]
 extra = {'hop_seconds': tf.constant(0.48)} if sys.argv[2] == 'windows' else {}
 for minutes in (1, 60):
-    waveform = tf.random.stateless_uniform([1, minutes * 60 * 16000], [1, 2], -0.5, 0.5)
+    waveform = tf.fill([1, minutes * 60 * 16000], 0.25)     # made without a copy, which would raise the peak by itself
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outputs = signature(waveform=waveform, **extra)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -582,12 +582,12 @@ print(outputs['embedding'].shape[1])
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['serving_default', 'windows'])
 def test_an_hour_in_one_call_needs_no_more_memory_than_itself(served, name):
-    """An hour is 230 MB of float32; its short-time Fourier transforms alone, held at once, would be 1.4 GB."""
+    """What is needed beside the input, 230 MB of float32; short-time Fourier transforms alone, held at once, would be 1.4 GB."""
     process = subprocess.run([sys.executable, '-c', HOUR, served[4]['audio_tower'], name], capture_output=True, text=True,
                              check=False)
     assert process.returncode == 0, process.stderr[-2000:]
     _, hour, size = (int(line) for line in process.stdout.split())
-    assert hour / 1024 < 500
+    assert hour / 1024 < 200
     assert size == (7500 if name == 'windows' else 16)
 
 
