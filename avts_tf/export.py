@@ -20,8 +20,9 @@ import avts_tf
 from avts_tf import records
 from avts_tf.config import UserError
 from avts_tf.records import PCM_SCALE
+from avts_tf.runs import RunFolder, load_config, load_inputs, load_result
 from avts_tf.towers.audio import embed_waveform
-from avts_tf.training import UNDECAYED, RunFolder, load_config, load_inputs
+from avts_tf.training import UNDECAYED
 
 TOLERANCE = 1e-4        # greatest difference of an output, relative to the greatest output, between Keras and the reloaded tower
 METADATA = 'metadata.json'
@@ -447,9 +448,7 @@ def describe_training(run_dir):
         the collections), and `results`, what `result.json` holds.
     """
     run, inputs = RunFolder(run_dir, load_config(run_dir)), load_inputs(run_dir)
-    results = {}
-    with contextlib.suppress(FileNotFoundError), open(os.path.join(run_dir, 'result.json')) as file:
-        results = json.load(file)
+    results = load_result(run_dir)
     results.pop('exported', None)
     for values in results.values():
         if isinstance(values, dict) and values.get('measured_on'):

@@ -22,7 +22,8 @@ from keras_tuner.errors import FatalRuntimeError
 from tensorboard.plugins.hparams import api as hparams
 
 from avts_tf.config import UserError, make_config
-from avts_tf.training import RunFolder, train
+from avts_tf.runs import RunFolder
+from avts_tf.training import train
 
 OBJECTIVE = 'auc_hard'
 

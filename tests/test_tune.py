@@ -8,7 +8,7 @@ import pytest
 import main as command_line
 from avts_tf import tune
 from avts_tf.config import UserError, make_config, parameters
-from avts_tf.training import RunFolder
+from avts_tf.runs import RunFolder
 
 HELD = {'epochs': 2, 'seed': 3}
 

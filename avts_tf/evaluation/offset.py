@@ -21,8 +21,8 @@ import tqdm
 from avts_tf import media, plots, records, workers
 from avts_tf.config import UserError
 from avts_tf.layouts import find_sources
+from avts_tf.runs import load_result, update_result
 from avts_tf.towers.audio import embed_waveform
-from avts_tf.training import load_result, update_result
 
 HOP_SECONDS = 0.01       # step of the offsets
 MOST_POSITIONS = 64      # windows of the picture, spread over the file
