@@ -106,8 +106,8 @@ def sound_offset_ms(waveform, start_seconds, sample_rate=16000, part=slice(None)
     times = start_seconds + np.arange(len(waveform)) / sample_rate
     sound = (waveform / 32768)[part]
     offsets = np.arange(-80, 81) / (2 * sample_rate)
-    scores = [np.dot(sound, chirp(times[part] - offset)) for offset in offsets]
-    assert max(scores) > 0.8 * np.dot(sound, sound)  # it is the chirp
+    scores = [(sound * chirp(times[part] - offset)).sum() for offset in offsets]
+    assert max(scores) > 0.8 * (sound**2).sum()  # it is the chirp
     return 1000 * offsets[int(np.argmax(scores))]
 
 
@@ -188,7 +188,7 @@ def test_a_stretch_is_what_the_whole_has_there(name, options, tmp_path):
             assert len(part.frames) == math.floor((end - part.start_seconds) * 25 + 1e-3)
         nominal = part.start_seconds - shift + np.arange(len(part.frames)) / 25
         assert np.abs([read_picture(frame) for frame in part.frames] - nominal).max() <= 0.5 / 25 + TICK_SECONDS
-        assert abs(sound_offset_ms(part.waveform, part.start_seconds - shift)) <= 0.1
+        assert abs(sound_offset_ms(part.waveform, part.start_seconds - shift, part=slice(0, 4000))) <= 0.1
     with pytest.raises(media.Unsuitable, match='too_short.*in this stretch'):
         media.read_media(path, KEEP_ALL._replace(start_seconds=6.0))
 
@@ -292,7 +292,9 @@ def test_sound_of_any_rate_and_format_to_the_sample(rate, sample_format, audio, 
     def burst(seconds):
         return 0.7 * np.exp(-((seconds - 0.5) / 0.002) ** 2) * np.sin(2 * np.pi * 1000 * seconds)
 
-    path = make_file(tmp_path / 'a.mkv', CFR[:25], sound=burst, audio_seconds=1.5, audio=audio, rate=rate, sample_format=sample_format)
+    path = make_file(
+        tmp_path / 'a.mkv', CFR[:25], sound=burst, audio_seconds=1.5, audio=audio, rate=rate, sample_format=sample_format,
+    )
     for sample_rate in (16000, 22050, 48000):
         result = media.read_media(path, KEEP_ALL._replace(sample_rate=sample_rate))
         times = result.start_seconds + np.arange(len(result.waveform)) / sample_rate
@@ -641,7 +643,7 @@ def test_awkward_files():
         'v_BenchPress_g01_c01.avi': 'no_audio', 'var_fps_video.mp4': 'no_audio', 'video_90.mov': 'no_audio',
     }
     assert found['sample_dts_hd_ma.mp4', True] == 'crashed' or len(found['sample_dts_hd_ma.mp4', True].waveform) > 16000
-    assert len(found['sample_audio_only.mp4', True].waveform) == pytest.approx(16718, abs=2)
+    assert len(found['sample_audio_only.mp4', True].waveform) == pytest.approx(16347, abs=2)  # 45 frames, less the run-in
     assert len(found['rv30.mp4', False].frames) == 89  # it claims 1,350 s
     assert found['nasa_13013.mp4', False].note.startswith('video stream 0 taken: the first of 2')
     # 164 frames: not one is lost to the times that libavformat guesses.
