@@ -537,7 +537,7 @@ def _define_flags():
     # Here and not at import, so that importing this file leaves other programs' flags alone.
     flags.DEFINE_string('contact_sheet', None, 'PNG file to draw: frames and waveform of a few records on one time axis')
     flags.DEFINE_integer('records', 6, 'number of records on the contact sheet')
-    flags.DEFINE_boolean('verify', False, 'read every record and name each that is damaged or not aligned; exit status 1 if there are')
+    flags.DEFINE_boolean('verify', False, 'read every record and name each bad one; exit status 1 where there is one')
     flags.DEFINE_string('play', None, 'id of a record to write back as a video, to --output')
     flags.DEFINE_string('output', None, 'video file that --play writes, such as clip.mp4')
     flags.DEFINE_float('contact_seconds', 0.0, 'time shown of each record from its beginning, in seconds; 0 shows all')
