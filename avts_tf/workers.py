@@ -26,6 +26,7 @@ _AHEAD_BYTES = 2**28
 # Address space of a worker. A file whose decoding needs more costs itself alone, and not the machine's memory. The same on every
 # machine, because what is written may not depend on it.
 _WORKER_BYTES = 8 * 2**30
+_PULSE_SECONDS = 1.0  # longest wait at a time, so that a pause of this process is seen
 _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 
@@ -70,11 +71,11 @@ def run_in_order(function, tasks, workers, timeout_seconds):
                         _hand_out(worker, handed_out, tasks[handed_out], timeout_seconds)
                         handed_out += 1
                 begin = time.monotonic()
-                patience = max(0.0, min(worker.deadline for worker in pool) - begin)
+                patience = min(max(0.0, min(worker.deadline for worker in pool) - begin), _PULSE_SECONDS)
                 waiting = {worker.connection: worker for worker in pool}
-                heard = multiprocessing.connection.wait(waiting, None if patience == float('inf') else patience)
+                heard = multiprocessing.connection.wait(waiting, patience)
                 late = time.monotonic() - begin - patience
-                if late > 1.0:  # nobody waits that badly: this process was stopped, and the workers with it
+                if late > _PULSE_SECONDS:  # this process was stopped, and the workers with it
                     for worker in pool:
                         worker.deadline += late
                 for worker in [waiting[connection] for connection in heard]:
