@@ -53,6 +53,22 @@ def test_goes_on_behind_finished_shards(folder, tmp_path, monkeypatch):
     assert read_files(tmp_path / 'beam') == read_files(tmp_path / 'one')
 
 
+def test_a_failure_is_told_and_finished_shards_stay(folder, tmp_path, monkeypatch):
+    options = {'shards': 3, 'short_side': 32, 'dataset_name': 'mine'}
+
+    def write_shard(folder, name, pieces, original=write.write_shard):
+        if name.startswith('set-00001'):
+            raise OSError(28, 'No space left on device', name)
+        original(folder, name, pieces)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(write, 'write_shard', write_shard)
+        with pytest.raises(UserError, match='of 3 shard.*goes on.*No space left'):
+            beam.write_records(str(folder), str(tmp_path / 'set'), beam_options=['--runner=DirectRunner'], **options)
+    beam.write_records(str(folder), str(tmp_path / 'set'), beam_options=['--runner=DirectRunner'], **options)
+    assert sorted(os.listdir(tmp_path))[:3] == [f'set-0000{i}-of-00003' for i in range(3)]
+
+
 def test_a_mistyped_flag_is_named(folder, tmp_path):
     with pytest.raises(UserError, match='--direct_num_wrokers'):
         beam.write_records(str(folder), str(tmp_path / 'set'), beam_options=['--direct_num_wrokers=2'])

@@ -302,6 +302,26 @@ def test_killed_at_every_single_step_it_goes_on(quick):
     assert steps > 50  # it did step through it all
 
 
+def test_two_commands_that_are_killed_in_turn_never_mix(quick):
+    write_set, out = quick
+    with failing_at(10**6, Killed) as done:
+        summary = write_set()
+    whole = read_files(out)
+    for first in range(len(done) - 24, len(done)):  # while it moves the set into its place, and clears up
+        for second in range(0, 24, 5):
+            shutil.rmtree(out)
+            with contextlib.suppress(Killed), failing_at(first, Killed):
+                write_set()
+            with contextlib.suppress(Killed), failing_at(second, Killed):
+                write_set(jpeg_quality=50, shards=2, overwrite=True)
+            try:
+                again = write_set()
+            except UserError as error:
+                assert '--overwrite' in str(error)
+                again = write_set(overwrite=True)
+            assert again == summary and read_files(out) == whole, (first, second)
+
+
 def test_finished_shards_are_not_made_again(quick, monkeypatch):
     write_set, out = quick
     write_set()

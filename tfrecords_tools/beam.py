@@ -55,14 +55,25 @@ def write_records(input_path, output_prefix, *, beam_options=(), overwrite=False
     with write.output(plan, overwrite) as (summary, shards):
         if summary:
             return summary
-        with beam.Pipeline(options=pipeline_options) as pipeline:
-            _ = (
-                pipeline
-                | 'tasks' >> beam.Create(list(_tasks(plan, shards)))
-                | 'spread' >> beam.Reshuffle()
-                | 'make records' >> beam.FlatMap(_make_records, plan.recipe)
-                | 'by shard' >> beam.GroupByKey()
-                | 'write shards' >> beam.Map(_write_shard, plan.aside)
+        pipeline = beam.Pipeline(options=pipeline_options)
+        _ = (
+            pipeline
+            | 'tasks' >> beam.Create(list(_tasks(plan, shards)))
+            | 'spread' >> beam.Reshuffle()
+            | 'make records' >> beam.FlatMap(_make_records, plan.recipe)
+            | 'by shard' >> beam.GroupByKey()
+            | 'write shards' >> beam.Map(_write_shard, plan.aside)
+        )
+        reason = 'nothing'
+        try:
+            pipeline.run().wait_until_finish()
+        except RuntimeError as error:  # Beam wraps whatever went wrong on a worker, with its stack
+            reason = str(error).strip().splitlines()[-1]
+        finished = write.finished_shards(plan)
+        if finished < len(plan.shards):
+            raise UserError(
+                f'--output={output_prefix}: the pipeline failed with {finished} of {len(plan.shards)} shard(s) finished; the same '
+                f'command goes on behind them. The last that it said: {reason}'
             )
         return write.place(plan)
 

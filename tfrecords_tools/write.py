@@ -60,6 +60,7 @@ _MOST_RECORD_BYTES = 2_000_000_000  # a serialised message must stay below 2 GiB
 _PLAN, _PLACING, _LOCK, _LINES = 'plan.json', 'placing.json', 'lock', '.lines'
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DEFAULTS = media.MediaOptions()
+_MAKERS = {'PyAV': av.__version__, 'TensorFlow': tf.__version__}  # another version may write other bytes
 
 
 class _Stopped(KeyboardInterrupt):
@@ -266,7 +267,7 @@ def output(plan, overwrite):
         with _locked(plan.aside, plan.output):
             yield _open_output(plan, overwrite)
     except (tf.errors.OpError, OSError) as error:
-        reason = error.message if isinstance(error, tf.errors.OpError) else f'{error.strerror}: {error.filename}'
+        reason = error.message if isinstance(error, tf.errors.OpError) else str(error)
         full = isinstance(error, tf.errors.ResourceExhaustedError) or getattr(error, 'errno', None) in _FULL
         if full:
             raise UserError(
@@ -306,7 +307,7 @@ def _open_output(plan, overwrite):
     """What is left to do, under the lock: see `output`."""
     ours = {
         'settings': plan.settings, 'shards': len(plan.shards), 'digest': plan.digest, 'files': plan.files,
-        'PyAV': av.__version__, 'TensorFlow': tf.__version__,
+        **_MAKERS,
     }
     theirs = _read_json(os.path.join(plan.aside, _PLAN))
     if theirs and theirs != ours and not overwrite:
@@ -342,7 +343,7 @@ def _difference(theirs, ours):
     ]
     if theirs['shards'] != ours['shards']:
         changes.append(f'{theirs["shards"]} shards there, {ours["shards"]} here')
-    changes += [f'{key} {theirs[key]} there, {ours[key]} here' for key in ('PyAV', 'TensorFlow') if theirs[key] != ours[key]]
+    changes += [f'{key} {theirs[key]} there, {ours[key]} here' for key in _MAKERS if theirs[key] != ours[key]]
     return ', '.join(changes) or 'the input has changed since (files or lines were added, removed or changed)'
 
 
@@ -554,9 +555,8 @@ def _finish_placing(plan, placing):
 
 
 def _clear(folder):
-    """Empties a folder of unfinished work, but for its lock; what the rest goes by comes last."""
-    names = [name for name in os.listdir(folder) if name not in (_PLAN, _PLACING, _LOCK)]
-    for name in [*names, _PLAN, _PLACING]:
+    """Empties a folder of unfinished work, but for its lock; first goes what says that the rest counts."""
+    for name in [_PLACING, _PLAN, *(name for name in os.listdir(folder) if name not in (_PLAN, _PLACING, _LOCK))]:
         with contextlib.suppress(FileNotFoundError):
             os.remove(os.path.join(folder, name))
 
