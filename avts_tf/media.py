@@ -186,14 +186,14 @@ def read_media(path, options):
             lambda index: _read_sound(path, index, begin, end, longest, options.sample_rate)
         )
         if video:
-            sound_end = start + len(waveform) / options.sample_rate
+            # The end of a stream is known to a tick or a sample: at most that much is missing, and is added as silence.
+            sound_end = start + (len(waveform) + 1) / options.sample_rate if len(waveform) else start
             pictures = video.first_that_decodes(
                 lambda index: _read_pictures(path, index, max(begin, start), min(sound_end, end), options)
             )
             count = round(len(pictures.frames) / options.fps * options.sample_rate)
             first = round((pictures.start_seconds - start) * options.sample_rate)
             waveform = waveform[first:first + count]
-            # The end of a stream is known to a tick or a sample: at most that much is missing.
             waveform = np.pad(waveform, (0, count - len(waveform)))
         else:
             pictures = _Pictures([], 0, 0, start, None, 0.0)
@@ -413,7 +413,8 @@ class _Stream:
             first_dts = delay = None
             for packet in container.demux(stream):
                 self._packets += 1
-                first_dts = packet.dts if first_dts is None else first_dts
+                if first_dts is None and packet.size:
+                    first_dts = packet.dts
                 try:
                     frames = packet.decode()
                 except av.FFmpegError as error:
@@ -493,7 +494,7 @@ def _read_sound(path, index, begin, end, longest, sample_rate):
     Args:
         path: file.
         index: of the audio stream.
-        begin: seconds; what comes earlier is dropped, to the sample before.
+        begin: seconds; what comes earlier is dropped, to the nearest sample.
         end: seconds, and
         longest: seconds from the later one of `begin` and the first sample on; what comes after either is not read.
         sample_rate: Hz of the result.
@@ -505,7 +506,7 @@ def _read_sound(path, index, begin, end, longest, sample_rate):
     start, blocks, stop = None, [], end
     for seconds, samples in _placed(_sound_pieces(stream.frames(begin), sample_rate), sample_rate):
         if seconds + len(samples) / sample_rate > begin:
-            drop = max(0, math.floor((begin - seconds) * sample_rate))
+            drop = max(0, round((begin - seconds) * sample_rate))
             if start is None:
                 start = seconds + drop / sample_rate
                 # A little more, so that a sound that is too long is known to be.
@@ -516,7 +517,7 @@ def _read_sound(path, index, begin, end, longest, sample_rate):
     stream.judge()
     if start is None:
         return begin, np.zeros(0, np.int16)
-    return start, np.concatenate(blocks)[:max(0, math.ceil((stop - start) * sample_rate)) if stop < math.inf else None]
+    return start, np.concatenate(blocks)[:max(0, round((stop - start) * sample_rate)) if stop < math.inf else None]
 
 
 def _placed(pieces, sample_rate):
@@ -570,8 +571,8 @@ def _sound_pieces(frames, sample_rate):
 class _Run:
     """Audio frames without a gap between them, on their way through a resampler.
 
-    A run's time is the mean of what its frames say of it, those of its first ten seconds: where a container rounds times to
-    milliseconds, that is exact to much less than one.
+    A run's time is what its first frame says, as far as the others of its first ten seconds agree, each to half a tick: where a
+    container rounds times to milliseconds, that is exact to much less than one. Where they cannot all be right it is the mean.
 
     Attributes:
         end: time in seconds at which the run ends.
@@ -624,7 +625,11 @@ class _Run:
 
     def _cut(self, until):
         if self._offset is None:
-            self._offset = statistics.fmean(self._errors) if self._errors else 0.0
+            least, greatest = (pick(self._errors, default=0.0) for pick in (min, max))
+            if greatest - least <= self._tick:
+                self._offset = min(max(0.0, greatest - self._tick / 2), least + self._tick / 2)
+            else:
+                self._offset = statistics.fmean(self._errors)
         seconds = self._start + self._offset + self._taken / self._out_rate
         samples = np.concatenate([np.zeros(0, np.int16)] + [
             piece if isinstance(piece, np.ndarray) else piece.to_ndarray().reshape(-1) for piece in self._pieces
