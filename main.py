@@ -25,6 +25,8 @@ flags.DEFINE_string('records', None, 'Record files to train on: glob(s), separat
 flags.DEFINE_string('eval_records', None, 'Record files to measure on, not to be trained on.')
 flags.DEFINE_string('run_dir', 'runs/demo', 'Folder of the run: configuration, checkpoints, history, results, plots.')
 flags.DEFINE_string('export_dir', 'saved_models', 'Folder of the exported towers, <tower>/<version>/.')
+flags.DEFINE_boolean('export_resample', False, "Let the exported audio tower's signature at_rate resample sound of other rates instead "
+                     'of refusing it.')
 flags.DEFINE_string('devices', 'auto', 'Devices to train on: "auto" is all GPUs, or the CPU; a number is of GPUs, or of logical '
                     'CPU devices where there is no GPU.')
 flags.DEFINE_integer('windows_per_record', 4, 'evaluate: windows drawn from each record.', lower_bound=1)
@@ -62,7 +64,8 @@ def main(argv):
         config = make_config(preset, **{field.name: FLAGS[field.name].value for _, field in parameters()})
         if not records:
             records, eval_records = modes.make_demo_world(os.path.join(FLAGS.run_dir, 'world'), config)
-        modes.run_train(config, records, eval_records, FLAGS.run_dir, FLAGS.export_dir, FLAGS.devices)
+        modes.run_train(config, records, eval_records, FLAGS.run_dir, FLAGS.export_dir, FLAGS.devices,
+                        FLAGS.export_resample)
         return
     given = [field.name for _, field in parameters() if FLAGS[field.name].present]
     if given or FLAGS.preset:
@@ -71,7 +74,7 @@ def main(argv):
     if FLAGS.mode == 'evaluate':
         modes.run_evaluate(FLAGS.records, FLAGS.eval_records, FLAGS.run_dir, FLAGS.windows_per_record, FLAGS.shortcuts)
     else:
-        modes.run_export(FLAGS.run_dir, FLAGS.export_dir)
+        modes.run_export(FLAGS.run_dir, FLAGS.export_dir, FLAGS.export_resample)
 
 
 def run():

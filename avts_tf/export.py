@@ -1,157 +1,660 @@
-"""Towers to SavedModels that need nothing but TensorFlow."""
+"""Towers to SavedModels that need nothing but TensorFlow; saved_models/README.md tells their users what they hold."""
 
+import contextlib
+import hashlib
+import inspect
+import json
+import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+import avts_tf
+from avts_tf import records
 from avts_tf.config import UserError
+from avts_tf.records import PCM_SCALE
 from avts_tf.towers.audio import embed_waveform
+from avts_tf.training import RunFolder, load_config, load_inputs
 
-TOLERANCE = 1e-4  # greatest difference of an output, relative to the greatest output, between Keras and the reloaded tower
+TOLERANCE = 1e-4        # greatest difference of an output, relative to the greatest output, between Keras and the reloaded tower
+METADATA = 'metadata.json'
+WARMUP = os.path.join('assets.extra', 'tf_serving_warmup_requests')
+MICROSECONDS = 1_000_000
+LONGEST_HOP_SECONDS = 3600.0
+LOUDEST = 100.0         # no sound in [-1, 1] comes near it; integer samples that were only cast to float do
+SINC_ZEROS = 10         # zero crossings on each side of the resampling filter: scipy.signal.resample_poly's default,
+KAISER_BETA = 5.0       # and so is the window
+LONGEST_CYCLE = 2000    # samples after which the phases of a resampling must repeat
 
 
-class AudioTower(tf.Module):
-    """What is exported of the audio tower: waveforms of any length to embeddings.
+class ExportedTower(tf.Module):
+    """What both exported towers share: the convention of reusable SavedModels, windows, checks.
 
-    A sound shorter than a window is padded with silence at its end; a longer one is cut into windows end to end, the last one
-    padded likewise, and their outputs are averaged.
+    The loaded object is callable as `tower(x, training=False)` and has `variables`, `trainable_variables` and
+    `regularization_losses`. With training=True all windows go through the network at once, batch norm takes the statistics
+    of the batch and updates its averages. Otherwise they go through it a few at a time, so that memory does not grow with
+    the length of the input beyond the input itself.
+
+    Args:
+        tower: Keras model.
+        config: `Config`.
+        name: 'audio_tower' or 'video_tower'.
     """
 
-    name_of_input = 'waveform'
+    # A tf.Module lists the tf.Variables that it finds, and sees none in Keras's own variables: these make room for lists.
+    variables = None
+    trainable_variables = None
 
-    def __init__(self, tower, config):
-        super().__init__(name='audio_tower')
-        self._tower, self._samples, self._normalize = tower, config.clip.window_samples, config.towers.normalize == 'length'
-        self.specification = tf.TensorSpec([None, None], tf.float32, self.name_of_input)
+    def __init__(self, tower, config, name):
+        super().__init__(name=name)
+        self._tower, self._config = tower, config
+        self.variables = [variable.value for variable in tower.variables]
+        self.trainable_variables = [variable.value for variable in tower.trainable_variables]
+        kernels = [variable.value for variable in tower.trainable_variables
+                   if not variable.path.endswith(('bias', 'beta', 'gamma'))]
+        weight_decay = config.train.weight_decay
 
-    def embed(self, waveform):
+        @tf.function(input_signature=[])
+        def decay_loss():
+            return 0.5 * weight_decay * tf.add_n([tf.reduce_sum(tf.square(kernel)) for kernel in kernels])
+
+        self.regularization_losses = [decay_loss] if weight_decay else []
+
+    @tf.function
+    def __call__(self, inputs, training=False):
+        """The outputs of `serving_default`, as in training or as served."""
+        return self._average(inputs, training)
+
+    @tf.function
+    def call_training(self, inputs):
+        """The call with training=True under a name of its own, which keras.layers.TFSMLayer asks for."""
+        return self._average(inputs, True)
+
+    def trace(self):
+        """Traces what can be called of the loaded object; returns the signatures by name, as tf.functions."""
+        specification = self.inputs['serving_default'][0]
+        for training in (False, True):
+            self.__call__.get_concrete_function(tf.TensorSpec(specification.shape, specification.dtype), training=training)
+        self.call_training.get_concrete_function(tf.TensorSpec(specification.shape, specification.dtype))
+        methods = {name: getattr(self, name) for name in self.inputs}
+        return {name: tf.function(methods[name], input_signature=self.inputs[name]) for name in methods}
+
+    def _average(self, inputs, training=False):
+        """Outputs averaged over windows end to end; an embedding of length 1 is brought back to it."""
+        means = {name: tf.reduce_mean(value, 1) for name, value in self._end_to_end(inputs, training).items()}
+        if self._config.towers.normalize == 'length':
+            means['embedding'] = tf.math.l2_normalize(means['embedding'], -1)
+        return means
+
+    def _over_windows(self, outputs_of, batch, windows, training):
+        """Puts the outputs of windows one after the other.
+
+        Args:
+            outputs_of: function of the first window and a number of windows, int64 scalars, that gives a dict of
+                float32 [batch, number, size].
+            batch: int32 scalar.
+            windows: int64 scalar, number of windows.
+            training: bool; True takes all at once.
+
+        Returns:
+            Dict of float32 [batch, windows, size].
+        """
+        if training:
+            return outputs_of(tf.constant(0, tf.int64), windows)
+        at_once = tf.cast(tf.maximum(self.windows_at_once // tf.maximum(batch, 1), 1), tf.int64)
+        names, sizes = zip(*sorted(self.sizes().items()), strict=True)
+        steps = tf.cast(-(-windows // at_once), tf.int32)
+
+        def one_step(step, arrays):
+            first = tf.cast(step, tf.int64) * at_once
+            outputs = outputs_of(first, tf.minimum(at_once, windows - first))
+            return step + 1, [array.write(step, tf.transpose(outputs[name], [1, 0, 2]))
+                              for name, array in zip(names, arrays, strict=True)]
+
+        arrays = [tf.TensorArray(tf.float32, steps, infer_shape=False, element_shape=[None, None, size]) for size in sizes]
+        _, arrays = tf.while_loop(lambda step, _: step < steps, one_step, (0, arrays), parallel_iterations=1)
+        return {name: tf.ensure_shape(tf.transpose(array.concat(), [1, 0, 2]), [None, None, size])
+                for name, array, size in zip(names, arrays, sizes, strict=True)}
+
+    def sizes(self):
+        """Dict from the name of each output of the network to its last dimension."""
+        return {name: value.shape[-1] for name, value in self._tower.output.items()}
+
+
+class AudioTower(ExportedTower):
+    """The audio tower as it is exported.
+
+    A sound shorter than a window is padded with silence at its end; a longer one is cut into windows, the last one padded
+    likewise. Samples beyond 1 or -1 are clipped, as 16-bit sound would be.
+
+    Args:
+        tower: Keras model.
+        config: `Config`.
+        resample: whether `at_rate` resamples sound of other rates; otherwise it refuses it.
+    """
+
+    windows_at_once = 64
+
+    def __init__(self, tower, config, resample=False):
+        super().__init__(tower, config, 'audio_tower')
+        self._window, self._rate, self._resample = config.clip.window_samples, config.clip.sample_rate, resample
+        waveform = tf.TensorSpec([None, None], tf.float32, 'waveform')
+        self.inputs = {
+            'serving_default': [waveform],
+            'windows': [waveform, tf.TensorSpec([], tf.float32, 'hop_seconds')],
+            'pcm': [tf.TensorSpec([None, None], tf.int16, 'waveform')],
+            'at_rate': [waveform, tf.TensorSpec([], tf.int32, 'sample_rate')],
+        }
+
+    def serving_default(self, waveform):
         """float32 [batch, samples] in [-1, 1] -> dict of `embedding` [batch, D] and `conv5` [batch, C], float32."""
-        windows = tf.maximum(-(-tf.shape(waveform)[1] // self._samples), 1)
-        waveform = tf.pad(waveform, [[0, 0], [0, windows * self._samples - tf.shape(waveform)[1]]])
-        outputs = embed_waveform(self._tower, tf.reshape(waveform, [-1, self._samples]))
-        return mean_over_windows(outputs, windows, self._normalize)
+        return self._average(waveform)
 
-    def example(self, rng):
-        """A batch of two sounds, one and a half windows long."""
-        return rng.uniform(-1, 1, [2, self._samples * 3 // 2]).astype(np.float32)
+    def pcm(self, waveform):
+        """int16 [batch, samples] -> as `serving_default`."""
+        return self._average(waveform)
+
+    def windows(self, waveform, hop_seconds):
+        """A window every `hop_seconds`, window i from sample round(i * hop_seconds * sample_rate).
+
+        Args:
+            waveform: float32 [batch, samples] in [-1, 1].
+            hop_seconds: float32 scalar, from one sample to an hour, taken to the nearest microsecond.
+
+        Returns:
+            Dict of `embedding` [batch, windows, D], `conv5` [batch, windows, C] and `timestamps` [windows], the centre of each
+            window in seconds; float32.
+        """
+        micro = tf.cast(tf.round(tf.cast(hop_seconds, tf.float64) * MICROSECONDS), tf.int64)
+        hop = (micro * self._rate, MICROSECONDS)
+        with tf.control_dependencies([
+            *_check_rank(hop_seconds, 0, 'hop_seconds', 'a single number'),
+            tf.debugging.Assert(
+                (hop_seconds <= LONGEST_HOP_SECONDS) & (hop[0] >= hop[1]),
+                [tf.strings.format(f'hop_seconds: must lie between one sample, 1 / {self._rate} s, and {LONGEST_HOP_SECONDS:g} s, '
+                                   'not {} s', hop_seconds)]),
+        ]):
+            waveform = tf.identity(waveform)
+        outputs, windows = self._framed(waveform, hop, training=False)
+        starts = self._starts(tf.range(windows), hop)
+        centres = (tf.cast(starts, tf.float64) + self._window / 2) / self._rate
+        return {**outputs, 'timestamps': tf.cast(centres, tf.float32)}
+
+    def at_rate(self, waveform, sample_rate):
+        """float32 [batch, samples] and its rate in Hz, int32 scalar -> as `serving_default`."""
+        checks = _check_rank(sample_rate, 0, 'sample_rate', 'a single number')
+        if not self._resample:
+            checks.append(tf.debugging.Assert(tf.equal(sample_rate, self._rate), [tf.strings.format(
+                f'sample_rate: this tower takes sound of {self._rate} Hz, not {{}} Hz: resample it first, or export the tower '
+                'with --export_resample', sample_rate)]))
+        with tf.control_dependencies(checks):
+            waveform = tf.identity(waveform)
+        if self._resample:
+            waveform = self._checked(waveform)
+            waveform = tf.cond(tf.equal(sample_rate, self._rate), lambda: waveform,
+                               lambda: resample(waveform, sample_rate, self._rate))
+        return self._average(waveform)
+
+    def _end_to_end(self, waveform, training):
+        return self._framed(waveform, (self._window, 1), training)[0]
+
+    def _framed(self, waveform, hop, training):
+        """Outputs of windows that lie a hop apart, and their number: dict of [batch, windows, size], int64 scalar.
+
+        Args:
+            waveform: float32 or int16 [batch, samples].
+            hop: numerator and denominator, in samples.
+            training: bool.
+        """
+        waveform = self._checked(waveform)
+        shape = tf.shape(waveform, tf.int64)
+        samples = shape[1]
+        # Every sample is in a window if the hop is no longer than one; no window starts after the end if it is longer.
+        windows = tf.minimum(1 - (-tf.maximum(samples - self._window, 0) * hop[1] // hop[0]), -(-samples * hop[1] // hop[0]))
+
+        def outputs_of(first, count):
+            starts = self._starts(first + tf.range(count), hop)
+            low, high = starts[0], starts[-1] + self._window
+            piece = waveform[:, low:high]
+            if piece.dtype == tf.int16:
+                piece = tf.cast(piece, tf.float32) / PCM_SCALE
+            piece = tf.pad(tf.clip_by_value(piece, -1.0, 1.0), [[0, 0], [0, high - low - tf.shape(piece, tf.int64)[1]]])
+            index = (starts - low)[:, None] + tf.range(self._window, dtype=tf.int64)
+            frames = tf.reshape(tf.gather(piece, index, axis=1), [-1, self._window])
+            outputs = self._network(frames, training)
+            return {name: tf.reshape(value, [shape[0], count, value.shape[-1]]) for name, value in outputs.items()}
+
+        return self._over_windows(outputs_of, tf.cast(shape[0], tf.int32), windows, training), windows
+
+    @tf.function
+    def _network(self, waveform, training):
+        return embed_waveform(self._tower, waveform, training)
+
+    @staticmethod
+    def _starts(index, hop):
+        """First sample of windows, in exact arithmetic: int64 of any shape -> the same."""
+        return (2 * index * hop[0] + hop[1]) // (2 * hop[1])
+
+    @staticmethod
+    def _checked(waveform):
+        """The waveform, once it is known that something can be heard in it."""
+        checks = _check_rank(waveform, 2, 'waveform', '[batch, samples]')
+        with tf.control_dependencies(checks):
+            waveform = tf.identity(waveform)
+        checks = [tf.debugging.Assert(tf.shape(waveform)[1] > 0, ['waveform: no samples'])]
+        if waveform.dtype.is_floating:
+            with tf.control_dependencies(checks):
+                waveform = tf.identity(waveform)
+            checks = [tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(waveform)), ['waveform: NaN or infinite samples'])]
+            peak = tf.maximum(tf.reduce_max(waveform), -tf.reduce_min(waveform))
+            checks.append(tf.debugging.Assert(peak <= LOUDEST, [tf.strings.format(
+                'waveform: samples must lie in [-1, 1], these reach {}; give 16-bit integers to the signature pcm, or divide them '
+                f'by {PCM_SCALE:.0f}', peak)]))
+        with tf.control_dependencies(checks):
+            return tf.identity(waveform)
+
+    def examples(self, rng):
+        """An input for each signature: two sounds, one and a half windows long."""
+        waveform = rng.uniform(-1, 1, [2, self._window * 3 // 2]).astype(np.float32)
+        return {
+            'serving_default': {'waveform': waveform},
+            'windows': {'waveform': waveform, 'hop_seconds': np.float32(self._window / self._rate / 4)},
+            'pcm': {'waveform': np.round(waveform * 32767).astype(np.int16)},
+            'at_rate': {'waveform': waveform, 'sample_rate': np.int32(self._rate * 2 if self._resample else self._rate)},
+        }
 
 
-class VideoTower(tf.Module):
-    """What is exported of the video tower: frames of any number and size to embeddings.
+class VideoTower(ExportedTower):
+    """The video tower as it is exported.
 
     Fewer frames than a window holds are padded by repeating the last one; more are cut into windows end to end, the last one
     padded likewise, and their outputs are averaged. Frames are cropped to the largest centred square and resized, as in
     evaluation; the frame rate is that of training.
     """
 
-    name_of_input = 'frames'
+    windows_at_once = 8
 
     def __init__(self, tower, config):
-        super().__init__(name='video_tower')
-        self._tower, self._normalize = tower, config.towers.normalize == 'length'
+        super().__init__(tower, config, 'video_tower')
         self._frames, self._size = config.clip.frames, config.clip.frame_size
-        self.specification = tf.TensorSpec([None, None, None, None, 3], tf.uint8, self.name_of_input)
+        self.inputs = {
+            'serving_default': [tf.TensorSpec([None, None, None, None, 3], tf.uint8, 'frames')],
+            'jpeg': [tf.TensorSpec([None, None], tf.string, 'frames')],
+        }
 
-    def embed(self, frames):
+    def serving_default(self, frames):
         """uint8 [batch, frames, height, width, 3] -> dict of `embedding` [batch, D] and `features` [batch, C], float32."""
-        count, height, width = tf.unstack(tf.shape(frames)[1:4])
-        side = tf.minimum(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        windows = tf.maximum(-(-count // self._frames), 1)
-        index = tf.minimum(tf.range(windows * self._frames), count - 1)
-        frames = tf.gather(frames[:, :, top:top + side, left:left + side], index, axis=1)
-        frames = tf.image.resize(tf.reshape(frames, [-1, side, side, 3]), [self._size, self._size])
-        frames = tf.cast(tf.round(frames), tf.uint8)
-        outputs = self._tower(tf.reshape(frames, [-1, self._frames, self._size, self._size, 3]), training=False)
-        return mean_over_windows(outputs, windows, self._normalize)
+        return self._average(frames)
 
-    def example(self, rng):
-        """A batch of two, one and a half windows long, of frames that must be cropped and resized."""
-        return rng.integers(0, 256, [2, self._frames * 3 // 2, self._size + 9, self._size + 20, 3], dtype=np.uint8)
+    def jpeg(self, frames):
+        """JPEG files as string [batch, frames] -> as `serving_default`."""
+        return self._average(frames)
+
+    def _end_to_end(self, frames, training):
+        frames = self._checked(frames)
+        shape = tf.shape(frames, tf.int64)
+        count = shape[1]
+        prepare = self._decode if frames.dtype == tf.string else self._crop
+
+        def outputs_of(first, windows):
+            low, high = first * self._frames, (first + windows) * self._frames
+            piece = prepare(frames[:, low:high])
+            index = tf.minimum(tf.range(low, high), count - 1) - low
+            piece = tf.reshape(tf.gather(piece, index, axis=1), [-1, self._frames, self._size, self._size, 3])
+            outputs = self._network(piece, training)
+            return {name: tf.reshape(value, [shape[0], windows, value.shape[-1]]) for name, value in outputs.items()}
+
+        return self._over_windows(outputs_of, tf.cast(shape[0], tf.int32), -(-count // self._frames), training)
+
+    @tf.function
+    def _network(self, frames, training):
+        return self._tower(frames, training=training)
+
+    def _crop(self, frames):
+        """uint8 [batch, frames, height, width, 3] -> uint8 [batch, frames, size, size, 3]."""
+        batch, count, height, width = tf.unstack(tf.shape(frames)[:4])
+        top, left, side = _centred_square(height, width)
+        frames = tf.reshape(frames[:, :, top:top + side, left:left + side], [-1, side, side, 3])
+        return tf.reshape(self._resize(frames), [batch, count, self._size, self._size, 3])
+
+    def _decode(self, frames):
+        """string [batch, frames] -> uint8 [batch, frames, size, size, 3]; every frame may have a size of its own."""
+        def one(jpeg):
+            height, width = tf.unstack(tf.io.extract_jpeg_shape(jpeg)[:2])
+            top, left, side = _centred_square(height, width)
+            return self._resize(tf.io.decode_and_crop_jpeg(jpeg, tf.stack([top, left, side, side]), channels=3))
+
+        specification = tf.TensorSpec([self._size, self._size, 3], tf.uint8)
+        pixels = tf.map_fn(one, tf.reshape(frames, [-1]), fn_output_signature=specification)
+        return tf.reshape(pixels, [*tf.unstack(tf.shape(frames)), self._size, self._size, 3])
+
+    def _resize(self, pixels):
+        return tf.cast(tf.round(tf.image.resize(pixels, [self._size, self._size])), tf.uint8)
+
+    @staticmethod
+    def _checked(frames):
+        """The frames, once it is known that there is something to see."""
+        jpeg = frames.dtype == tf.string
+        layout = '[batch, frames]' if jpeg else '[batch, frames, height, width, 3]'
+        with tf.control_dependencies(_check_rank(frames, 2 if jpeg else 5, 'frames', layout)):
+            frames = tf.identity(frames)
+        checks = [tf.debugging.Assert(tf.shape(frames)[1] > 0, ['frames: no frames'])]
+        if jpeg:
+            # The decoder would take a picture of another kind and then decode it otherwise than in training.
+            is_jpeg = tf.equal(tf.strings.substr(frames, 0, 2), b'\xff\xd8')
+            checks.append(tf.debugging.Assert(tf.reduce_all(is_jpeg), ['frames: each must be the bytes of a JPEG file']))
+        else:
+            shape = tf.raw_ops.Shape(input=frames)
+            checks.append(tf.debugging.Assert(tf.reduce_all(shape[2:4] > 0), ['frames: height or width is 0']))
+            checks.append(tf.debugging.Assert(tf.equal(shape[4], 3), ['frames: must have 3 channels, RGB']))
+        with tf.control_dependencies(checks):
+            return tf.identity(frames)
+
+    def examples(self, rng):
+        """An input for each signature: two clips, one and a half windows long, of frames that must be cropped and resized."""
+        frames = rng.integers(0, 256, [2, self._frames * 3 // 2, self._size + 9, self._size + 20, 3], dtype=np.uint8)
+        jpegs = [[tf.io.encode_jpeg(frame).numpy() for frame in clip] for clip in frames]
+        return {'serving_default': {'frames': frames}, 'jpeg': {'frames': np.array(jpegs, object)}}
 
 
-def mean_over_windows(outputs, windows, normalize):
-    """Dict of [batch * windows, size] -> dict of [batch, size]; `embedding` is brought back to length 1 if `normalize`."""
-    means = {name: tf.reduce_mean(tf.reshape(value, [-1, windows, value.shape[-1]]), 1) for name, value in outputs.items()}
-    if normalize:
-        means['embedding'] = tf.math.l2_normalize(means['embedding'], -1)
-    return means
+def _check_rank(tensor, rank, name, layout):
+    """Asserts a rank when the graph runs: a server lets shapes pass that Python would refuse, and tf.rank believes the graph."""
+    actual = tf.raw_ops.Rank(input=tensor)
+    message = tf.strings.format(f'{name}: must be {layout}, of rank {rank}, not of rank {{}}', actual)
+    return [tf.debugging.Assert(tf.equal(actual, rank), [message])]
 
 
-def export_towers(model, export_dir, say=print):
+def _centred_square(height, width):
+    side = tf.minimum(height, width)
+    return (height - side) // 2, (width - side) // 2, side
+
+
+def resample(waveform, rate, target_rate):
+    """Changes the sample rate as `scipy.signal.resample_poly` does with its default filter.
+
+    A windowed sinc of 10 zero crossings on each side, Kaiser window with beta 5, cut off at half of the lower rate.
+
+    Args:
+        waveform: float32 [batch, samples].
+        rate: int32 scalar, Hz; after division by the greatest common divisor both rates must be at most 2000.
+        target_rate: int, Hz.
+
+    Returns:
+        float32 [batch, ceil(samples * target_rate / rate)].
+    """
+    rate = tf.cast(rate, tf.int64)
+    # The divisors of one known number make Euclid's loop unnecessary.
+    divisors = tf.constant([number for number in range(1, target_rate + 1) if target_rate % number == 0], tf.int64)
+    divisor = tf.reduce_max(tf.where(rate % divisors == 0, divisors, 1))
+    up, down = target_rate // divisor, rate // divisor
+    with tf.control_dependencies([tf.debugging.Assert(
+        (rate > 0) & (tf.maximum(up, down) <= LONGEST_CYCLE),
+        [tf.strings.format(f'sample_rate: cannot resample {{}} Hz to {target_rate} Hz; take a usual rate', rate)])]):
+        up, down = tf.identity(up), tf.identity(down)
+    slower = tf.maximum(up, down)
+    reach = -(-SINC_ZEROS * slower // up)                      # input samples on each side that an output sample depends on
+    repeats = -(-tf.maximum(2 * reach + 1, 400) // down)       # cycles in a block: long enough to hold the reach
+    block, made = repeats * down, repeats * up
+    # Row i of the matrix is input sample i - reach of a block, column j is output sample j; times are in 1 / (rate * up) s.
+    distance = tf.cast((tf.range(block + 2 * reach + 1)[:, None] - reach) * up - tf.range(made)[None] * down, tf.float64)
+    position, slower = distance / tf.cast(SINC_ZEROS * slower, tf.float64), tf.cast(slower, tf.float64)
+    inside = tf.abs(position) <= 1.0
+    window = tf.math.bessel_i0(KAISER_BETA * tf.sqrt(tf.maximum(1.0 - position**2, 0.0))) / np.i0(KAISER_BETA)
+    angle = math.pi * distance / slower
+    sinc = tf.where(tf.equal(angle, 0.0), 1.0, tf.sin(angle) / tf.where(tf.equal(angle, 0.0), 1.0, angle))
+    taps = tf.where(inside, sinc * window, 0.0)
+    # A constant sound stays as loud as it was, over all phases together.
+    matrix = tf.cast(taps * (tf.cast(made, tf.float64) / tf.reduce_sum(taps)), tf.float32)
+    batch, samples = tf.unstack(tf.shape(waveform, tf.int64))
+    length = -(-samples * up // down)
+    blocks = -(-length // made)
+    padded = tf.pad(waveform, [[0, 0], [reach, (blocks + 1) * block - reach - samples]])
+    pieces = tf.reshape(padded, [batch, blocks + 1, block])
+    pieces = tf.concat([pieces[:, :-1], pieces[:, 1:, :2 * reach + 1]], -1)
+    return tf.reshape(tf.tensordot(pieces, matrix, 1), [batch, blocks * made])[:, :length]
+
+
+def checksum(variables):
+    """SHA-256, in hexadecimal, over type, shape and little-endian bytes of tf.Variables in their order."""
+    digest = hashlib.sha256()
+    for variable in variables:
+        value = variable.numpy()
+        digest.update(f'{value.dtype.name} {list(value.shape)}\n'.encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def describe_training(run_dir):
+    """What an exported tower should tell of its training, without the paths of this machine.
+
+    Returns:
+        dict of `epochs`, `records` and `eval_records` (None, or a dict of base names of the globs, number of records, names of
+        the collections), and `results`, what `result.json` holds.
+    """
+    run, inputs = RunFolder(run_dir, load_config(run_dir)), load_inputs(run_dir)
+    results = {}
+    with contextlib.suppress(FileNotFoundError), open(os.path.join(run_dir, 'result.json')) as file:
+        results = json.load(file)
+    results.pop('exported', None)
+    for values in results.values():
+        if isinstance(values, dict) and values.get('measured_on'):
+            values['measured_on'] = _base_names(values['measured_on'])
+    return {
+        'epochs': run.epochs_done(),
+        'records': _describe_records(inputs.get('records')),
+        'eval_records': _describe_records(inputs.get('eval_records')),
+        'results': results,
+    }
+
+
+def _base_names(pattern):
+    return ','.join(os.path.basename(part.strip().rstrip('/')) for part in pattern.split(','))
+
+
+def _describe_records(pattern):
+    """Base names, counts and collections of records; the counts are None where the records are gone."""
+    if not pattern:
+        return None
+    try:
+        shards = records.find_shards(pattern)
+    except UserError:
+        return {'glob': _base_names(pattern), 'records': None, 'datasets': []}
+    names = set()
+    for prefix in sorted({re.sub(r'-\d{5}-of-\d{5}$', '', path) for path, _ in shards}):
+        with contextlib.suppress(tf.errors.NotFoundError, ValueError), tf.io.gfile.GFile(records.summary_path(prefix)) as file:
+            names.add(json.load(file).get('dataset_name') or '')
+    return {'glob': _base_names(pattern), 'records': sum(count for _, count in shards), 'datasets': sorted(names - {''})}
+
+
+def make_metadata(tower, training=None):
+    """What stands in `assets/metadata.json` of an exported tower.
+
+    Args:
+        tower: `ExportedTower`.
+        training: result of `describe_training`, or None.
+
+    Returns:
+        dict that JSON can hold.
+    """
+    config = json.loads(tower._config.to_json())
+    clip, sizes = tower._config.clip, tower.sizes()
+    embedding_size = sizes.pop('embedding')
+    return {
+        'tower': tower.name,
+        'avts_tf_version': avts_tf.__version__, 'tensorflow_version': tf.__version__, 'keras_version': keras.__version__,
+        'clip': {**config['clip'], 'window_seconds': clip.window_seconds, 'window_samples': clip.window_samples},
+        'sample_rate': clip.sample_rate,
+        'embedding_size': embedding_size,
+        'feature_sizes': sizes,
+        'unit_length': tower._config.towers.normalize == 'length',
+        'resampling': 'windowed sinc, as scipy.signal.resample_poly' if getattr(tower, '_resample', False) else None,
+        'signatures': describe_signatures(tower),
+        'config': config,
+        'training': training,
+        'checksum': checksum(tower.variables),
+    }
+
+
+UNITS = {
+    'waveform': 'float: full scale is 1; int16: full scale is 32768; mono', 'hop_seconds': 'seconds', 'sample_rate': 'Hz',
+    'frames': 'RGB, 0 to 255, or JPEG files; at the frame rate of the clip', 'timestamps': 'seconds, centre of each window',
+    'embedding': 'none', 'conv5': 'none', 'features': 'none',
+}
+
+
+def describe_signatures(tower):
+    """Dict from the name of each signature to its `inputs` and `outputs`: dicts of name to dtype, shape and unit."""
+    def describe(name, dtype, shape):
+        return {'dtype': tf.as_dtype(dtype).name, 'shape': list(shape), 'unit': UNITS[name]}
+
+    result = {}
+    for signature, specifications in tower.inputs.items():
+        windows = [None] if signature == 'windows' else []
+        outputs = {name: describe(name, tf.float32, [None, *windows, size]) for name, size in sorted(tower.sizes().items())}
+        if windows:
+            outputs['timestamps'] = describe('timestamps', tf.float32, windows)
+        inputs = {item.name: describe(item.name, item.dtype, item.shape) for item in specifications}
+        result[signature] = {'inputs': inputs, 'outputs': outputs}
+    return result
+
+
+def export_towers(model, export_dir, say=print, training=None, resample=False):
     """Exports both towers, each as `EXPORT_DIR/<tower>/<version>/`.
 
-    The version is one higher than the highest there. A tower is written aside, loaded in a fresh process that imports only
-    TensorFlow, compared with the Keras tower, and only then renamed.
+    The version is one higher than the highest there. The towers are written aside, loaded in a fresh process that imports
+    only TensorFlow, every signature compared with the Keras towers, and only then renamed.
 
     Args:
         model: `TwoTower`.
         export_dir: folder.
         say: function that shows a line of text.
+        training: result of `describe_training`, for the metadata.
+        resample: whether the audio tower resamples sound of other rates in its signature `at_rate`.
 
     Returns:
         Dict from 'audio_tower' and 'video_tower' to the folder of the new version.
 
     Raises:
         UserError: the folder cannot be written.
-        RuntimeError: the reloaded tower gives other values than the Keras tower.
+        RuntimeError: a reloaded tower gives other values than the Keras tower.
     """
+    towers = [AudioTower(model.audio_tower, model.config, resample), VideoTower(model.video_tower, model.config)]
     paths = {}
-    for tower in (AudioTower(model.audio_tower, model.config), VideoTower(model.video_tower, model.config)):
-        folder = os.path.join(export_dir, tower.name)
-        try:
-            os.makedirs(folder, exist_ok=True)
-            aside = tempfile.mkdtemp(prefix='.writing-', dir=folder)
-        except OSError as error:
-            raise UserError(f'--export_dir={export_dir}: cannot be written: {error.strerror}.') from None
-        try:
-            difference = _save_and_compare(tower, aside)
+    with contextlib.ExitStack() as stack:
+        asides = [stack.enter_context(_folder_aside(export_dir, tower)) for tower in towers]
+        differences = _save_and_compare(towers, asides, training)
+        for tower, aside, difference in zip(towers, asides, differences, strict=True):
             os.chmod(aside, 0o755)  # mkdtemp makes it private; a server runs as somebody else
-            path = os.path.join(folder, str(_next_version(folder)))
-            os.rename(aside, path)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-        say(f'{path}: written, loaded in a fresh process, and its outputs equal those of the Keras tower '
-            f'(greatest relative difference {difference:.1e}).')
-        paths[tower.name] = path
+            folder = os.path.dirname(aside)
+            paths[tower.name] = os.path.join(folder, str(_next_version(folder)))
+            os.rename(aside, paths[tower.name])
+            say(f'{paths[tower.name]}: written, loaded in a fresh process, and its outputs equal those of the Keras tower '
+                f'(greatest relative difference {difference:.1e}).')
     return paths
+
+
+@contextlib.contextmanager
+def _folder_aside(export_dir, tower):
+    """A new folder beside the versions of a tower, gone afterwards unless it was renamed."""
+    folder = os.path.join(export_dir, tower.name)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        aside = tempfile.mkdtemp(prefix='.writing-', dir=folder)
+    except OSError as error:
+        raise UserError(f'--export_dir={export_dir}: cannot be written: {error.strerror}.') from None
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _next_version(folder):
     return max((int(name) for name in os.listdir(folder) if name.isdigit()), default=0) + 1
 
 
-def _save_and_compare(tower, path):
-    """Saves a tower and returns the greatest relative difference of its outputs after reloading."""
-    signature = tf.function(tower.embed, input_signature=[tower.specification])
-    tf.saved_model.save(tower, path, signatures={'serving_default': signature})
-    example = tower.example(np.random.default_rng(0))
-    expected = {name: value.numpy() for name, value in tower.embed(tf.constant(example)).items()}
+def _save_and_compare(towers, paths, training):
+    """Saves towers and returns, for each, the greatest relative difference of its outputs after reloading."""
     with tempfile.TemporaryDirectory() as folder:
-        example_path, output_path = os.path.join(folder, 'example.npy'), os.path.join(folder, 'outputs.npz')
-        np.save(example_path, example)
-        process = subprocess.run(
-            [sys.executable, '-c', _RELOAD, os.path.abspath(path), tower.name_of_input, example_path, output_path],
-            check=False, capture_output=True, text=True, cwd=folder)
+        tasks, expected = [], []
+        for tower, path in zip(towers, paths, strict=True):
+            signatures = tower.trace()
+            metadata = os.path.join(folder, METADATA)
+            with open(metadata, 'w') as file:
+                file.write(json.dumps(make_metadata(tower, training), indent=2) + '\n')
+            tower.metadata = tf.saved_model.Asset(metadata)
+            tf.saved_model.save(tower, path, signatures=signatures)
+            examples = tower.examples(np.random.default_rng(0))
+            write_warmup(tower.name, examples, os.path.join(path, WARMUP))
+            expected.append({})
+            for name, example in examples.items():
+                base = os.path.join(folder, f'{tower.name}-{name}')
+                np.savez(base, **example)
+                tasks.append((os.path.abspath(path), name, f'{base}.npz', f'{base}-outputs.npz'))
+                expected[-1][tasks[-1][-1]] = signatures[name](**{key: tf.constant(value) for key, value in example.items()})
+        task_path = os.path.join(folder, 'tasks.json')
+        with open(task_path, 'w') as file:
+            json.dump(tasks, file)
+        process = subprocess.run([sys.executable, '-c', inspect.getsource(checksum) + _RELOAD, task_path], check=False,
+                                 capture_output=True, text=True, cwd=folder)
         if process.returncode:
-            raise RuntimeError(f'{path}: does not load in a process with only TensorFlow:\n{process.stderr[-2000:]}')
-        with np.load(output_path) as outputs:
-            differences = [np.abs(outputs[name] - value).max() / np.abs(value).max() for name, value in expected.items()]
-    if not max(differences) < TOLERANCE:
-        raise RuntimeError(f'{path}: outputs differ from the Keras tower by {max(differences):.1e} (relative).')
-    return max(differences)
+            raise RuntimeError(f'{", ".join(paths)}: cannot be used in a process with only TensorFlow:\n{process.stderr[-2000:]}')
+        differences = [max(_difference(path, outputs) for path, outputs in files.items()) for files in expected]
+    for path, difference in zip(paths, differences, strict=True):
+        if not difference < TOLERANCE:
+            raise RuntimeError(f'{path}: outputs differ from the Keras tower by {difference:.1e} (relative).')
+    return differences
+
+
+def _difference(path, expected):
+    """Greatest difference of the outputs in a .npz file from the expected ones, relative to the greatest value of each."""
+    with np.load(path) as outputs:
+        if outputs.keys() != expected.keys():
+            return float('inf')
+        return max(np.abs(outputs[name] - value.numpy()).max() / np.abs(value.numpy()).max() for name, value in expected.items())
 
 
 _RELOAD = '''
+import hashlib
+import json
 import sys
 import numpy as np
 import tensorflow as tf
-path, name, example, output = sys.argv[1:]
-signature = tf.saved_model.load(path).signatures['serving_default']
-np.savez(output, **{key: value.numpy() for key, value in signature(**{name: tf.constant(np.load(example))}).items()})
+with open(sys.argv[1]) as file:
+    tasks = json.load(file)
+towers = {path: tf.saved_model.load(path) for path in {task[0] for task in tasks}}
+for tower in towers.values():
+    with open(tower.metadata.asset_path.numpy()) as file:
+        assert json.load(file)['checksum'] == checksum(tower.variables), 'the variables have changed'
+for path, name, example_path, output_path in tasks:
+    with np.load(example_path, allow_pickle=True) as example:
+        outputs = towers[path].signatures[name](**{key: tf.constant(value) for key, value in example.items()})
+    np.savez(output_path, **{key: value.numpy() for key, value in outputs.items()})
 '''
+
+
+def write_warmup(model_name, examples, path):
+    """Writes requests that a server answers to itself when it loads a model, so that the first client need not wait.
+
+    Args:
+        model_name: name under which the model is served.
+        examples: dict from the name of each signature to a dict of its inputs, numpy arrays.
+        path: file; its folder is made.
+    """
+    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2  # only needed to write these
+
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with tf.io.TFRecordWriter(path) as writer:
+        for name, inputs in examples.items():
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name, request.model_spec.signature_name = model_name, name
+            for key, value in inputs.items():
+                request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+            log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+            writer.write(log.SerializeToString())

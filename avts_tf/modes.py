@@ -6,7 +6,7 @@ from avts_tf import plots
 from avts_tf.config import UserError
 from avts_tf.evaluation.shortcuts import measure_shortcuts
 from avts_tf.evaluation.sync import evaluate_sync
-from avts_tf.export import export_towers
+from avts_tf.export import describe_training, export_towers
 from avts_tf.records import naming_damage, summary_path
 from avts_tf.training import RunFolder, load_inputs, load_model, train, update_result
 from tfrecords_tools.synthetic import write_world
@@ -31,14 +31,14 @@ def make_demo_world(folder, config, say=print):
     return globs
 
 
-def run_train(config, records, eval_records, run_dir, export_dir, devices, say=print):
+def run_train(config, records, eval_records, run_dir, export_dir, devices, export_resample=False, say=print):
     """Trains (or goes on), draws the curves, evaluates, and exports both towers."""
     with naming_damage(records, eval_records):
         model = train(config, records, run_dir, eval_records, devices, say)
         os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
         plots.training_curves(RunFolder(run_dir, config).history(), os.path.join(run_dir, 'plots', 'training.png'))
         evaluate_sync(model, records, eval_records, run_dir, say=say)
-    run_export(run_dir, export_dir, say, model)
+    run_export(run_dir, export_dir, export_resample, say, model)
     say(f'Everything of this run is in {run_dir}: result.json, history.csv, plots/, checkpoints/, tensorboard/ '
         f'(look: tensorboard --logdir={run_dir}).')
 
@@ -61,7 +61,7 @@ def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, 
             say(f'{name:<18}' + '  '.join(f'{kind} {value:.3f}' for kind, value in values.items()))
 
 
-def run_export(run_dir, export_dir, say=print, model=None):
-    """Exports both towers of a run folder."""
+def run_export(run_dir, export_dir, export_resample=False, say=print, model=None):
+    """Exports both towers of a run folder; `export_resample` lets the audio tower's `at_rate` resample."""
     model = model or load_model(run_dir)[0]
-    update_result(run_dir, {'exported': export_towers(model, export_dir, say)})
+    update_result(run_dir, {'exported': export_towers(model, export_dir, say, describe_training(run_dir), export_resample)})
