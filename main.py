@@ -14,7 +14,7 @@ from absl import app, flags, logging
 
 from avts_tf.config import PRESETS, UserError, make_config, parameters
 
-MODES = ('train', 'evaluate', 'export')
+MODES = ('train', 'evaluate', 'export', 'features')
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
@@ -31,6 +31,19 @@ flags.DEFINE_string('devices', 'auto', 'Devices to train on: "auto" is all GPUs,
                     'CPU devices where there is no GPU.')
 flags.DEFINE_integer('windows_per_record', 4, 'evaluate: windows drawn from each record.', lower_bound=1)
 flags.DEFINE_boolean('shortcuts', False, 'evaluate: also measure what can be told without hearing and seeing the same moment.')
+# Of --mode=features.
+flags.DEFINE_multi_string('tower', None, 'Folder of an exported tower or of one version of it; may stand twice. Default: '
+                          'EXPORT_DIR/audio_tower, and EXPORT_DIR/video_tower too where videos are among the input.')
+flags.DEFINE_multi_string('input', None, 'File, folder, glob in quotes, or CSV of sounds or videos; may stand several times.')
+flags.DEFINE_string('output', None, 'Folder to write features to.')
+flags.DEFINE_string('output_format', 'npz', 'npz, a file per sound or video; or tfrecord, a set of record files per tower.')
+flags.DEFINE_float('hop_seconds', None, 'Step between windows, in seconds. Default: a window, so that they lie end to end.')
+flags.DEFINE_boolean('centered', False, 'Pad by half a window at both ends, so that the first window is centred on 0 s.')
+flags.DEFINE_boolean('overwrite', False, 'Write anew what is there already.')
+flags.DEFINE_boolean('skip_existing', False, 'Leave what is there already and go on with the rest.')
+flags.DEFINE_integer('workers', 0, 'Decoding processes; 0 takes one per processor.', lower_bound=0)
+flags.DEFINE_float('file_timeout_seconds', 120.0, 'Longest wait for the next part of a file, in seconds.', lower_bound=0.1)
+FEATURE_OPTIONS = ('hop_seconds', 'centered', 'batch_size', 'output_format', 'overwrite', 'skip_existing')
 
 
 def define_parameters():
@@ -67,12 +80,16 @@ def main(argv):
         modes.run_train(config, records, eval_records, FLAGS.run_dir, FLAGS.export_dir, FLAGS.devices,
                         FLAGS.export_resample)
         return
-    given = [field.name for _, field in parameters() if FLAGS[field.name].present]
+    of_features = FEATURE_OPTIONS if FLAGS.mode == 'features' else ()
+    given = [field.name for _, field in parameters() if FLAGS[field.name].present and field.name not in of_features]
     if given or FLAGS.preset:
         raise UserError(f'--{(given or ["preset"])[0]}: --mode={FLAGS.mode} takes the configuration of the run in --run_dir; '
                         'leave it out.')
     if FLAGS.mode == 'evaluate':
         modes.run_evaluate(FLAGS.records, FLAGS.eval_records, FLAGS.run_dir, FLAGS.windows_per_record, FLAGS.shortcuts)
+    elif FLAGS.mode == 'features':
+        modes.run_features(FLAGS.input, FLAGS.output, FLAGS.tower, FLAGS.export_dir, FLAGS.workers, FLAGS.file_timeout_seconds,
+                           {name: FLAGS[name].value for name in of_features})
     else:
         modes.run_export(FLAGS.run_dir, FLAGS.export_dir, FLAGS.export_resample)
 

@@ -1,8 +1,9 @@
 """What `main.py` can be asked to do: one function per --mode."""
 
 import os
+import sys
 
-from avts_tf import plots
+from avts_tf import features, plots
 from avts_tf.config import UserError
 from avts_tf.evaluation.shortcuts import measure_shortcuts
 from avts_tf.evaluation.sync import evaluate_sync
@@ -65,3 +66,28 @@ def run_export(run_dir, export_dir, export_resample=False, say=print, model=None
     """Exports both towers of a run folder; `export_resample` lets the audio tower's `at_rate` resample."""
     model = model or load_model(run_dir)[0]
     update_result(run_dir, {'exported': export_towers(model, export_dir, say, describe_training(run_dir), export_resample)})
+
+
+def run_features(inputs, output_dir, tower_paths, export_dir, num_workers, timeout_seconds, options, say=print):
+    """Embeds files with exported towers; exits with status 1 if nothing could be done."""
+    if not output_dir:
+        raise UserError('--output: give the folder to write features to.')
+    sources = features.find_inputs(inputs or [])
+    if not tower_paths:
+        tower_paths = [os.path.join(export_dir, 'audio_tower')]
+        if any(map(features.is_video, sources)) and os.path.isdir(os.path.join(export_dir, 'video_tower')):
+            tower_paths.append(os.path.join(export_dir, 'video_tower'))
+    towers = [features.load_tower(path) for path in tower_paths]
+    options = {name: value for name, value in options.items() if value is not None}
+    try:
+        summary = features.extract_features(sources, output_dir, towers, num_workers=num_workers, timeout_seconds=timeout_seconds,
+                                            **options)
+    except KeyboardInterrupt:
+        say(f'Stopped. What is finished is in {output_dir}; --skip_existing goes on with the rest.')
+        sys.exit(130)
+    skipped = ', '.join(f'{count} {reason}' for reason, count in summary['skipped'].items())
+    say(f'{summary["written"]} written, {summary["existing"]} there already, {sum(summary["skipped"].values())} skipped'
+        f'{f" ({skipped})" if skipped else ""}; {summary["seconds"] / 3600:.3f} h of input embedded by '
+        f'{" and ".join(tower.path for tower in towers)}. Every file: {os.path.join(output_dir, "report.csv")}')
+    if not summary['written'] + summary['existing']:
+        sys.exit(1)
