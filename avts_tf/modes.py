@@ -3,7 +3,7 @@
 import os
 import sys
 
-from avts_tf import features, plots
+from avts_tf import extraction, features, plots
 from avts_tf.config import UserError
 from avts_tf.evaluation.shortcuts import measure_shortcuts
 from avts_tf.evaluation.sync import evaluate_sync
@@ -72,15 +72,15 @@ def run_features(inputs, output_dir, tower_paths, export_dir, num_workers, timeo
     """Embeds files with exported towers; exits with status 1 if nothing could be done."""
     if not output_dir:
         raise UserError('--output: give the folder to write features to.')
-    sources = features.find_inputs(inputs or [])
+    sources = extraction.find_inputs(inputs or [])
     if not tower_paths:
         tower_paths = [os.path.join(export_dir, 'audio_tower')]
-        if any(map(features.is_video, sources)) and os.path.isdir(os.path.join(export_dir, 'video_tower')):
+        if any(map(extraction.is_video, sources)) and os.path.isdir(os.path.join(export_dir, 'video_tower')):
             tower_paths.append(os.path.join(export_dir, 'video_tower'))
     towers = [features.load_tower(path) for path in tower_paths]
     options = {name: value for name, value in options.items() if value is not None}
     try:
-        summary = features.extract_features(sources, output_dir, towers, num_workers=num_workers, timeout_seconds=timeout_seconds,
+        summary = extraction.extract_features(sources, output_dir, towers, num_workers=num_workers, timeout_seconds=timeout_seconds,
                                             **options)
     except KeyboardInterrupt:
         say(f'Stopped. What is finished is in {output_dir}; --skip_existing goes on with the rest.')
