@@ -25,8 +25,8 @@ flags.DEFINE_string('records', None, 'Record files to train on: glob(s), separat
 flags.DEFINE_string('eval_records', None, 'Record files to measure on, not to be trained on.')
 flags.DEFINE_string('run_dir', 'runs/demo', 'Folder of the run: configuration, checkpoints, history, results, plots.')
 flags.DEFINE_string('export_dir', 'saved_models', 'Folder of the exported towers, <tower>/<version>/.')
-flags.DEFINE_boolean('export_resample', False, "Let the exported audio tower's signature at_rate resample sound of other rates instead "
-                     'of refusing it.')
+flags.DEFINE_boolean('export_resample', False, "Let the exported audio tower's signature at_rate resample sound of other rates, "
+                     'instead of refusing it.')
 flags.DEFINE_string('devices', 'auto', 'Devices to train on: "auto" is all GPUs, or the CPU; a number is of GPUs, or of logical '
                     'CPU devices where there is no GPU.')
 flags.DEFINE_integer('windows_per_record', 4, 'evaluate: windows drawn from each record.', lower_bound=1)

@@ -21,7 +21,7 @@ from avts_tf import records
 from avts_tf.config import UserError
 from avts_tf.records import PCM_SCALE
 from avts_tf.towers.audio import embed_waveform
-from avts_tf.training import RunFolder, load_config, load_inputs
+from avts_tf.training import UNDECAYED, RunFolder, load_config, load_inputs
 
 TOLERANCE = 1e-4        # greatest difference of an output, relative to the greatest output, between Keras and the reloaded tower
 METADATA = 'metadata.json'
@@ -57,8 +57,7 @@ class ExportedTower(tf.Module):
         self._tower, self._config = tower, config
         self.variables = [variable.value for variable in tower.variables]
         self.trainable_variables = [variable.value for variable in tower.trainable_variables]
-        kernels = [variable.value for variable in tower.trainable_variables
-                   if not variable.path.endswith(('bias', 'beta', 'gamma'))]
+        kernels = [variable.value for variable in tower.trainable_variables if variable.name not in UNDECAYED]
         weight_decay = config.train.weight_decay
 
         @tf.function(input_signature=[])
@@ -81,8 +80,8 @@ class ExportedTower(tf.Module):
         """Traces what can be called of the loaded object; returns the signatures by name, as tf.functions."""
         specification = self.inputs['serving_default'][0]
         for training in (False, True):
-            self.__call__.get_concrete_function(tf.TensorSpec(specification.shape, specification.dtype), training=training)
-        self.call_training.get_concrete_function(tf.TensorSpec(specification.shape, specification.dtype))
+            self.__call__.get_concrete_function(specification, training=training)
+        self.call_training.get_concrete_function(specification)
         methods = {name: getattr(self, name) for name in self.inputs}
         return {name: tf.function(methods[name], input_signature=self.inputs[name]) for name in methods}
 
@@ -245,10 +244,9 @@ class AudioTower(ExportedTower):
     @staticmethod
     def _checked(waveform):
         """The waveform, once it is known that something can be heard in it."""
-        checks = _check_rank(waveform, 2, 'waveform', '[batch, samples]')
-        with tf.control_dependencies(checks):
+        with tf.control_dependencies(_check_rank(waveform, 2, 'waveform', '[batch, samples]')):
             waveform = tf.identity(waveform)
-        checks = [tf.debugging.Assert(tf.shape(waveform)[1] > 0, ['waveform: no samples'])]
+        checks = _check_sizes(waveform, 'waveform', 'samples')
         if waveform.dtype.is_floating:
             with tf.control_dependencies(checks):
                 waveform = tf.identity(waveform)
@@ -342,10 +340,10 @@ class VideoTower(ExportedTower):
     def _checked(frames):
         """The frames, once it is known that there is something to see."""
         jpeg = frames.dtype == tf.string
-        layout = '[batch, frames]' if jpeg else '[batch, frames, height, width, 3]'
-        with tf.control_dependencies(_check_rank(frames, 2 if jpeg else 5, 'frames', layout)):
+        rank, layout = (2, '[batch, frames]') if jpeg else (5, '[batch, frames, height, width, 3]')
+        with tf.control_dependencies(_check_rank(frames, rank, 'frames', layout)):
             frames = tf.identity(frames)
-        checks = [tf.debugging.Assert(tf.shape(frames)[1] > 0, ['frames: no frames'])]
+        checks = _check_sizes(frames, 'frames', 'frames')
         if jpeg:
             # The decoder would take a picture of another kind and then decode it otherwise than in training.
             is_jpeg = tf.equal(tf.strings.substr(frames, 0, 2), b'\xff\xd8')
@@ -369,6 +367,13 @@ def _check_rank(tensor, rank, name, layout):
     actual = tf.raw_ops.Rank(input=tensor)
     message = tf.strings.format(f'{name}: must be {layout}, of rank {rank}, not of rank {{}}', actual)
     return [tf.debugging.Assert(tf.equal(actual, rank), [message])]
+
+
+def _check_sizes(tensor, name, elements):
+    """Asserts that there is something in a tensor [batch, elements, ...]."""
+    shape = tf.shape(tensor)
+    return [tf.debugging.Assert(shape[0] > 0, [f'{name}: an empty batch']),
+            tf.debugging.Assert(shape[1] > 0, [f'{name}: no {elements}'])]
 
 
 def _centred_square(height, width):
@@ -503,16 +508,18 @@ def make_metadata(tower, training=None):
 
 
 UNITS = {
-    'waveform': 'float: full scale is 1; int16: full scale is 32768; mono', 'hop_seconds': 'seconds', 'sample_rate': 'Hz',
-    'frames': 'RGB, 0 to 255, or JPEG files; at the frame rate of the clip', 'timestamps': 'seconds, centre of each window',
-    'embedding': 'none', 'conv5': 'none', 'features': 'none',
+    ('waveform', 'float32'): 'mono, full scale is 1, at sample_rate',
+    ('waveform', 'int16'): 'mono, full scale is 32768, at sample_rate',
+    ('hop_seconds', 'float32'): 'seconds', ('sample_rate', 'int32'): 'Hz',
+    ('frames', 'uint8'): 'RGB, 0 to 255, at clip.fps', ('frames', 'string'): 'JPEG files, at clip.fps',
+    ('timestamps', 'float32'): 'seconds, centre of each window',
 }
 
 
 def describe_signatures(tower):
     """Dict from the name of each signature to its `inputs` and `outputs`: dicts of name to dtype, shape and unit."""
     def describe(name, dtype, shape):
-        return {'dtype': tf.as_dtype(dtype).name, 'shape': list(shape), 'unit': UNITS[name]}
+        return {'dtype': dtype.name, 'shape': list(shape), 'unit': UNITS.get((name, dtype.name))}
 
     result = {}
     for signature, specifications in tower.inputs.items():

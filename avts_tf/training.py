@@ -36,6 +36,7 @@ ADAPT_BATCHES = 16      # batches whose sound gives the front end its mean and d
 PROBE_CLIPS = 128       # clips of the fixed set that is measured after every epoch
 PLATEAU_EPOCHS = 5      # epochs without a lower loss until the learning rate falls
 PLATEAU_FACTOR = 0.1
+UNDECAYED = ['bias', 'beta', 'gamma']  # names of variables without weight decay
 COLLAPSED_SPREAD = 0.02  # of 1: embeddings of length 1 that point anywhere have spread 1
 CHANCE_AUC = 0.55
 COLLAPSE_EPOCHS = 3     # epochs at chance before it is said
@@ -84,7 +85,7 @@ def make_optimizer(config):
         optimizer = keras.optimizers.AdamW(train.learning_rate, weight_decay=train.weight_decay)
     else:
         optimizer = keras.optimizers.SGD(train.learning_rate, momentum=train.momentum, weight_decay=train.weight_decay or None)
-    optimizer.exclude_from_weight_decay(var_names=['bias', 'beta', 'gamma'])
+    optimizer.exclude_from_weight_decay(var_names=UNDECAYED)
     return optimizer
 
 
