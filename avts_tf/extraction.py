@@ -182,6 +182,8 @@ def extract_features(sources, output_dir, towers, *, hop_seconds=None, centered=
                         report[tower, job].update(status='existing', output=job.output)
                     else:
                         todo.append(job)
+                if not todo:
+                    continue
                 for job, line in _extract(
                         tower, todo, output_dir, output_format, hop_seconds, centered, batch_size, num_workers, timeout_seconds):
                     report[tower, job].update(line)
@@ -198,6 +200,14 @@ def extract_features(sources, output_dir, towers, *, hop_seconds=None, centered=
             'seconds': sum(line.get('seconds', 0.0) for line in report.values())}
 
 
+def describe(summary, output_dir, towers):
+    """What `extract_features` did, in a line of text."""
+    skipped = ', '.join(f'{count} {reason}' for reason, count in summary['skipped'].items())
+    return (f'{summary["written"]} written, {summary["existing"]} there already, {sum(summary["skipped"].values())} skipped'
+            f'{f" ({skipped})" if skipped else ""}; {summary["seconds"] / 3600:.3f} h of input embedded by '
+            f'{" and ".join(tower.path for tower in towers)}. Every file: {os.path.join(output_dir, "report.csv")}')
+
+
 def _jobs(tower, sources, several, output_format):
     if several and tower.name == VideoTower.name:
         sources = [source for source in sources if is_video(source)]
@@ -211,7 +221,7 @@ def _jobs(tower, sources, several, output_format):
 
 def _settings(tower, hop_seconds, centered, jobs, output_format):
     settings = {
-        'tower': os.path.abspath(tower.path), 'checksum': tower.metadata['checksum'], 'rate': tower.rate,
+        'tower': tower.path, 'checksum': tower.metadata['checksum'], 'rate': tower.rate,
         'window_seconds': tower.window / tower.rate,
         'hop_seconds': tower.window / tower.rate if hop_seconds is None else hop_seconds, 'centered': centered,
     }

@@ -161,7 +161,7 @@ def load_tower(path):
     Raises:
         UserError: there is no tower of this project in the folder.
     """
-    version = newest_version(path)
+    version = os.path.abspath(newest_version(path))
     metadata = read_metadata(version)
     import tensorflow as tf  # takes seconds
     try:
@@ -203,17 +203,24 @@ def read_metadata(version):
         UserError: it is missing or none of this project's.
     """
     path = os.path.join(version, 'assets', 'metadata.json')
+    if not os.path.exists(path):
+        raise UserError(f'{version}: no tower of this project: it has no assets/metadata.json. Export it again with --mode=export.')
+    return read_metadata_file(path)
+
+
+def read_metadata_file(path):
+    """As `read_metadata`, of the file itself."""
     try:
         with open(path, encoding='utf-8') as file:
             metadata = json.load(file)
         if metadata['tower'] in TOWERS:
             return metadata
-        reason = f'"tower" is {metadata["tower"]!r}'
-    except FileNotFoundError:
-        reason = 'it has no assets/metadata.json'
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f'assets/metadata.json: {type(error).__name__}: {error}'
-    raise UserError(f'{version}: no tower of this project ({reason}). Export it again with --mode=export.')
+        reason = f'its "tower" is {metadata["tower"]!r}'
+    except OSError as error:
+        reason = f'{error.strerror}'
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f'{type(error).__name__}: {error}'
+    raise UserError(f'{path}: not the metadata of a tower of this project: {reason}.')
 
 
 def pcm_blocks(waveform, sample_rate, target_rate):

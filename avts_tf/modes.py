@@ -85,9 +85,6 @@ def run_features(inputs, output_dir, tower_paths, export_dir, num_workers, timeo
     except KeyboardInterrupt:
         say(f'Stopped. What is finished is in {output_dir}; --skip_existing goes on with the rest.')
         sys.exit(130)
-    skipped = ', '.join(f'{count} {reason}' for reason, count in summary['skipped'].items())
-    say(f'{summary["written"]} written, {summary["existing"]} there already, {sum(summary["skipped"].values())} skipped'
-        f'{f" ({skipped})" if skipped else ""}; {summary["seconds"] / 3600:.3f} h of input embedded by '
-        f'{" and ".join(tower.path for tower in towers)}. Every file: {os.path.join(output_dir, "report.csv")}')
+    say(extraction.describe(summary, output_dir, towers))
     if not summary['written'] + summary['existing']:
         sys.exit(1)
