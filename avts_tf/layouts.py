@@ -346,7 +346,7 @@ def _plain_csv(csv_path, label_column):
         value = row[path_column]
         if not value:
             raise UserError(f'{csv_path}, line {line}: {path_column} is empty.')
-        path = value if '://' in value else os.path.normpath(os.path.join(root, value))
+        path = os.path.normpath(os.path.join(root, value))
         times = _times(csv_path, line, row, 'start_seconds', 'end_seconds')
         if (path, times) in seen:
             raise UserError(f'{csv_path}, line {line}: {value} stands in an earlier line already, with the same times; keep one.')
@@ -360,9 +360,9 @@ def _plain_csv(csv_path, label_column):
         pieces.append((path, times, split, row.get(label_column, '') if label_column else ''))
 
     paths = list(split_of)
-    if any(os.path.relpath(path, root).startswith(os.pardir) for path in paths if '://' not in path):
-        root = os.path.commonpath([os.path.dirname(path) for path in paths if '://' not in path])
-    data_paths = {path: path if '://' in path else _text(os.path.relpath(path, root)) for path in paths}
+    if any(os.path.relpath(path, root).startswith(os.pardir) for path in paths):
+        root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    data_paths = {path: _text(os.path.relpath(path, root)) for path in paths}
     ids = _unique_ids(data_paths)
     return _collect([
         Source(ids[path] + _times_text(*times), path, data_paths[path], label, split, data_paths[path], *times)
@@ -491,7 +491,7 @@ def _listed(input_path, lists, what, group):
 def _list_files(input_path, pattern):
     """(name of the file, lines as lists of words) of each list in a folder and below it."""
     for path in _below(input_path, pattern):
-        with open(path, encoding='utf-8', errors='surrogateescape') as file:
+        with open(path, encoding='utf-8', errors='replace') as file:
             yield os.path.basename(path), [line.split() for line in file if line.strip()]
 
 

@@ -1,4 +1,4 @@
-"""The record of one video: one `tf.train.SequenceExample` in the MediaSequence / DMVR convention.
+"""The record of one video, or of one sound: one `tf.train.SequenceExample` in the MediaSequence / DMVR convention.
 
     context
         example/id                      bytes    unique name of the video
@@ -22,8 +22,8 @@
         WAVEFORM/feature/timestamp      int64    one Feature: µs of sample 0, which is 0
 
 A record is aligned when written: frame i shows time i / frame_rate, sample n sounds at time n / sample_rate, both from the
-same time 0, and both cover the same duration. Shards are TFRecord files `NAME-00000-of-00016`; a file `NAME.json` beside them
-holds what is worth knowing without reading them.
+same time 0, and both cover the same duration. A record of sound alone has no key that begins with "image/". Shards are TFRecord
+files `NAME-00000-of-00016`; a file `NAME.json` beside them holds what is worth knowing without reading them.
 """
 
 import contextlib
@@ -64,11 +64,11 @@ PCM_SCALE = 32768.0  # int16 sample / PCM_SCALE = float sample in [-1, 1)
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """One aligned video, as the writers hand it to `encode`.
+    """One aligned video, or sound alone, as the writers hand it to `encode`.
 
     Attributes:
         example_id: unique name.
-        frames: list of JPEG bytes, frame i at i / frame_rate seconds.
+        frames: list of JPEG bytes, frame i at i / frame_rate seconds; empty for sound alone, and then the next three say nothing.
         frame_rate: frames per second.
         height: pixels.
         width: pixels.
@@ -147,17 +147,13 @@ def encode(video, audio_encoding='pcm16'):
     if video.waveform.dtype != np.int16 or video.waveform.ndim != 1:
         raise ValueError(f'waveform must be int16 [samples], not {video.waveform.dtype} {video.waveform.shape}.')
     start = round(video.start_seconds * MICROSECONDS)
-    end = start + round(len(video.frames) / video.frame_rate * MICROSECONDS)
+    seconds = len(video.frames) / video.frame_rate if video.frames else len(video.waveform) / video.sample_rate
     context = {
         EXAMPLE_ID: _bytes(video.example_id),
         DATASET_NAME: _bytes(video.dataset_name),
         DATA_PATH: _bytes(video.data_path),
         CLIP_START: _ints(start),
-        CLIP_END: _ints(end),
-        IMAGE_FORMAT: _bytes('JPEG'),
-        IMAGE_HEIGHT: _ints(video.height),
-        IMAGE_WIDTH: _ints(video.width),
-        FRAME_RATE: _floats(video.frame_rate),
+        CLIP_END: _ints(start + round(seconds * MICROSECONDS)),
         SAMPLE_RATE: _floats(video.sample_rate),
         NUM_CHANNELS: _ints(1),
         NUM_SAMPLES: _ints(len(video.waveform)),
@@ -165,12 +161,16 @@ def encode(video, audio_encoding='pcm16'):
     if video.labels:
         context[LABEL_INDEX] = _ints(*(index for index, _ in video.labels))
         context[LABEL_STRING] = _bytes(*(name for _, name in video.labels))
-    times = [round(i / video.frame_rate * MICROSECONDS) for i in range(len(video.frames))]
-    lists = {
-        FRAMES: [_bytes(frame) for frame in video.frames],
-        FRAME_TIMES: [_ints(time) for time in times],
-        AUDIO_TIME: [_ints(0)],
-    }
+    lists = {AUDIO_TIME: [_ints(0)]}
+    if video.frames:
+        context |= {
+            IMAGE_FORMAT: _bytes('JPEG'),
+            IMAGE_HEIGHT: _ints(video.height),
+            IMAGE_WIDTH: _ints(video.width),
+            FRAME_RATE: _floats(video.frame_rate),
+        }
+        times = [round(i / video.frame_rate * MICROSECONDS) for i in range(len(video.frames))]
+        lists |= {FRAMES: [_bytes(frame) for frame in video.frames], FRAME_TIMES: [_ints(time) for time in times]}
     if audio_encoding == 'pcm16':
         lists[AUDIO_BYTES] = [_bytes(video.waveform.astype('<i2').tobytes())]
     else:
@@ -187,9 +187,9 @@ def encode(video, audio_encoding='pcm16'):
 def parse(serialized):
     """Parses one record with TensorFlow operations, for use inside tf.data.
 
-    Float audio is brought to int16, so that what follows sees one kind. A record without frame times gets them from its
-    frame rate. A record without a name gets one that follows from its bytes, because clips of one name are never each other's
-    easy negatives.
+    Float audio is brought to int16, so that what follows sees one kind. A record of sound alone has no frames. A record without
+    frame times gets them from its frame rate. A record without a name gets one that follows from its bytes, because clips of one
+    name are never each other's easy negatives.
 
     Args:
         serialized: string scalar.

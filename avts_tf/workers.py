@@ -1,14 +1,19 @@
 """Runs a function over tasks in worker processes that may die or hang: such a death costs its own task and no other.
 
 Decoders are native code and some files kill them. Python's own pools break as a whole when a worker dies, so each worker here
-has a pipe of its own and is replaced when it is gone.
+has a pipe of its own and is replaced when it is gone. Where the calling process dies, by SIGKILL too, its workers end: at once on
+Linux, elsewhere when their task is done.
 """
 
 import collections
 import contextlib
+import ctypes
 import dataclasses
 import multiprocessing
 import multiprocessing.connection
+import os
+import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -16,8 +21,14 @@ import time
 
 TIMEOUT, CRASHED = 'timeout', 'crashed'
 
-# Results that wait for an earlier, slower task stay in memory: this many tasks per worker at most.
+# Results that wait for an earlier, slower task stay in memory: this many per worker at most, and about this much in all.
 _AHEAD = 4
+_AHEAD_BYTES = 2**28
+# Address space of a worker. A file whose decoding needs more costs itself alone, and not the machine's memory. The same on every
+# machine, because what is written may not depend on it.
+_WORKER_BYTES = 8 * 2**30
+_PULSE_SECONDS = 1.0  # longest wait at a time, so that a pause of this process is seen
+_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 
 @dataclasses.dataclass
@@ -33,13 +44,14 @@ def run_in_order(function, tasks, workers, timeout_seconds):
     """Calls `function(task)` for each task in worker processes and yields the outcomes in the order of the tasks.
 
     `function`, tasks and results are pickled. A worker imports the function's module and nothing of the calling program.
-    Closing the generator ends the workers.
+    Closing the generator ends the workers. The thread that began the generator must live as long as it does.
 
     Args:
         function: of a module's top level.
         tasks: list.
         workers: number of processes, at least 1.
-        timeout_seconds: longest time for one task; a worker that takes longer is killed.
+        timeout_seconds: longest time for one task; a worker that takes longer is killed. Time for which this process was
+            itself stopped (Ctrl-Z) does not count.
 
     Yields:
         Per task (result, None), or (None, (reason, detail)) where reason is `TIMEOUT` or `CRASHED`, which is also the reason
@@ -49,27 +61,34 @@ def run_in_order(function, tasks, workers, timeout_seconds):
         RuntimeError: a worker died before it took a task, so none ever will.
     """
     pool = [_start(function) for _ in range(min(workers, len(tasks)))]
-    outcomes, handed_out = {}, 0
+    outcomes, handed_out = {}, 0  # outcomes as they came, pickled
     try:
         for wanted in range(len(tasks)):
             while wanted not in outcomes:
+                full = sum(map(len, outcomes.values())) > _AHEAD_BYTES
                 for worker in pool:
-                    if worker.ready and worker.task is None and handed_out < min(len(tasks), wanted + _AHEAD * workers):
+                    ahead = 1 if full else _AHEAD * workers
+                    if worker.ready and worker.task is None and handed_out < min(len(tasks), wanted + ahead):
                         _hand_out(worker, handed_out, tasks[handed_out], timeout_seconds)
                         handed_out += 1
-                patience = max(0.0, min(worker.deadline for worker in pool) - time.monotonic())
+                begin = time.monotonic()
+                patience = min(max(0.0, min(worker.deadline for worker in pool) - begin), _PULSE_SECONDS)
                 waiting = {worker.connection: worker for worker in pool}
-                heard = multiprocessing.connection.wait(waiting, None if patience == float('inf') else patience)
+                heard = multiprocessing.connection.wait(waiting, patience)
+                late = time.monotonic() - begin - patience
+                if late > _PULSE_SECONDS:  # this process was stopped, and the workers with it
+                    for worker in pool:
+                        worker.deadline += late
                 for worker in [waiting[connection] for connection in heard]:
                     _listen(worker, outcomes)
                     if worker.connection.closed:
                         pool[pool.index(worker)] = _start(function)
                 for i, worker in enumerate(pool):
                     if worker.deadline <= time.monotonic() and not worker.connection.poll():
-                        outcomes[worker.task] = None, (TIMEOUT, f'not done after {timeout_seconds:g} s')
+                        outcomes[worker.task] = pickle.dumps((None, (TIMEOUT, f'not done after {timeout_seconds:g} s')))
                         _end(worker)
                         pool[i] = _start(function)
-            yield outcomes.pop(wanted)
+            yield pickle.loads(outcomes.pop(wanted))
     finally:
         for worker in pool:
             _end(worker)
@@ -78,7 +97,8 @@ def run_in_order(function, tasks, workers, timeout_seconds):
 def stream_in_order(function, tasks, workers, timeout_seconds):
     """Like `run_in_order` for results that come in parts: passes on what `function(task)` yields, task after task.
 
-    A worker is never further ahead than its pipe holds, so memory is bounded by the size of a part.
+    A worker is never further ahead than its pipe holds, so memory is bounded by the size of a part. The thread that began the
+    generator must live as long as it does.
 
     Args:
         function: of a module's top level, yields parts.
@@ -107,10 +127,10 @@ def stream_in_order(function, tasks, workers, timeout_seconds):
                 worker.task, heard = number, {}
                 _listen(worker, heard)
                 if worker.connection.closed:
-                    failure = heard[number][1]
+                    failure = pickle.loads(heard[number])[1]
                     break
                 if heard:  # not the word that the worker is ready
-                    part, failure, done = heard[number]
+                    part, failure, done = pickle.loads(heard[number])
                     if not done:
                         yield number, part, None
             yield number, None, failure
@@ -128,7 +148,7 @@ def _start(function, life='serve'):
     # Neither a fork, which can hang in a process with TensorFlow's threads, nor multiprocessing's spawn, which imports the
     # main program again in each worker, with TensorFlow: seconds and half a gigabyte.
     ours, theirs = multiprocessing.Pipe()
-    code = f'import sys; sys.path[:] = {sys.path!r}; from {__name__} import {life}; {life}({theirs.fileno()})'
+    code = f'import sys; sys.path[:] = {sys.path!r}; from {__name__} import {life}; {life}({theirs.fileno()}, {os.getpid()})'
     process = subprocess.Popen([sys.executable, '-c', code], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     theirs.close()  # else the end of the process would not be seen as the end of the pipe
     with contextlib.suppress(OSError):  # it died already: `_listen` says so
@@ -136,38 +156,66 @@ def _start(function, life='serve'):
     return _Worker(process, ours)
 
 
-def serve(file_descriptor):
-    """The life of a worker: takes the function, says that it is there, then answers task after task."""
-    for function, task, connection in _tasks(file_descriptor):
+def serve(file_descriptor, parent):
+    """The life of a worker: takes the function, says that it is there, then answers task after task.
+
+    Args:
+        file_descriptor: of its end of the pipe.
+        parent: process id of the caller.
+    """
+    for function, task, answer in _tasks(file_descriptor, parent):
         try:
-            outcome = function(task), None
+            outcome = pickle.dumps((function(task), None))
         except Exception as error:  # whatever goes wrong costs this task alone, and the report tells it
-            outcome = None, (CRASHED, f'{type(error).__name__}: {error}')
-        connection.send(outcome)
+            outcome = pickle.dumps((None, (CRASHED, f'{type(error).__name__}: {error}')))
+        answer(outcome)
 
 
-def serve_parts(file_descriptor):
-    """As `serve`, for `stream_in_order`: sends (part, None, False) per part, then (None, failure, True)."""
-    for function, task, connection in _tasks(file_descriptor):
+def serve_parts(file_descriptor, parent):
+    """As `serve`, for `stream_in_order`: answers (part, None, False) per part, then (None, failure, True)."""
+    for function, task, answer in _tasks(file_descriptor, parent):
         failure = None
         try:
             for part in function(task):
-                connection.send((part, None, False))
+                answer(pickle.dumps((part, None, False)))
         except Exception as error:  # as in `serve`
             failure = CRASHED, f'{type(error).__name__}: {error}'
-        connection.send((None, failure, True))
+        answer(pickle.dumps((None, failure, True)))
 
 
-def _tasks(file_descriptor):
+def _tasks(file_descriptor, parent):
+    """Yields (function, task, function that sends bytes back)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    _die_with(parent)
     connection = multiprocessing.connection.Connection(file_descriptor)
+
+    def answer(outcome):
+        try:
+            connection.send_bytes(outcome)
+        except BrokenPipeError:  # the parent is gone
+            sys.exit()
+
     function = connection.recv()
     connection.send(None)
     while True:
         try:
-            yield function, connection.recv(), connection
+            yield function, connection.recv(), answer
         except EOFError:
             return
+
+
+def _die_with(parent):
+    """Makes this process the first to go where memory ends, and ends it when its parent does, also inside a decoder."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = _WORKER_BYTES if limit == resource.RLIM_INFINITY else min(limit, _WORKER_BYTES)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    with contextlib.suppress(OSError), open('/proc/self/oom_score_adj', 'w') as file:
+        file.write('1000')
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone already
+        sys.exit()
 
 
 def _hand_out(worker, number, task, timeout_seconds):
@@ -179,7 +227,7 @@ def _hand_out(worker, number, task, timeout_seconds):
 def _listen(worker, outcomes):
     """Takes what a worker sent; a dead worker's task is given up and its connection closed."""
     try:
-        outcome = worker.connection.recv()
+        outcome = worker.connection.recv_bytes()
     except (EOFError, OSError):
         worker.connection.close()
         worker.process.wait()  # it is dying by itself: the exit code is to be its own
@@ -188,7 +236,9 @@ def _listen(worker, outcomes):
                 f'a worker process ended as it started ({_how_it_ended(worker.process)}); its own message stands above.'
             ) from None
         if worker.task is not None:
-            outcomes[worker.task] = None, (CRASHED, f'the decoding process died: {_how_it_ended(worker.process)}')
+            outcomes[worker.task] = pickle.dumps(
+                (None, (CRASHED, f'the decoding process died: {_how_it_ended(worker.process)}'))
+            )
         return
     if worker.ready:
         outcomes[worker.task] = outcome
