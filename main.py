@@ -41,7 +41,7 @@ flags.DEFINE_float('hop_seconds', None, 'Step between windows, in seconds. Defau
 flags.DEFINE_boolean('centered', False, 'Pad by half a window at both ends, so that the first window is centred on 0 s.')
 flags.DEFINE_boolean('overwrite', False, 'Write anew what is there already.')
 flags.DEFINE_boolean('skip_existing', False, 'Leave what is there already and go on with the rest.')
-flags.DEFINE_integer('workers', 0, 'Decoding processes; 0 takes one per processor.', lower_bound=0)
+flags.DEFINE_integer('workers', 0, 'Decoding processes; 0 takes one per two processors.', lower_bound=0)
 flags.DEFINE_float('file_timeout_seconds', 120.0, 'Longest wait for the next part of a file, in seconds.', lower_bound=0.1)
 FEATURE_OPTIONS = ('hop_seconds', 'centered', 'batch_size', 'output_format', 'overwrite', 'skip_existing')
 

@@ -30,7 +30,7 @@ from avts_tf import extraction, media
 from avts_tf.config import ClipConfig, UserError
 from avts_tf.features import BATCH_SIZE, AudioTower, VideoTower, read_metadata_file
 
-# gRPC servers refuse longer messages unless told otherwise; there must be room for a name or two besides the windows.
+# gRPC's own default, which proxies and servers in other languages keep to. tensorflow_model_server takes more.
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 _JPEG_QUALITY = 95
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 8.0
@@ -363,7 +363,7 @@ def _define_flags():
     flags.DEFINE_integer('retries', 5, 'further tries where the server is not there', lower_bound=0)
     flags.DEFINE_boolean('overwrite', False, 'write anew what is there already')
     flags.DEFINE_boolean('skip_existing', False, 'leave what is there already and go on with the rest')
-    flags.DEFINE_integer('workers', 0, 'decoding processes; 0 takes one per processor', lower_bound=0)
+    flags.DEFINE_integer('workers', 0, 'decoding processes; 0 takes one per two processors', lower_bound=0)
     flags.DEFINE_float('file_timeout_seconds', extraction.TIMEOUT_SECONDS, 'longest wait for the next part of a file, in seconds',
                        lower_bound=0.1)
     flags.mark_flag_as_required('input')

@@ -148,7 +148,7 @@ def extract_features(sources, output_dir, towers, *, hop_seconds=None, centered=
         output_format: 'npz' or 'tfrecord'.
         overwrite: writes anew what is there already.
         skip_existing: leaves what is there already. Without either, nothing is begun where something is there.
-        num_workers: decoding processes; 0 takes one per processor.
+        num_workers: decoding processes; 0 takes one per two processors, the rest is for the tower.
         timeout_seconds: longest wait for the next block of a file.
 
     Returns:
@@ -260,7 +260,7 @@ def embed_sources(tower, sources, hop_seconds=None, centered=False, batch_size=B
     Yields:
         (seconds of input, features or `media.Unsuitable`), in the order of the sources.
     """
-    num_workers = num_workers or os.cpu_count()
+    num_workers = num_workers or max(1, os.cpu_count() // 2)
     counts = collections.Counter()  # samples or frames of each source
     tasks = [(tower.name, source, tower.rate, tower.metadata['clip']['frame_size']) for source in sources]
     stream = read_ahead(workers.stream_in_order(read_blocks, tasks, num_workers, timeout_seconds), 2 * num_workers)
