@@ -289,11 +289,12 @@ def _extract(tower, jobs, output_dir, output_format, *options):
         (job, dict of columns of the report), in the order of the jobs.
     """
     writer = {'npz': _npz_writer, 'tfrecord': _record_writer}[output_format]
-    results = zip(jobs, embed_sources(tower, [job.source for job in jobs], *options), strict=True)
-    for output, group in itertools.groupby(results, key=lambda result: result[0].output):
+    results = embed_sources(tower, [job.source for job in jobs], *options)
+    for output, group in itertools.groupby(jobs, key=lambda job: job.output):
         lines = []
         with _aside(os.path.join(output_dir, output)) as path, writer(path) as write:
-            for job, (seconds, result) in group:
+            for job in group:
+                seconds, result = next(results)
                 if isinstance(result, media.Unsuitable):
                     lines.append((job, {'status': 'skipped', 'reason': result.reason, 'detail': result.detail}))
                     continue

@@ -9,6 +9,7 @@ import collections
 import contextlib
 import ctypes
 import dataclasses
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -104,7 +105,8 @@ def stream_in_order(function, tasks, workers, timeout_seconds):
         function: of a module's top level, yields parts.
         tasks: list.
         workers: number of processes, at least 1.
-        timeout_seconds: longest wait for one part; a worker that takes longer is killed.
+        timeout_seconds: longest wait for one part; a worker that takes longer is killed. As there, time for which this process
+            was itself stopped does not count.
 
     Yields:
         Per part (number of the task, part, None), and last of each task (number of the task, None, failure): None where it
@@ -120,7 +122,7 @@ def stream_in_order(function, tasks, workers, timeout_seconds):
         for number in range(len(tasks)):
             worker, done, failure = pool[0], False, None
             while not done:
-                if worker.ready and not worker.connection.poll(timeout_seconds):
+                if worker.ready and not _comes(worker, timeout_seconds):
                     _end(worker)
                     failure = TIMEOUT, f'nothing came for {timeout_seconds:g} s'
                     break
@@ -142,6 +144,12 @@ def stream_in_order(function, tasks, workers, timeout_seconds):
     finally:
         for worker in pool:
             _end(worker)
+
+
+def _comes(worker, timeout_seconds):
+    """Whether a worker sends something in time; time for which this process was itself stopped does not count."""
+    pulses = math.ceil(timeout_seconds / _PULSE_SECONDS)
+    return any(worker.connection.poll(timeout_seconds / pulses) for _ in range(pulses))
 
 
 def _start(function, life='serve'):
