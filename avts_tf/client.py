@@ -131,7 +131,10 @@ class RestServer:
             body = {'instances': [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]}
         else:
             body = {'inputs': columns}
-        data = json.dumps({'signature_name': signature, **body}, allow_nan=False).encode()
+        try:
+            data = json.dumps({'signature_name': signature, **body}, allow_nan=False).encode()
+        except ValueError:
+            raise UserError(f'{self.address}: not sent: the input for {model!r} holds NaN or infinity.') from None
         if len(data) > self._limit and len(next(iter(columns.values()))) > 1:
             raise _TooLarge(f'{len(data)} bytes')
         path = f'/v1/models/{model}' + ('' if version is None else f'/versions/{version}')
