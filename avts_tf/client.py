@@ -28,7 +28,7 @@ from PIL import Image
 
 from avts_tf import extraction, media
 from avts_tf.config import ClipConfig, UserError
-from avts_tf.features import BATCH_SIZE, AudioTower, VideoTower, read_metadata_file
+from avts_tf.features import BATCH_SIZE, AudioTower, VideoTower, centred_square, read_metadata_file
 
 # gRPC's own default, which proxies and servers in other languages keep to. tensorflow_model_server takes more.
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
@@ -263,10 +263,7 @@ class RemoteVideoTower(_RemoteTower):
 
     def encode(self, windows):
         """The centred square, all that the tower looks at, as pixels or JPEG files."""
-        height, width = windows.shape[2:4]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        windows = windows[:, :, top:top + side, left:left + side]
+        windows = centred_square(windows)
         if self.signature != 'jpeg':
             return windows
         return np.array([[_jpeg(frame) for frame in window] for window in windows], object)

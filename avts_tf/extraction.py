@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from avts_tf import layouts, media, workers
 from avts_tf.config import UserError
-from avts_tf.features import BATCH_SIZE, AudioTower, VideoTower, check_windows, embed_streams
+from avts_tf.features import BATCH_SIZE, AudioTower, VideoTower, centred_square, check_windows, embed_streams
 
 FORMATS = ('npz', 'tfrecord')
 TIMEOUT_SECONDS = 120.0
@@ -46,7 +46,7 @@ def read_blocks(task):
         if name == AudioTower.name:
             blocks = media.sound_blocks(source.path, rate)
         else:
-            blocks = map(np.asarray, media.frame_blocks(source.path, rate, short_side))
+            blocks = (centred_square(np.array(block)) for block in media.frame_blocks(source.path, rate, short_side))
         for block in blocks:
             low, high = max(first - place, 0), min(last - place, len(block))
             place += len(block)

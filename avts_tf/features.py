@@ -332,6 +332,14 @@ def check_windows(tower, hop_seconds, batch_size):
         raise UserError(f'--batch_size={batch_size}: must be at least 1.')
 
 
+def centred_square(frames):
+    """The part of frames [..., height, width, 3] that a video tower looks at."""
+    height, width = frames.shape[-3:-1]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return frames[..., top:top + side, left:left + side, :]
+
+
 def embed_streams(tower, items, hop_seconds=None, centered=False, batch_size=BATCH_SIZE):
     """Embeds several streams, one after the other; windows of neighbours share batches.
 
@@ -375,6 +383,8 @@ def embed_streams(tower, items, hop_seconds=None, centered=False, batch_size=BAT
             for timed_window in sliding_windows(_blocks(stream), tower.window, tower.rate, hop_seconds, centered,
                                                 tower.repeat_ends):
                 empty = False
+                if batch and batch[0][1].shape != timed_window[1].shape:  # frames of another size
+                    yield from run()
                 batch.append(timed_window)
                 if len(batch) == batch_size:
                     yield from run()

@@ -134,6 +134,22 @@ def test_both_towers(audio, video, tmp_path):
     assert np.abs(seen['embedding'][0] - seen['embedding'][1]).max() > 0.05
 
 
+def test_videos_of_all_sizes(video, tmp_path):
+    """Wide, tall, large and small ones share a run; each is embedded by its centred square."""
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, [12, 2, 2, 3], np.uint8)
+    for name, (height, width) in {'a': (16, 40), 'b': (48, 16), 'c': (64, 96), 'd': (8, 12)}.items():
+        side = min(height, width)
+        frames = rng.integers(0, 256, [12, height, width, 3], np.uint8)
+        top, left = (height - side) // 2, (width - side) // 2
+        frames[:, top:top + side, left:left + side] = np.kron(blocks, np.ones([1, side // 2, side // 2, 1], np.uint8))
+        write_video(tmp_path / f'{name}.mkv', frames)
+    assert extract([tmp_path], tmp_path / 'out', [video])['written'] == 4
+    expected = video.embed(np.kron(blocks, np.ones([1, 8, 8, 1], np.uint8)), 25.0).embedding
+    for name in 'abcd':
+        np.testing.assert_allclose(load(tmp_path / 'out' / f'{name}.npz')['embedding'], expected, atol=0.05)
+
+
 def test_pieces_of_a_csv(audio, tmp_path):
     sound = noise(3 * RATE)
     write_sound(tmp_path / 'long.wav', sound)
