@@ -72,6 +72,18 @@ def test_encoded_fields_are_those_of_the_docstring(video):
     assert 'WAVEFORM/feature/floats' not in lists
 
 
+def test_sound_alone(video):
+    encoded = records.encode(dataclasses.replace(video, frames=[], frame_rate=0.0, height=0, width=0))
+    example = tf.train.SequenceExample.FromString(encoded)
+    context, lists = example.context.feature, example.feature_lists.feature_list
+    assert not [name for name in (*context, *lists) if name.startswith('image/')]
+    assert context['clip/end/timestamp'].int64_list.value[0] == 1_250_000 + 12800 * 1_000_000 // 16000
+    record = parse(encoded)
+    assert record.frames.shape == record.frame_seconds.shape == (0,) and record.frame_rate == 0.0
+    np.testing.assert_array_equal(record.waveform, video.waveform)
+    assert record.label_string.numpy().tolist() == [b'dog', b'bark'] and record.sample_rate == 16000.0
+
+
 def test_same_video_same_bytes(video):
     assert records.encode(video) == records.encode(dataclasses.replace(video))
 
