@@ -54,7 +54,9 @@ class ExportedTower(tf.Module):
 
     def __init__(self, tower, config, name):
         super().__init__(name=name)
-        self._tower, self._config = tower, config
+        self._config = config
+        # Behind a function, what is saved is variables and graphs alone, without the objects of Keras's layers.
+        self._keras_tower = lambda: tower
         self.variables = [variable.value for variable in tower.variables]
         self.trainable_variables = [variable.value for variable in tower.trainable_variables]
         kernels = [variable.value for variable in tower.trainable_variables if variable.name not in UNDECAYED]
@@ -74,7 +76,7 @@ class ExportedTower(tf.Module):
     @tf.function
     def call_training(self, inputs):
         """The call with training=True under a name of its own, which keras.layers.TFSMLayer asks for."""
-        return self._average(inputs, True)
+        return self(inputs, training=True)
 
     def trace(self):
         """Traces what can be called of the loaded object; returns the signatures by name, as tf.functions."""
@@ -85,7 +87,7 @@ class ExportedTower(tf.Module):
         methods = {name: getattr(self, name) for name in self.inputs}
         return {name: tf.function(methods[name], input_signature=self.inputs[name]) for name in methods}
 
-    def _average(self, inputs, training=False):
+    def _average(self, inputs, training):
         """Outputs averaged over windows end to end; an embedding of length 1 is brought back to it."""
         means = {name: tf.reduce_mean(value, 1) for name, value in self._end_to_end(inputs, training).items()}
         if self._config.towers.normalize == 'length':
@@ -124,7 +126,7 @@ class ExportedTower(tf.Module):
 
     def sizes(self):
         """Dict from the name of each output of the network to its last dimension."""
-        return {name: value.shape[-1] for name, value in self._tower.output.items()}
+        return {name: value.shape[-1] for name, value in self._keras_tower().output.items()}
 
 
 class AudioTower(ExportedTower):
@@ -154,11 +156,11 @@ class AudioTower(ExportedTower):
 
     def serving_default(self, waveform):
         """float32 [batch, samples] in [-1, 1] -> dict of `embedding` [batch, D] and `conv5` [batch, C], float32."""
-        return self._average(waveform)
+        return self(waveform)
 
     def pcm(self, waveform):
         """int16 [batch, samples] -> as `serving_default`."""
-        return self._average(waveform)
+        return self._average(waveform, False)
 
     def windows(self, waveform, hop_seconds):
         """A window every `hop_seconds`, window i from sample round(i * hop_seconds * sample_rate).
@@ -199,7 +201,7 @@ class AudioTower(ExportedTower):
             waveform = self._checked(waveform)
             waveform = tf.cond(tf.equal(sample_rate, self._rate), lambda: waveform,
                                lambda: resample(waveform, sample_rate, self._rate))
-        return self._average(waveform)
+        return self(waveform)
 
     def _end_to_end(self, waveform, training):
         return self._framed(waveform, (self._window, 1), training)[0]
@@ -234,7 +236,7 @@ class AudioTower(ExportedTower):
 
     @tf.function
     def _network(self, waveform, training):
-        return embed_waveform(self._tower, waveform, training)
+        return embed_waveform(self._keras_tower(), waveform, training)
 
     @staticmethod
     def _starts(index, hop):
@@ -289,11 +291,11 @@ class VideoTower(ExportedTower):
 
     def serving_default(self, frames):
         """uint8 [batch, frames, height, width, 3] -> dict of `embedding` [batch, D] and `features` [batch, C], float32."""
-        return self._average(frames)
+        return self(frames)
 
     def jpeg(self, frames):
         """JPEG files as string [batch, frames] -> as `serving_default`."""
-        return self._average(frames)
+        return self._average(frames, False)
 
     def _end_to_end(self, frames, training):
         frames = self._checked(frames)
@@ -313,7 +315,7 @@ class VideoTower(ExportedTower):
 
     @tf.function
     def _network(self, frames, training):
-        return self._tower(frames, training=training)
+        return self._keras_tower()(frames, training=training)
 
     def _crop(self, frames):
         """uint8 [batch, frames, height, width, 3] -> uint8 [batch, frames, size, size, 3]."""
@@ -413,8 +415,9 @@ def resample(waveform, rate, target_rate):
     inside = tf.abs(position) <= 1.0
     window = tf.math.bessel_i0(KAISER_BETA * tf.sqrt(tf.maximum(1.0 - position**2, 0.0))) / np.i0(KAISER_BETA)
     angle = math.pi * distance / slower
-    sinc = tf.where(tf.equal(angle, 0.0), 1.0, tf.sin(angle) / tf.where(tf.equal(angle, 0.0), 1.0, angle))
-    taps = tf.where(inside, sinc * window, 0.0)
+    nonzero = tf.where(tf.equal(angle, 0.0), tf.ones_like(angle), angle)
+    sinc = tf.where(tf.equal(angle, 0.0), tf.ones_like(angle), tf.sin(nonzero) / nonzero)
+    taps = tf.where(inside, sinc * window, tf.zeros_like(sinc))
     # A constant sound stays as loud as it was, over all phases together.
     matrix = tf.cast(taps * (tf.cast(made, tf.float64) / tf.reduce_sum(taps)), tf.float32)
     batch, samples = tf.unstack(tf.shape(waveform, tf.int64))

@@ -20,6 +20,11 @@ from avts_tf.export import export_towers
 LEVEL = 2  # grey levels per step of the number that a brightness tells: JPEG may be off by one
 
 
+def pytest_addoption(parser):
+    """The flag with which golden values are renewed."""
+    parser.addoption('--update_goldens', action='store_true', help='write tests/goldens/ anew from what is computed now')
+
+
 def counting_frame(index, clip, size=32):
     """JPEG bytes of a frame that tells its index and its clip, both below 120."""
     grey = np.full((size, size), 8 + LEVEL * index, np.uint8)

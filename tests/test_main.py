@@ -40,7 +40,8 @@ def world(tmp_path_factory):
 def finished(world, tmp_path_factory):
     """A run that was stopped after one epoch and gone on with, and one that was not stopped."""
     folder = tmp_path_factory.mktemp('runs')
-    flags = [*TINY, f'--records={world}/train-*-of-*', f'--eval_records={world}/held-*-of-*', f'--export_dir={folder}/models']
+    flags = [*TINY, f'--records={world}/train-*-of-*', f'--eval_records={world}/held-*-of-*', f'--export_dir={folder}/models',
+             '--export_resample']
     unbroken = run_main(*flags, f'--run_dir={folder}/unbroken')
     assert unbroken.returncode == 0, unbroken.stderr
     return folder, flags, unbroken
@@ -63,6 +64,20 @@ def test_training_leaves_what_the_readme_says(finished):
         assert (run / name).exists()
     assert (folder / 'models/audio_tower/1/saved_model.pb').exists()
     assert (folder / 'models/video_tower/1/saved_model.pb').exists()
+
+
+def test_exported_towers_tell_of_their_training(finished):
+    folder, _, _ = finished
+    metadata = {name: json.loads((folder / f'models/{name}/1/assets/metadata.json').read_text())
+                for name in ('audio_tower', 'video_tower')}
+    assert metadata['audio_tower']['resampling'] and not metadata['video_tower']['resampling']
+    training = metadata['video_tower']['training']
+    assert training['epochs'] == 2
+    assert training['records'] == {'glob': 'train-*-of-*', 'records': 20, 'datasets': ['synthetic']}
+    assert training['eval_records']['records'] == 8
+    result = json.loads((folder / 'unbroken/result.json').read_text())
+    assert training['results']['sync']['threshold'] == result['sync']['threshold']
+    assert str(folder) not in json.dumps(metadata)
 
 
 def test_resumed_run_equals_the_unbroken_one(finished):
