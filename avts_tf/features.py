@@ -9,9 +9,9 @@ at least one, but none that starts after the end; what the last one lacks is sil
 centres of the windows, in seconds from the first sample or frame. `centered` puts half a window of silence (or of the first and
 the last frame) before and after, so that the first centre is 0 (half a frame later where a window has an odd number of them).
 
-The rule of sound. It becomes mono 16-bit PCM at the tower's sample rate, as the towers were trained on: what lies beyond full
-scale is clipped, channels are mixed and rates are changed by FFmpeg's resampler at its defaults (stereo is the mean of both
-channels; a count of channels stands for its usual layout, so 6 are 5.1), 8-bit samples are unsigned with 128 as silence.
+The rule of sound. It becomes mono 16-bit PCM at the tower's sample rate, as the towers were trained on, by FFmpeg's resampler
+at its defaults: what lies beyond full scale is clipped; 8-bit samples are unsigned with 128 as silence. The channels of an array,
+in no known order, are averaged; those of a file are mixed as the head of media.py tells.
 
 TensorFlow is imported when a tower is loaded, and not before: processes that only decode import this file too.
 """
@@ -33,7 +33,7 @@ BATCH_SIZE = 32
 MICROSECONDS = 1_000_000
 # Formats of FFmpeg by the dtype of samples.
 _FORMATS = {'int16': 's16', 'uint8': 'u8', 'int32': 's32', 'float32': 'flt', 'float64': 'dbl'}
-_LAYOUTS = ('mono', 'stereo', '2.1', '4.0', '5.0', '5.1', '6.1', '7.1')  # FFmpeg's own choice by the count of channels
+_MOST_CHANNELS = 64
 _BLOCK_SAMPLES = 65536
 
 
@@ -99,7 +99,7 @@ class AudioTower(Tower):
         """Embeds a sound, window by window, by the rules at the head of this file.
 
         Args:
-            waveform: int16, uint8, int32 or, in [-1, 1], float [samples] or [samples, channels]; 1 to 8 channels.
+            waveform: int16, uint8, int32 or, in [-1, 1], float [samples] or [samples, channels].
             sample_rate: Hz.
             hop_seconds: step between windows; None sets them end to end.
             centered: whether the first window's centre is the first sample.
@@ -245,9 +245,9 @@ def pcm_blocks(waveform, sample_rate, target_rate):
         raise UserError(f'waveform: must be [samples] or [samples, channels], not of shape {list(waveform.shape)}.')
     if not waveform.size:
         raise UserError('waveform: is empty; there is nothing to embed.')
-    if waveform.ndim == 2 and waveform.shape[1] > len(_LAYOUTS):
+    if waveform.ndim == 2 and waveform.shape[1] > _MOST_CHANNELS:
         raise UserError(f'waveform: {waveform.shape[1]} channels in {list(waveform.shape)}; must be [samples, channels] with at '
-                        f'most {len(_LAYOUTS)}.')
+                        f'most {_MOST_CHANNELS}.')
     if sample_rate != int(sample_rate) or not 100 <= sample_rate <= 768_000:
         raise UserError(f'sample_rate={sample_rate}: must be a whole number of Hz, from 100 to 768000.')
     if waveform.dtype.kind == 'f' and not np.isfinite(waveform).all():
@@ -256,14 +256,13 @@ def pcm_blocks(waveform, sample_rate, target_rate):
 
 
 def _pcm_blocks(waveform, sample_rate, target_rate):
-    layout, sample_format = _LAYOUTS[waveform.shape[1] - 1], _FORMATS[waveform.dtype.name]
     resampler = av.AudioResampler('s16', 'mono', target_rate)
     missing = max(1, round(len(waveform) / sample_rate * target_rate))
     for first in itertools.chain(range(0, len(waveform), _BLOCK_SAMPLES), [None]):
         frame = None  # the end: what the resampler still holds
         if first is not None:
-            packed = np.ascontiguousarray(waveform[first:first + _BLOCK_SAMPLES]).reshape(1, -1)
-            frame = av.AudioFrame.from_ndarray(packed, format=sample_format, layout=layout)
+            block = _mono(waveform[first:first + _BLOCK_SAMPLES])
+            frame = av.AudioFrame.from_ndarray(block[None], format=_FORMATS[block.dtype.name], layout='mono')
             frame.sample_rate = sample_rate
         for resampled in resampler.resample(frame):
             block = resampled.to_ndarray().reshape(-1)[:missing]
@@ -271,6 +270,17 @@ def _pcm_blocks(waveform, sample_rate, target_rate):
             yield block
     if missing:
         yield np.zeros(missing, np.int16)
+
+
+def _mono(samples):
+    """[samples, channels] of any dtype -> [samples], of the same dtype if there is but one channel, else float64 in [-1, 1]."""
+    if samples.shape[1] == 1:
+        return np.ascontiguousarray(samples[:, 0])
+    mean = samples.mean(1, dtype=np.float64)
+    if samples.dtype.kind == 'f':
+        return mean
+    bits = 8 * samples.itemsize - 1
+    return (mean - 128 if samples.dtype == np.uint8 else mean) / 2**bits
 
 
 def sliding_windows(blocks, window, rate, hop_seconds=None, centered=False, repeat_ends=False):

@@ -34,8 +34,8 @@ from avts_tf.features import AudioFeatures, AudioTower, load_tower
 FLAGS = flags.FLAGS
 flags.DEFINE_string('input', '', 'folder of sounds; empty makes noise in 44.1 kHz WAV files')
 flags.DEFINE_integer('files', 20, 'files to make')
-flags.DEFINE_float('seconds', 30.0, 'length of each, in seconds')
-flags.DEFINE_list('hop_seconds', ['1.0', '0.1'], 'steps between windows')
+flags.DEFINE_float('seconds', 60.0, 'length of each, in seconds')
+flags.DEFINE_list('hop_seconds', ['1.0'], 'steps between windows')
 flags.DEFINE_integer('batch_size', 32, 'windows that go through a net at once')
 flags.DEFINE_integer('rounds', 3, 'how often each side is timed')
 flags.DEFINE_boolean('openl3', True, "also time openl3's net")

@@ -91,8 +91,9 @@ def test_awkward_files(awkward, audio, tmp_path):
         got = load(tmp_path / 'out' / f'{name}.npz')
         expected = audio.embed(sound, 44100 if name == 'sub_44100' else RATE, 0.2)
         assert got.keys() == {'embedding', 'conv5', 'timestamps'} and rows[f'{name}.wav']['status'] == 'written'
-        # Files and arrays go through the resampler in pieces of different lengths.
-        np.testing.assert_allclose(got['embedding'], expected.embedding, atol=1e-3 if name == 'sub_44100' else 2e-5, err_msg=name)
+        # Resampling in pieces of other lengths, or halving the sum of two channels, may round a sample the other way.
+        atol = 1e-3 if name in ('sub_44100', 'stereo') else 2e-5
+        np.testing.assert_allclose(got['embedding'], expected.embedding, atol=atol, err_msg=name)
         np.testing.assert_array_equal(got['timestamps'], expected.timestamps)
         assert int(rows[f'{name}.wav']['windows']) == len(expected.timestamps)
     for name, reason in {'nan': 'unreadable', 'infinite': 'unreadable', 'deep/er/text': 'unreadable',

@@ -116,10 +116,13 @@ def test_dtypes_tell_the_same_sound(audio):
     assert np.abs(audio.embed(coarse, RATE).embedding - expected).max() > 1e-3   # the test can fail
 
 
-def test_stereo_is_the_mean():
-    left, right = noise(9000, 1), noise(9000, 2)
-    got = np.concatenate(list(features.pcm_blocks(np.stack([left, right], 1), RATE, RATE)))
-    np.testing.assert_allclose(got, (left.astype(float) + right) / 2, atol=1)
+@pytest.mark.parametrize('channels', [2, 6, 8, 12])
+@pytest.mark.parametrize('dtype', ['int16', 'uint8', 'int32', 'float32'])
+def test_channels_are_averaged(channels, dtype):
+    coarse = np.stack([noise(9000, seed) >> 8 for seed in range(channels)], 1).astype(float)     # what 8 bits can hold
+    sound = {'int16': coarse * 2**8, 'uint8': coarse + 128, 'int32': coarse * 2**24, 'float32': coarse / 128}[dtype].astype(dtype)
+    got = np.concatenate(list(features.pcm_blocks(sound, RATE, RATE)))
+    np.testing.assert_allclose(got, coarse.mean(1) * 2**8, atol=1)
 
 
 @pytest.mark.parametrize('rate', [8000, 11025, 22050, 44100, 48000, 96000])
