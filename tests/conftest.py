@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from avts_tf import build_two_tower, make_config, records
+from avts_tf import build_two_tower, load_tower, make_config, records
 from avts_tf.export import export_towers
 
 LEVEL = 2  # grey levels per step of the number that a brightness tells: JPEG may be off by one
@@ -104,6 +104,18 @@ def towers(tmp_path_factory):
     folder = tmp_path_factory.mktemp('towers')
     export_towers(model, str(folder), say=lambda line: None)
     return folder
+
+
+@pytest.fixture(scope='session')
+def audio(towers):
+    """The small audio tower, loaded."""
+    return load_tower(towers / 'audio_tower')
+
+
+@pytest.fixture(scope='session')
+def video(towers):
+    """The small video tower, loaded."""
+    return load_tower(towers / 'video_tower')
 
 
 def write_sound(path, samples, sample_rate=16000):

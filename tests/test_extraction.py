@@ -15,21 +15,11 @@ import tensorflow as tf
 from conftest import noise, write_sound, write_video
 
 import main
-from avts_tf import extraction, features
+from avts_tf import extraction, modes
 from avts_tf.config import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 RATE, WINDOW = 16000, 7680
-
-
-@pytest.fixture(scope='module')
-def audio(towers):
-    return features.load_tower(towers / 'audio_tower')
-
-
-@pytest.fixture(scope='module')
-def video(towers):
-    return features.load_tower(towers / 'video_tower')
 
 
 def extract(inputs, output, towers, **options):
@@ -314,8 +304,15 @@ def test_command_line(towers, audio, tmp_path):
     assert '1 written, 0 there already, 1 skipped (1 unreadable)' in done.stdout and 'Traceback' not in done.stderr
     np.testing.assert_allclose(load(tmp_path / 'out' / 'a.npz')['embedding'],
                                audio.embed(noise(20000), RATE, 0.1, centered=True).embedding, atol=2e-5)
-    nothing = run_main(f'--tower={towers}/audio_tower', f'--input={sounds}/b.wav', f'--output={tmp_path}/none')
-    assert nothing.returncode == 1 and '0 written' in nothing.stdout
+
+
+def test_nothing_could_be_done(towers, tmp_path):
+    (tmp_path / 'a.wav').write_text('no sound')
+    lines = []
+    with pytest.raises(SystemExit) as caught:
+        modes.run_features([str(tmp_path / 'a.wav')], str(tmp_path / 'out'), [str(towers / 'audio_tower')], '', 1, 60.0, {},
+                           lines.append)
+    assert caught.value.code == 1 and '0 written' in lines[0] and report(tmp_path / 'out')[0]['reason'] == 'unreadable'
 
 
 @pytest.mark.parametrize(('flags', 'message'), [
@@ -338,7 +335,7 @@ def test_mistakes_on_the_command_line(flags, message, monkeypatch):
 MEMORY = '''
 import resource, sys
 import numpy as np
-from avts_tf import extraction, features
+from avts_tf import extraction, modes
 tower = features.load_tower(sys.argv[1])
 for name in sys.argv[3:]:
     extraction.extract_features(extraction.find_inputs([name]), sys.argv[2], [tower], num_workers=1, overwrite=True)

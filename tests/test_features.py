@@ -19,22 +19,6 @@ from avts_tf.config import UserError
 RATE, WINDOW = 16000, 7680
 
 
-@pytest.fixture(scope='module')
-def audio(towers):
-    return avts_tf.load_tower(towers / 'audio_tower')
-
-
-@pytest.fixture(scope='module')
-def video(towers):
-    return avts_tf.load_tower(towers / 'video_tower')
-
-
-def signature(towers, tower, name, **inputs):
-    """Outputs of a signature, called by somebody who knows nothing of this project."""
-    loaded = tf.saved_model.load(str(towers / tower / '1'))
-    return {key: value.numpy() for key, value in loaded.signatures[name](**inputs).items()}
-
-
 def random_frames(count, height=16, width=16, seed=0):
     return np.random.default_rng(seed).integers(0, 256, [count, height, width, 3], np.uint8)
 
@@ -78,7 +62,7 @@ def test_no_drift():
 
 @pytest.mark.parametrize('samples', [1, 5000, WINDOW, WINDOW + 1, 20001])
 @pytest.mark.parametrize('hop_seconds', [None, 0.1, 0.3333333, 0.7])
-def test_sound_equals_the_signature(towers, audio, samples, hop_seconds):
+def test_sound_equals_the_signature(audio, samples, hop_seconds):
     sound = noise(samples, seed=samples)
     got = audio.embed(sound, RATE, hop_seconds, batch_size=3)
     hop = np.float32(hop_seconds or WINDOW / RATE)
@@ -152,7 +136,7 @@ def test_tones_above_half_the_rate_are_silenced():
 @pytest.mark.parametrize('sound', [
     np.zeros(9000, np.int16), np.full(9000, 20000, np.int16), np.full(9000, -1.0), np.ones(1, np.float32), np.zeros(1, np.int16),
 ], ids=['silence', 'DC', 'full scale', 'one loud sample', 'one sample'])
-def test_sounds_without_much_in_them(towers, audio, sound):
+def test_sounds_without_much_in_them(audio, sound):
     got = audio.embed(sound, RATE)
     assert all(np.isfinite(values).all() for values in got)
     np.testing.assert_allclose(np.linalg.norm(got.embedding, axis=1), 1, atol=1e-5)
@@ -193,7 +177,7 @@ def test_video_equals_the_signature(towers, video):
     got = video.embed(frames, 25.0, hop_seconds=0.4, batch_size=2)
     padded = np.concatenate([frames, frames[-1:].repeat(12, 0)])
     cut = np.stack([padded[start:start + 12] for start in (0, 10, 20)])
-    expected = signature(towers, 'video_tower', 'serving_default', frames=cut)
+    expected = tf.saved_model.load(str(towers / 'video_tower' / '1')).signatures['serving_default'](frames=cut)
     np.testing.assert_allclose(got.embedding, expected['embedding'], atol=2e-5)
     np.testing.assert_allclose(got.features, expected['features'], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(got.timestamps, [0.24, 0.64, 1.04])
