@@ -14,7 +14,7 @@ from absl import app, flags, logging
 
 from avts_tf.config import PRESETS, Stopped, UserError, make_config, parameters
 
-MODES = ('train', 'evaluate', 'export', 'offset', 'tune')
+MODES = ('train', 'evaluate', 'export', 'features', 'offset', 'tune')
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
@@ -39,9 +39,20 @@ flags.DEFINE_enum('checkpoint', 'newest', ('newest', 'best'), 'evaluate, export:
                   'with the highest AUC on hard negatives.')
 flags.DEFINE_integer('windows_per_record', 4, 'evaluate: windows drawn from each record.', lower_bound=1)
 flags.DEFINE_boolean('shortcuts', False, 'evaluate: also measure what can be told without hearing and seeing the same moment.')
-flags.DEFINE_string('input', None, 'offset: file, folder or CSV of videos; without it the measurement is calibrated on '
-                    '--eval_records.')
-flags.DEFINE_string('output', None, 'offset: folder of the results. Default: RUN_DIR/offsets.')
+# Of --mode=features and --mode=offset.
+flags.DEFINE_multi_string('input', None, 'features: file, folder, glob in quotes, or CSV of sounds or videos; may stand several '
+                          'times. offset: the same of videos; without it the measurement is calibrated on --eval_records.')
+flags.DEFINE_string('output', None, 'features: folder to write to. offset: folder of the results; default RUN_DIR/offsets.')
+flags.DEFINE_multi_string('tower', None, 'Folder of an exported tower or of one version of it; may stand twice. Default: '
+                          'EXPORT_DIR/audio_tower, and EXPORT_DIR/video_tower too where videos are among the input.')
+flags.DEFINE_string('output_format', 'npz', 'npz, a file per sound or video; or tfrecord, a set of record files per tower.')
+flags.DEFINE_float('hop_seconds', None, 'Step between windows, in seconds. Default: a window, so that they lie end to end.')
+flags.DEFINE_boolean('centered', False, 'Pad by half a window at both ends, so that the first window is centred on 0 s.')
+flags.DEFINE_boolean('overwrite', False, 'Write anew what is there already.')
+flags.DEFINE_boolean('skip_existing', False, 'Leave what is there already and go on with the rest.')
+flags.DEFINE_integer('workers', 0, 'Decoding processes; 0 takes one per two processors.', lower_bound=0)
+flags.DEFINE_float('file_timeout_seconds', 120.0, 'Longest wait for the next part of a file, in seconds.', lower_bound=0.1)
+FEATURE_OPTIONS = ('hop_seconds', 'centered', 'batch_size', 'output_format', 'overwrite', 'skip_existing')
 flags.DEFINE_float('max_offset_seconds', 1.0, 'offset: greatest offset that is looked at, in seconds.', lower_bound=0.02)
 flags.DEFINE_boolean('fix', False, 'offset: also write each file with its sound moved into sync.')
 flags.DEFINE_integer('trials', 20, 'tune: trainings in all.', lower_bound=1)
@@ -87,7 +98,8 @@ def main(argv):
                         on_bad_record=FLAGS.on_bad_record, checkpoint_minutes=FLAGS.checkpoint_minutes,
                         keep_checkpoints=FLAGS.keep_checkpoints, deterministic=FLAGS.deterministic)
         return
-    given = [field.name for _, field in parameters() if FLAGS[field.name].present]
+    of_features = FEATURE_OPTIONS if FLAGS.mode == 'features' else ()
+    given = [field.name for _, field in parameters() if FLAGS[field.name].present and field.name not in of_features]
     if given or FLAGS.preset:
         raise UserError(f'--{(given or ["preset"])[0]}: --mode={FLAGS.mode} takes the configuration of the run in --run_dir; '
                         'leave it out.')
@@ -96,6 +108,9 @@ def main(argv):
                            which=FLAGS.checkpoint)
     elif FLAGS.mode == 'offset':
         modes.run_offset(FLAGS.run_dir, FLAGS.input, FLAGS.eval_records, FLAGS.output, FLAGS.max_offset_seconds, FLAGS.fix)
+    elif FLAGS.mode == 'features':
+        modes.run_features(FLAGS.input, FLAGS.output, FLAGS.tower, FLAGS.export_dir, FLAGS.workers, FLAGS.file_timeout_seconds,
+                           {name: FLAGS[name].value for name in of_features})
     else:
         modes.run_export(FLAGS.run_dir, FLAGS.export_dir, FLAGS.export_resample, which=FLAGS.checkpoint)
 

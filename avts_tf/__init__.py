@@ -9,6 +9,7 @@ __version__ = '0.1.0'
 _HOMES = {
     'config': ['Config', 'UserError', 'make_config'],
     'curriculum': ['Curriculum', 'CurriculumCallback', 'NegativeMix', 'Stage', 'parse_regime'],
+    'features': ['load_tower'],
     'losses': ['ContrastiveLoss'],
     'pipeline': ['PipelineState', 'make_dataset'],
     'two_tower': ['TwoTower', 'build_two_tower'],

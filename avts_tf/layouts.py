@@ -121,6 +121,14 @@ def find_sources(input_path, dataset='', split='', label_column=''):
     return take_split(read_collection(input_path, dataset, label_column), split)
 
 
+def find_media(input_path):
+    """As `find_sources` for plain input, but of a folder both its videos and its sound files."""
+    if os.path.isdir(input_path):
+        root = os.path.abspath(input_path)
+        return _plain_sources(root, _media_files(root, VIDEO_SUFFIXES | SOUND_SUFFIXES) or _plain_files(input_path)[1])
+    return find_sources(input_path)
+
+
 def read_collection(input_path, dataset='', label_column=''):
     """Reads the lists of a collection, as a `Collection`; see `find_sources`."""
     if dataset not in DATASETS:
@@ -187,14 +195,17 @@ def _plain(input_path, label_column):
     if os.path.isfile(input_path) and _suffix(input_path) not in VIDEO_SUFFIXES | SOUND_SUFFIXES:
         return _plain_csv(input_path, label_column)
     _refuse_label_column(label_column)
-    root, paths = _plain_files(input_path)
+    return _collect(_plain_sources(*_plain_files(input_path)))
+
+
+def _plain_sources(root, paths):
     names = {path: _text(os.path.relpath(path, root)) for path in paths}
     ids = _unique_ids(names)
     labels = {path: name.split('/')[0] if '/' in name else '' for path, name in names.items()}
-    return _collect([
+    return [
         Source(ids[path], path, names[path], labels[path], group=names[path])
         for path in sorted(paths, key=lambda path: (names[path], path))
-    ])
+    ]
 
 
 def _refuse_label_column(label_column):

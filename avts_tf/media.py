@@ -556,6 +556,8 @@ def _sound_pieces(frames, sample_rate):
     for seconds, frame in frames:
         if not frame.samples or frame.sample_rate <= 0:
             continue
+        if frame.format.name.startswith(('flt', 'dbl')) and not np.isfinite(frame.to_ndarray()).all():
+            raise Unsuitable('unreadable', 'samples are NaN or infinite')  # the resampler would make them full scale
         if run is None or not run.goes_on_with(seconds, frame):
             if run:
                 yield run.finish()

@@ -1,8 +1,9 @@
 """What `main.py` can be asked to do: one function per --mode."""
 
 import os
+import sys
 
-from avts_tf import plots
+from avts_tf import extraction, features, plots
 from avts_tf.config import UserError
 from avts_tf.devices import is_chief, worker_count
 from avts_tf.evaluation.offset import calibrate, measure_files
@@ -81,12 +82,13 @@ def run_export(run_dir, export_dir, export_resample=False, say=print, model=None
     update_result(run_dir, {'exported': export_towers(model, export_dir, say, describe_training(run_dir), export_resample)})
 
 
-def run_offset(run_dir, input_path, eval_records, output_dir, max_offset_seconds, fix, say=print):
+def run_offset(run_dir, inputs, eval_records, output_dir, max_offset_seconds, fix, say=print):
     """Measures by how much the sound of files is early or late; without an input, how well the run's model can tell."""
+    sources = extraction.find_inputs(inputs) if inputs else []
     model, epochs = load_model(run_dir)
     say(f'{run_dir}: weights after {epochs} epochs.')
-    if input_path:
-        measure_files(model, input_path, run_dir, output_dir or os.path.join(run_dir, 'offsets'), max_offset_seconds, fix, say)
+    if sources:
+        measure_files(model, sources, run_dir, output_dir or os.path.join(run_dir, 'offsets'), max_offset_seconds, fix, say)
         return
     eval_records = eval_records or load_inputs(run_dir).get('eval_records')
     if not eval_records:
@@ -100,3 +102,25 @@ def run_tune(preset, given, records, eval_records, run_dir, trials, devices, say
     """Searches for the best parameters, those in `given` being held."""
     with naming_damage(records, eval_records):
         tune(preset, given, records, eval_records, run_dir, trials, devices, say)
+
+
+def run_features(inputs, output_dir, tower_paths, export_dir, num_workers, timeout_seconds, options, say=print):
+    """Embeds files with exported towers; exits with status 1 if nothing could be done."""
+    if not output_dir:
+        raise UserError('--output: give the folder to write features to.')
+    sources = extraction.find_inputs(inputs or [])
+    if not tower_paths:
+        tower_paths = [os.path.join(export_dir, 'audio_tower')]
+        if any(map(extraction.is_video, sources)) and os.path.isdir(os.path.join(export_dir, 'video_tower')):
+            tower_paths.append(os.path.join(export_dir, 'video_tower'))
+    towers = [features.load_tower(path) for path in tower_paths]
+    options = {name: value for name, value in options.items() if value is not None}
+    try:
+        summary = extraction.extract_features(sources, output_dir, towers, num_workers=num_workers, timeout_seconds=timeout_seconds,
+                                            **options)
+    except KeyboardInterrupt:
+        say(f'Stopped. What is finished is in {output_dir}; --skip_existing goes on with the rest.')
+        sys.exit(130)
+    say(extraction.describe(summary, output_dir, towers))
+    if not summary['written'] + summary['existing']:
+        sys.exit(1)

@@ -5,9 +5,11 @@ has a pipe of its own and is replaced when it is gone. Where the calling process
 Linux, elsewhere when their task is done.
 """
 
+import collections
 import contextlib
 import ctypes
 import dataclasses
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -93,11 +95,68 @@ def run_in_order(function, tasks, workers, timeout_seconds):
             _end(worker)
 
 
-def _start(function):
+def stream_in_order(function, tasks, workers, timeout_seconds):
+    """Like `run_in_order` for results that come in parts: passes on what `function(task)` yields, task after task.
+
+    A worker is never further ahead than its pipe holds, so memory is bounded by the size of a part. The thread that began the
+    generator must live as long as it does.
+
+    Args:
+        function: of a module's top level, yields parts.
+        tasks: list.
+        workers: number of processes, at least 1.
+        timeout_seconds: longest wait for one part; a worker that takes longer is killed. As there, time for which this process
+            was itself stopped does not count.
+
+    Yields:
+        Per part (number of the task, part, None), and last of each task (number of the task, None, failure): None where it
+        came to its end, or (reason, detail) as from `run_in_order`.
+
+    Raises:
+        RuntimeError: a worker died before it took a task, so none ever will.
+    """
+    pool = collections.deque(_start(function, 'serve_parts') for _ in range(min(workers, len(tasks))))
+    try:
+        for number, worker in enumerate(pool):
+            _hand_out(worker, number, tasks[number], timeout_seconds)
+        for number in range(len(tasks)):
+            worker, done, failure = pool[0], False, None
+            while not done:
+                if worker.ready and not _comes(worker, timeout_seconds):
+                    _end(worker)
+                    failure = TIMEOUT, f'nothing came for {timeout_seconds:g} s'
+                    break
+                worker.task, heard = number, {}
+                _listen(worker, heard)
+                if worker.connection.closed:
+                    failure = pickle.loads(heard[number])[1]
+                    break
+                if heard:  # not the word that the worker is ready
+                    part, failure, done = pickle.loads(heard[number])
+                    if not done:
+                        yield number, part, None
+            yield number, None, failure
+            if worker.connection.closed:
+                pool[0] = _start(function, 'serve_parts')
+            if number + len(pool) < len(tasks):
+                _hand_out(pool[0], number + len(pool), tasks[number + len(pool)], timeout_seconds)
+            pool.rotate(-1)
+    finally:
+        for worker in pool:
+            _end(worker)
+
+
+def _comes(worker, timeout_seconds):
+    """Whether a worker sends something in time; time for which this process was itself stopped does not count."""
+    pulses = math.ceil(timeout_seconds / _PULSE_SECONDS)
+    return any(worker.connection.poll(timeout_seconds / pulses) for _ in range(pulses))
+
+
+def _start(function, life='serve'):
     # Neither a fork, which can hang in a process with TensorFlow's threads, nor multiprocessing's spawn, which imports the
     # main program again in each worker, with TensorFlow: seconds and half a gigabyte.
     ours, theirs = multiprocessing.Pipe()
-    code = f'import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve({theirs.fileno()}, {os.getpid()})'
+    code = f'import sys; sys.path[:] = {sys.path!r}; from {__name__} import {life}; {life}({theirs.fileno()}, {os.getpid()})'
     process = subprocess.Popen([sys.executable, '-c', code], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     theirs.close()  # else the end of the process would not be seen as the end of the pipe
     with contextlib.suppress(OSError):  # it died already: `_listen` says so
@@ -112,23 +171,44 @@ def serve(file_descriptor, parent):
         file_descriptor: of its end of the pipe.
         parent: process id of the caller.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    _die_with(parent)
-    connection = multiprocessing.connection.Connection(file_descriptor)
-    function = connection.recv()
-    connection.send(None)
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:
-            return
+    for function, task, answer in _tasks(file_descriptor, parent):
         try:
             outcome = pickle.dumps((function(task), None))
         except Exception as error:  # whatever goes wrong costs this task alone, and the report tells it
             outcome = pickle.dumps((None, (CRASHED, f'{type(error).__name__}: {error}')))
+        answer(outcome)
+
+
+def serve_parts(file_descriptor, parent):
+    """As `serve`, for `stream_in_order`: answers (part, None, False) per part, then (None, failure, True)."""
+    for function, task, answer in _tasks(file_descriptor, parent):
+        failure = None
+        try:
+            for part in function(task):
+                answer(pickle.dumps((part, None, False)))
+        except Exception as error:  # as in `serve`
+            failure = CRASHED, f'{type(error).__name__}: {error}'
+        answer(pickle.dumps((None, failure, True)))
+
+
+def _tasks(file_descriptor, parent):
+    """Yields (function, task, function that sends bytes back)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    _die_with(parent)
+    connection = multiprocessing.connection.Connection(file_descriptor)
+
+    def answer(outcome):
         try:
             connection.send_bytes(outcome)
         except BrokenPipeError:  # the parent is gone
+            sys.exit()
+
+    function = connection.recv()
+    connection.send(None)
+    while True:
+        try:
+            yield function, connection.recv(), answer
+        except EOFError:
             return
 
 
@@ -175,8 +255,8 @@ def _listen(worker, outcomes):
 
 def _end(worker):
     if not worker.connection.closed:
+        worker.process.kill()  # first, so that it has no time to complain of a closed pipe
         worker.connection.close()
-        worker.process.kill()
     worker.process.wait()
 
 

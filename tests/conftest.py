@@ -6,12 +6,16 @@ what the batch says of itself.
 """
 
 import io
+import wave
 
+import av
 import numpy as np
+import pytest
 import tensorflow as tf
 from PIL import Image
 
-from avts_tf import records
+from avts_tf import build_two_tower, load_tower, make_config, records
+from avts_tf.export import export_towers
 
 LEVEL = 2  # grey levels per step of the number that a brightness tells: JPEG may be off by one
 
@@ -85,3 +89,58 @@ def write_records(path, serialized):
         for record in serialized:
             writer.write(record)
     return str(path)
+
+
+@pytest.fixture(scope='session')
+def towers(tmp_path_factory):
+    """Folder of both exported towers, small ones of 0.48 s windows that tell inputs apart; of the features and the client."""
+    config = make_config('tiny', frames=12, frame_size=16, video_width=0.0625, audio_width=0.0625, embedding_size=16,
+                         head_spans=4)
+    model = build_two_tower(config)
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        if variable.path.endswith(('moving_variance', 'gamma')):
+            variable.assign(rng.uniform(0.5, 2.0, variable.shape))
+    folder = tmp_path_factory.mktemp('towers')
+    export_towers(model, str(folder), say=lambda line: None)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def audio(towers):
+    """The small audio tower, loaded."""
+    return load_tower(towers / 'audio_tower')
+
+
+@pytest.fixture(scope='session')
+def video(towers):
+    """The small video tower, loaded."""
+    return load_tower(towers / 'video_tower')
+
+
+def write_sound(path, samples, sample_rate=16000):
+    """A WAV file of int16 or uint8 [samples] or [samples, channels]."""
+    with wave.open(str(path), 'wb') as file:
+        file.setparams((samples.shape[1] if samples.ndim == 2 else 1, samples.itemsize, sample_rate, 0, 'NONE', ''))
+        file.writeframes(samples.tobytes())
+
+
+def noise(samples, seed=0):
+    """int16 [samples], loud and soft by turns, so that its windows differ."""
+    rng = np.random.default_rng(seed)
+    loudness = np.repeat(rng.uniform(0.01, 0.9, -(-samples // 1600)), 1600)[:samples]
+    return (rng.uniform(-32768, 32767, samples) * loudness).astype(np.int16)
+
+
+def write_video(path, frames, waveform=None, fps=25, sample_rate=16000):
+    """A video file of uint8 [frames, height, width, 3], without loss but for the way to YUV, with int16 [samples] or none."""
+    with av.open(str(path), 'w') as container:
+        video = container.add_stream('ffv1', rate=fps, width=frames.shape[2], height=frames.shape[1], pix_fmt='yuv444p')
+        sound = container.add_stream('pcm_s16le', rate=sample_rate, layout='mono') if waveform is not None else None
+        for image in frames:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, 'rgb24')))
+        container.mux(video.encode(None))
+        if sound is not None:
+            frame = av.AudioFrame.from_ndarray(waveform[None], format='s16', layout='mono')
+            frame.sample_rate = sample_rate
+            container.mux([*sound.encode(frame), *sound.encode(None)])

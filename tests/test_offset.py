@@ -12,6 +12,7 @@ from conftest import write_records
 from avts_tf import media, plots, records
 from avts_tf.config import UserError, make_config
 from avts_tf.evaluation import offset
+from avts_tf.layouts import find_sources
 
 CONFIG = make_config('tiny')
 CLIP = CONFIG.clip
@@ -135,7 +136,7 @@ def test_files_are_measured_and_put_in_sync(tmp_path, late_seconds):
     _write_file(folder / 'clip.mp4', 3, late_seconds)
     (folder / 'broken.mp4').write_bytes(b'no video at all')
     lines = []
-    answers = offset.measure_files(_model(), str(folder), str(tmp_path), str(tmp_path / 'out'), 1.0, fix=True, say=lines.append)
+    answers = offset.measure_files(_model(), find_sources(str(folder)), str(tmp_path), str(tmp_path / 'out'), 1.0, fix=True, say=lines.append)
     broken, good = answers
     assert broken['skipped'] == 'unreadable'
     assert good['offset_ms'] == pytest.approx(1000 * late_seconds, abs=25)
@@ -145,7 +146,7 @@ def test_files_are_measured_and_put_in_sync(tmp_path, late_seconds):
     curve = offset.offset_curve(_model(), offset.embed_picture(_model(), tf.constant(again.frames)), again.waveform)
     assert 1000 * curve.best[0] == pytest.approx(0, abs=25)
     # What is there is not written over, and the rest goes on.
-    offset.measure_files(_model(), str(folder), str(tmp_path), str(tmp_path / 'out'), 1.0, fix=True, say=lines.append)
+    offset.measure_files(_model(), find_sources(str(folder)), str(tmp_path), str(tmp_path / 'out'), 1.0, fix=True, say=lines.append)
     assert any('is there already' in line for line in lines)
 
 

@@ -75,6 +75,31 @@ def test_results_that_wait_are_bounded(monkeypatch, tmp_path):
     assert [len(result) for result, _ in outcomes] == [1000] * 20 and len(os.listdir(tmp_path)) == 20
 
 
+def test_parts_come_in_order_and_a_dead_worker_costs_its_own_task():
+    def then(count, end):
+        return f'(i if i < {count} else {end} for i in range({count} + 1))'
+
+    tasks = [
+        'iter([1, 2])', then(1, '__import__("os").abort()'), '[][0]', then(2, '[][0]'), then(1, '__import__("time").sleep(60)'),
+        'iter([])', '(bytes(10**6) for _ in range(3))', 'iter([7])',
+    ]
+    got = list(workers.stream_in_order(eval, tasks, 2, 2.0))
+    assert [number for number, _, _ in got] == sorted(number for number, _, _ in got)
+    parts = [[part for number, part, _ in got if number == task and part is not None] for task in range(len(tasks))]
+    assert parts == [[1, 2], [0], [], [0, 1], [0], [], [bytes(10**6)] * 3, [7]]
+    failures = {number: failure for number, part, failure in got if part is None}
+    assert [failures[number] for number in (0, 5, 6, 7)] == [None] * 4
+    assert failures[1] == ('crashed', 'the decoding process died: SIGABRT')
+    assert all(failures[number] == ('crashed', 'IndexError: list index out of range') for number in (2, 3))
+    assert failures[4] == ('timeout', 'nothing came for 2 s')
+
+
+def test_parts_are_not_made_before_there_is_room():
+    counting = '(print(i, flush=True) or bytes(2**20) for i in range(50))'
+    program = start(f'parts = workers.stream_in_order(eval, [{counting!r}], 1, 60.0); next(parts); time.sleep(1); parts.close()')
+    assert len(program.communicate(timeout=60)[0].split()) <= 3
+
+
 def test_workers_die_with_their_parent():
     # Both hang, one of them as a decoder may: in native code that lets no Python thread run.
     pid, ctypes = '__import__("os").getpid()', '__import__("ctypes")'

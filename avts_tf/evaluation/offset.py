@@ -20,7 +20,6 @@ import tqdm
 
 from avts_tf import media, plots, records, workers
 from avts_tf.config import UserError
-from avts_tf.layouts import find_sources
 from avts_tf.runs import load_result, update_result
 from avts_tf.towers.audio import embed_waveform
 
@@ -211,12 +210,12 @@ def confidence_of(depth, calibration):
     return float(np.searchsorted(depths, depth) / len(depths)) if depths else None
 
 
-def measure_files(model, input_path, run_dir, output_dir, max_offset_seconds, fix=False, say=print):
+def measure_files(model, sources, run_dir, output_dir, max_offset_seconds, fix=False, say=print):
     """Measures the offset of video files; writes `offsets.json` and a curve as PNG for each.
 
     Args:
         model: trained `TwoTower`.
-        input_path: file, folder, glob or CSV, see `layouts.find_sources`.
+        sources: list of `layouts.Source`.
         run_dir: run folder, whose calibration gives the confidence.
         output_dir: folder for what is written.
         max_offset_seconds: see `offset_curve`.
@@ -228,14 +227,13 @@ def measure_files(model, input_path, run_dir, output_dir, max_offset_seconds, fi
         with `path`, `skipped`, `detail`.
 
     Raises:
-        UserError: no input, or the output cannot be written.
+        UserError: the output cannot be written.
     """
     clip = model.config.clip
     calibration = load_result(run_dir).get('offset', {})
     if not calibration:
         say('No calibration in this run: answers come without a confidence. --mode=offset with --eval_records and without --input '
             'makes one.')
-    sources = find_sources(input_path)
     options = media.MediaOptions(fps=clip.fps, short_side=clip.frame_size, sample_rate=clip.sample_rate, end_seconds=MOST_SECONDS,
                                  silent_below_db=None, still_below=None)
     try:
