@@ -14,7 +14,7 @@ from absl import app, flags, logging
 
 from avts_tf.config import PRESETS, UserError, make_config, parameters
 
-MODES = ('train', 'evaluate', 'export')
+MODES = ('train', 'evaluate', 'export', 'action_recognition', 'table')
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
@@ -29,6 +29,28 @@ flags.DEFINE_string('devices', 'auto', 'Devices to train on: "auto" is all GPUs,
                     'CPU devices where there is no GPU.')
 flags.DEFINE_integer('windows_per_record', 4, 'evaluate: windows drawn from each record.', lower_bound=1)
 flags.DEFINE_boolean('shortcuts', False, 'evaluate: also measure what can be told without hearing and seeing the same moment.')
+
+flags.DEFINE_string('init', 'scratch', 'action_recognition: the towers to begin with: "scratch" is random weights, "avts" those of '
+                    '--init_run_dir; a run folder stands for both.')
+flags.DEFINE_string('init_run_dir', None, 'action_recognition: run folder that the towers come from; with --init=scratch their '
+                    'sizes only.')
+flags.DEFINE_enum('streams', 'video', ['video', 'audio', 'both'], 'action_recognition: which towers see the clip.')
+flags.DEFINE_boolean('freeze', False, 'action_recognition: train the softmax alone and leave the towers as they are.')
+flags.DEFINE_float('layer_decay', 1.0, 'action_recognition: each stage of a tower learns this many times as fast as the one above '
+                   'it.', lower_bound=0.0, upper_bound=1.0)
+flags.DEFINE_string('label_prefix', '', 'action_recognition: beginning of the label that is the class, where records have several.')
+flags.DEFINE_integer('train_clips', 0, 'action_recognition: number of training records, classes in their proportions; 0 is all.',
+                     lower_bound=0)
+flags.DEFINE_integer('clips_per_video', 10, 'action_recognition: windows per test video whose scores are averaged.', lower_bound=1)
+flags.DEFINE_list('splits', [], 'action_recognition: official splits, such as 1,2,3; each replaces {split} in the globs.')
+
+flags.DEFINE_string('table', None, 'table: which one: curriculum, curriculum_downstream, action, audio, multisensory.')
+flags.DEFINE_string('table_dir', 'runs/tables', 'table: folder of its runs and of what it writes.')
+flags.DEFINE_integer('seeds', 1, 'table: number of seeds, from --seed on.', lower_bound=1)
+flags.DEFINE_float('world_difficulty', 0.8, 'table: difficulty of the synthetic world, 0 to 1.', lower_bound=0.0, upper_bound=1.0)
+for name in ('kinetics_records', 'audioset_records', 'soundnet_records', 'ucf101_records', 'hmdb51_records'):
+    flags.DEFINE_string(name, None, f'table: record files of {name.split("_")[0]}; of ucf101 and hmdb51 with {{part}}, which is '
+                        'train or test, and {split}, 1 to 3.')
 
 
 def define_parameters():
@@ -63,6 +85,19 @@ def main(argv):
         if not records:
             records, eval_records = modes.make_demo_world(os.path.join(FLAGS.run_dir, 'world'), config)
         modes.run_train(config, records, eval_records, FLAGS.run_dir, FLAGS.export_dir, FLAGS.devices)
+        return
+    if FLAGS.mode == 'action_recognition':
+        given = {field.name: FLAGS[field.name].value for _, field in parameters() if FLAGS[field.name].present}
+        modes.run_action_recognition(
+            FLAGS.preset or 'small', given, FLAGS.records, FLAGS.eval_records, FLAGS.run_dir, FLAGS.init, FLAGS.init_run_dir,
+            FLAGS.splits, FLAGS.devices, streams=FLAGS.streams, freeze=FLAGS.freeze, layer_decay=FLAGS.layer_decay,
+            label_prefix=FLAGS.label_prefix, train_clips=FLAGS.train_clips, clips_per_video=FLAGS.clips_per_video)
+        return
+    if FLAGS.mode == 'table':
+        given = {field.name: FLAGS[field.name].value for _, field in parameters() if FLAGS[field.name].present}
+        data = {name: FLAGS[name].value for name in FLAGS if name.endswith('_records') and name != 'eval_records'}
+        modes.run_table(FLAGS.table, FLAGS.table_dir, FLAGS.preset, given, FLAGS.seeds, FLAGS.world_difficulty, FLAGS.records,
+                        FLAGS.eval_records, FLAGS.label_prefix, data, FLAGS.devices)
         return
     given = [field.name for _, field in parameters() if FLAGS[field.name].present]
     if given or FLAGS.preset:

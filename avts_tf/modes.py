@@ -3,7 +3,8 @@
 import os
 
 from avts_tf import plots
-from avts_tf.config import UserError
+from avts_tf.config import UserError, make_config
+from avts_tf.evaluation import action, tables
 from avts_tf.evaluation.shortcuts import measure_shortcuts
 from avts_tf.evaluation.sync import evaluate_sync
 from avts_tf.export import export_towers
@@ -65,3 +66,62 @@ def run_export(run_dir, export_dir, say=print, model=None):
     """Exports both towers of a run folder."""
     model = model or load_model(run_dir)[0]
     update_result(run_dir, {'exported': export_towers(model, export_dir, say)})
+
+
+def run_action_recognition(preset, given, records, eval_records, run_dir, init, init_run_dir, splits, devices, say=print,
+                           **protocol):
+    """Fine-tunes towers with a softmax on the records' labels and measures it on others.
+
+    Args:
+        preset, given: name of the preset, and the parameters that override it.
+        records, eval_records, run_dir, splits, devices: as in `evaluation.action.recognise_splits`.
+        init: 'scratch', 'avts', or a run folder, which stands for 'avts' and `init_run_dir`.
+        init_run_dir: run folder that the towers, or with 'scratch' their sizes, come from.
+        say: function that shows a line of text.
+        **protocol: the other fields of `evaluation.action.Protocol`.
+    """
+    if init not in ('scratch', 'avts'):
+        if init_run_dir:
+            raise UserError(f'--init={init}: names a run folder, and so does --init_run_dir={init_run_dir}; give one.')
+        init, init_run_dir = 'avts', init
+    if init == 'avts' and not init_run_dir:
+        raise UserError('--init=avts: give the run folder of the training with --init_run_dir.')
+    config = make_config(preset, **given)
+    if init_run_dir:
+        config = action.take_sizes(config, given, init_run_dir)
+    protocol = action.Protocol('trained' if init == 'avts' else 'scratch', init_run_dir or '', **protocol)
+    globs = [(pattern or '').replace('{split}', split) for pattern in (records, eval_records) for split in splits or ['']]
+    with naming_damage(*globs):
+        if splits:
+            action.recognise_splits(config, protocol, records, eval_records, run_dir, splits, devices, say)
+        else:
+            action.recognise_actions(config, protocol, records, eval_records, run_dir, devices, say)
+
+
+def run_table(name, table_dir, preset, given, seeds, difficulty, records, eval_records, label_prefix, data, devices, say=print):
+    """Makes a table of the slides; see `evaluation.tables`.
+
+    Args:
+        name: key of `tables.TABLES`.
+        preset, given: name of the preset, None for tiny, and the parameters that override it.
+        seeds: number of seeds, from `given['seed']` or 0 on.
+        table_dir, difficulty, records, eval_records, label_prefix, data, devices: as in `tables.Settings`.
+        say: function that shows a line of text.
+    """
+    if name not in tables.TABLES:
+        raise UserError(f'--table={name}: use one of {", ".join(tables.TABLES)}.')
+    if 'regime' in given:
+        raise UserError(f'--regime={given["regime"]}: a table has regimes of its own; leave it out.')
+    given = dict(given)
+    first = given.pop('seed', 0)
+    preset = preset or 'tiny'
+    config = make_config(preset, **given)
+
+    def write(prefix, videos, seed, difficulty):
+        write_world(prefix, videos=videos, seed=seed, difficulty=difficulty, size=config.clip.frame_size + 8, fps=config.clip.fps,
+                    sample_rate=config.clip.sample_rate)
+
+    settings = tables.Settings(table_dir, preset, given, tuple(range(first, first + seeds)), difficulty, records, eval_records,
+                               label_prefix, data, devices)
+    with naming_damage(records, eval_records, *data.values()):
+        tables.make_table(name, settings, write, say)

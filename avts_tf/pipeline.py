@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from avts_tf import records
 from avts_tf.config import UserError
-from avts_tf.pairs import draw_kinds, fill_easy, sample_clip, usable_frames
+from avts_tf.pairs import clip_samples, draw_kinds, fill_easy, sample_clip, sounds_at, usable_frames, window_frames
 from avts_tf.windows import KINDS
 
 SKIP_REASONS = ('no_frames', 'no_frame_times', 'no_audio', 'other_sample_rate', 'too_short')
@@ -88,6 +88,11 @@ def make_dataset(pattern, config, *, training=True, state=None, passes=None, bat
     dataset = dataset.filter(lambda p, record: _usable(record, config, state))
     dataset = dataset.map(lambda p, record: _clip(record, p, config, training, state), tf.data.AUTOTUNE)
     dataset = dataset.batch(batch_size, drop_remainder=training).map(fill_easy, tf.data.AUTOTUNE)
+    return _ordered(dataset)
+
+
+def _ordered(dataset):
+    """The end of every pipeline: the same order each time, whatever the number of threads and devices."""
     options = tf.data.Options()
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
@@ -135,12 +140,20 @@ def _usable(record, config, state):
     return tf.cond(reason < len(SKIP_REASONS), count, lambda: tf.constant(True))
 
 
+def _hash(record):
+    return tf.strings.to_hash_bucket_fast(record.example_id, 2**62)
+
+
+def _clip_seed(record, number, config):
+    """The seed of a record in a pass, which counts over all epochs: int32 [2]."""
+    seed = tf.stack([tf.constant(config.train.seed, tf.int64), number])
+    return tf.random.fold_in(tf.cast(seed, tf.int32), tf.cast(_hash(record) % (2**31 - 1), tf.int32))
+
+
 def _clip(record, number, config, training, state):
     """One record to one clip with its audio windows."""
-    hashed = tf.strings.to_hash_bucket_fast(record.example_id, 2**62)
-    seed = tf.stack([tf.constant(config.train.seed, tf.int64), number])
-    seed = tf.random.fold_in(tf.cast(seed, tf.int32), tf.cast(hashed % (2**31 - 1), tf.int32))
-    seeds = tf.random.split(seed, 5)
+    hashed = _hash(record)
+    seeds = tf.random.split(_clip_seed(record, number, config), 5)
     kinds = draw_kinds(seeds[0], state.mix, config.pairs.audio_windows) if training else tf.range(len(KINDS))
     clip = sample_clip(record, kinds, seeds[1], config)
     state.replaced.assign_add(tf.cast(clip.pop('replaced'), tf.int64))
@@ -193,3 +206,94 @@ def _decode(frames, config, seed):
             pixels = pixels * 255.0
     pixels = tf.cast(tf.round(tf.clip_by_value(pixels, 0.0, 255.0)), tf.uint8)
     return tf.ensure_shape(pixels, [config.clip.frames, size, size, 3])
+
+
+
+def make_labelled_dataset(pattern, config, class_of, *, windows=0, streams=('video', 'audio'), state=None, flag='records'):
+    """Batches of windows in sync, each with the class of its record.
+
+    Args:
+        pattern: glob(s) of record files.
+        config: `Config`.
+        class_of: dict from example id to class index; records that it lacks are left out.
+        windows: 0 for training: a window of each record at a random place, `passes_per_epoch` times an epoch, shuffled and
+            augmented, anew in every epoch; a last batch that is not full is left out. Otherwise this many windows of each
+            record, equally spaced from its first to its last, with the centre crop, one record at a time.
+        streams: what to bring; what is not asked for is not decoded.
+        state: `PipelineState`, which gives the epoch and counts the records that no window could be taken from.
+        flag: name of the flag that the pattern comes from, for messages.
+
+    Returns:
+        `tf.data.Dataset` of (inputs, class index): inputs a dict of `video` uint8 [B, frames, size, size, 3] and `audio` int16
+        [B, samples], with int32 [B]. B is the batch size for training, else `windows`.
+    """
+    shards = records.find_shards(pattern, flag)
+    training, state = not windows, state or PipelineState()
+    passes = config.train.passes_per_epoch if training else 1
+    entries = tf.lookup.KeyValueTensorInitializer(list(class_of), tf.constant(list(class_of.values()), tf.int32))
+    table = tf.lookup.StaticHashTable(entries, -1)
+
+    def window(record, first, seed):
+        inputs = {}
+        if 'video' in streams:
+            inputs['video'] = _decode(tf.gather(record.frames, window_frames(record.frame_seconds, first, config)), config, seed)
+        if 'audio' in streams:
+            inputs['audio'] = sounds_at(record, record.frame_seconds[first], config)
+        return inputs
+
+    def random_window(record, number):
+        seeds = tf.random.split(_clip_seed(record, number, config), 2)
+        first = tf.random.stateless_uniform([], seeds[0], 0, usable_frames(record, config), tf.int64)
+        return window(record, first, seeds[1])
+
+    def spaced_windows(record):
+        firsts = tf.linspace(tf.constant(0.0, tf.float64), tf.cast(usable_frames(record, config) - 1, tf.float64), windows)
+        kinds = {'video': tf.uint8, 'audio': tf.int16}
+        return tf.map_fn(lambda first: window(record, first, None), tf.cast(tf.round(firsts), tf.int64),
+                         fn_output_signature={name: kinds[name] for name in streams})
+
+    dataset = tf.data.Dataset.range(passes).flat_map(lambda p: _one_pass(shards, config, training, state, p))
+    dataset = dataset.filter(lambda p, serialized: table.lookup(records.parse_labels(serialized)[0]) >= 0)
+    dataset = dataset.map(lambda p, serialized: (p, records.parse(serialized)), tf.data.AUTOTUNE)
+    dataset = dataset.filter(lambda p, record: _usable(record, config, state))
+    if training:
+        dataset = dataset.map(
+            lambda p, record: (random_window(record, p), table.lookup(record.example_id)), tf.data.AUTOTUNE)
+        dataset = dataset.batch(config.train.batch_size, drop_remainder=True)
+    else:
+        dataset = dataset.map(
+            lambda p, record: (spaced_windows(record), tf.fill([windows], table.lookup(record.example_id))), tf.data.AUTOTUNE)
+    return _ordered(dataset)
+
+
+def make_offset_dataset(pattern, config, offsets_seconds, *, state=None, flag='eval_records'):
+    """The middle video window of each record, with its sound shifted by given offsets; one record at a time.
+
+    Args:
+        pattern: glob(s) of record files.
+        config: `Config`.
+        offsets_seconds: float [O], time of the sound's window minus that of the video's.
+        state: `PipelineState`, which counts the records that no window could be taken from.
+        flag: name of the flag that the pattern comes from, for messages.
+
+    Returns:
+        `tf.data.Dataset` of dicts: `video` uint8 [1, frames, size, size, 3]; `audio` int16 [1, O, samples]; `fits` bool [O],
+        whether that window lies within the clip; `example_id` string scalar.
+    """
+    shards = records.find_shards(pattern, flag)
+    state = state or PipelineState()
+
+    def shifted(record):
+        first = usable_frames(record, config) // 2
+        starts = record.frame_seconds[first] + tf.constant(offsets_seconds, tf.float64)
+        first_samples = tf.cast(tf.round(starts * config.clip.sample_rate), tf.int64)
+        frames = tf.gather(record.frames, window_frames(record.frame_seconds, first, config))
+        return {
+            'video': _decode(frames, config, None)[None],
+            'audio': sounds_at(record, starts, config)[None],
+            'fits': (first_samples >= 0) & (first_samples + config.clip.window_samples <= clip_samples(record)),
+            'example_id': record.example_id,
+        }
+
+    dataset = _one_pass(shards, config, False, state, 0).map(lambda p, serialized: records.parse(serialized), tf.data.AUTOTUNE)
+    return _ordered(dataset.filter(lambda record: _usable(record, config, state)).map(shifted, tf.data.AUTOTUNE))

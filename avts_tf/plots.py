@@ -99,3 +99,97 @@ def training_curves(rows, path):
                 axis.axvspan(row['epoch'] - 0.5, row['epoch'] + 0.5, color='#f0e6d2', zorder=-1, linewidth=0)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def confusion_matrix(confusion, names, title, path):
+    """Counts of true against predicted classes, coloured by their part of the true class.
+
+    Args:
+        confusion: int [C, C], true class by predicted class.
+        names: C names.
+        title: of the picture.
+        path: PNG file.
+    """
+    confusion = np.asarray(confusion)
+    parts = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    # Names and numbers are left out where they would be too small to read.
+    count, side = len(names), np.clip(1.8 + 0.42 * len(names), 4.0, 14.0)
+    figure, axis = plt.subplots(figsize=(side + 1.2, side), layout='constrained')
+    image = axis.imshow(parts, cmap='Blues', vmin=0, vmax=1)
+    if count <= 60:
+        size = np.clip(260 / count, 4, 9)
+        axis.set_xticks(range(count), names, rotation=90, fontsize=size)
+        axis.set_yticks(range(count), names, fontsize=size)
+    if count <= 25:
+        for row, column in zip(*np.nonzero(confusion), strict=True):
+            axis.text(column, row, confusion[row, column], ha='center', va='center', fontsize=8,
+                      color='white' if parts[row, column] > 0.55 else 'black')
+    axis.set(xlabel='predicted', ylabel='true')
+    axis.set_title(title, fontsize=10)
+    figure.colorbar(image, ax=axis, shrink=0.8, label='part of the true class')
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+OURS, PUBLISHED = '#1f77b4', '#c9b27c'
+
+
+def table_bars(lines, path):
+    """A table as bars: a panel per column, a row per row; ours with each seed as a dot, the published beside it.
+
+    Args:
+        lines: result of `evaluation.tables.make_table`.
+        path: PNG file.
+    """
+    rows = list(dict.fromkeys(line['row'] for line in lines))
+    columns = list(dict.fromkeys(line['column'] for line in lines if line['values'] or line['published'] is not None))
+    figure, axes = plt.subplots(1, max(len(columns), 1), figsize=(2.2 + 2.9 * max(len(columns), 1), 1.4 + 0.55 * len(rows)),
+                                sharey=True, squeeze=False, layout='constrained')
+    for axis, column in zip(axes[0], columns, strict=False):
+        for line in (line for line in lines if line['column'] == column):
+            place = rows.index(line['row'])
+            if line['values']:
+                axis.barh(place - 0.18, line['mean'], 0.34, color=OURS, xerr=line['deviation'], ecolor='#555555', label='ours')
+                axis.plot(line['values'], [place - 0.18] * len(line['values']), '.', color='black', markersize=3)
+                axis.text(line['mean'], place - 0.18, f' {line["mean"]:.{3 if line["mean"] <= 1 else 1}f}', va='bottom', fontsize=7)
+            if line['published'] is not None:
+                axis.barh(place + 0.18, line['published'], 0.34, color=PUBLISHED, label='published')
+                axis.text(line['published'], place + 0.18, f' {line["published"]:.1f}', va='center', fontsize=7)
+        axis.set_title(column, fontsize=9)
+        axis.margins(x=0.18)
+        axis.tick_params(labelsize=8)
+    axes[0, 0].set_yticks(range(len(rows)), rows)
+    axes[0, 0].invert_yaxis()
+    handles = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc='outside lower right', ncols=2, fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def regime_curves(histories, switch, path):
+    """The course of several trainings in one picture: loss and AUC over the epochs, mean and range over seeds.
+
+    Args:
+        histories: dict from the name of a regime to a list, one per seed, of rows of history.csv.
+        switch: epochs of the first stage of the curricula.
+        path: PNG file.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.4), layout='constrained')
+    titles = {'loss': 'loss (each regime on its own pairs)', 'auc_easy': 'AUC on held-out clips, easy negatives',
+              'auc_hard': 'AUC on held-out clips, hard negatives'}
+    for axis, (name, title) in zip(axes, titles.items(), strict=True):
+        for (regime, runs), colour in zip(histories.items(), matplotlib.colormaps['tab10'].colors, strict=False):
+            values = np.array([[row.get(name, np.nan) for row in rows] for rows in runs if rows])
+            if values.size:
+                epochs = np.arange(1, values.shape[1] + 1)
+                # Drawn below the others: it is the beginning of theirs.
+                axis.plot(epochs, values.mean(0), color=colour, label=regime, linestyle='--' if 'first' in regime else '-')
+                axis.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.12, linewidth=0)
+        axis.axvline(switch + 0.5, color='grey', linestyle=':', linewidth=1)
+        axis.set(title=title, xlabel='epoch')
+    axes[1].axhline(0.5, color='grey', linewidth=0.8)
+    axes[2].axhline(0.5, color='grey', linewidth=0.8)
+    axes[1].legend(fontsize=8, title=f'dotted: curricula change\nbands: range over {max(map(len, histories.values()))} seeds',
+                   title_fontsize=7)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

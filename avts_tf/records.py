@@ -220,11 +220,6 @@ def parse(serialized):
     frame_rate = context[FRAME_RATE]
     grid = tf.math.divide_no_nan(tf.range(tf.cast(count, tf.float64), dtype=tf.float64), tf.cast(frame_rate, tf.float64))
     frame_seconds = tf.cond(tf.equal(tf.size(times), count), lambda: times, lambda: grid)
-    example_id = tf.cond(
-        tf.equal(context[EXAMPLE_ID], ''),
-        lambda: 'unnamed-' + tf.strings.as_string(tf.strings.to_hash_bucket_fast(serialized, 2**62)),
-        lambda: context[EXAMPLE_ID],
-    )
     floats = lists[AUDIO_FLOATS].values
     pcm = tf.io.decode_raw(tf.strings.reduce_join(lists[AUDIO_BYTES]), tf.int16)
     waveform = tf.cond(
@@ -233,7 +228,7 @@ def parse(serialized):
         lambda: pcm,
     )
     return Record(
-        example_id=example_id,
+        example_id=_name(context[EXAMPLE_ID], serialized),
         frames=frames,
         frame_seconds=frame_seconds,
         frame_rate=frame_rate,
@@ -241,6 +236,22 @@ def parse(serialized):
         sample_rate=context[SAMPLE_RATE],
         label_index=context[LABEL_INDEX],
         label_string=context[LABEL_STRING],
+    )
+
+
+def parse_labels(serialized):
+    """Name and labels of one record, without the cost of the rest: string scalar -> (string scalar, string [L])."""
+    context, _ = tf.io.parse_single_sequence_example(
+        serialized, {EXAMPLE_ID: tf.io.FixedLenFeature([], tf.string, ''), LABEL_STRING: tf.io.RaggedFeature(tf.string)})
+    return _name(context[EXAMPLE_ID], serialized), context[LABEL_STRING]
+
+
+def _name(example_id, serialized):
+    """The name of a record, or one that follows from its bytes."""
+    return tf.cond(
+        tf.equal(example_id, ''),
+        lambda: 'unnamed-' + tf.strings.as_string(tf.strings.to_hash_bucket_fast(serialized, 2**62)),
+        lambda: example_id,
     )
 
 
