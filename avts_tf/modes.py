@@ -114,7 +114,8 @@ def run_audio_classification(preset, given, input_path, dataset, label_column, r
     protocol = audio.Protocol(**protocol, seed=given.get('seed', 0))
     given = {name: value for name, value in given.items() if name != 'seed'}
     # "random" is a run's tower, where there is a run to compare with.
-    of_run = (protocol.features == 'tower' and not tower_dir) or (protocol.features == 'random' and os.path.exists(os.path.join(run_dir, 'config.json')))
+    has_run = os.path.exists(os.path.join(run_dir, 'config.json'))
+    of_run = (protocol.features == 'tower' and not tower_dir) or (protocol.features == 'random' and has_run)
     if (of_run or protocol.features == 'mfcc') and (given or preset):
         raise UserError(f'--{([*given, "preset"])[0]}: has no meaning for --features={protocol.features}'
                         f'{f", whose tower is that of {run_dir}" if of_run else ""}; leave it out.')
