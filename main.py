@@ -51,8 +51,9 @@ flags.DEFINE_enum('features', 'tower', ['tower', 'random', 'mfcc', 'scratch'], '
                   '--run_dir (or of --tower), frozen; the same with random weights; 26 numbers from MFCCs; or the tower trained '
                   'from scratch on the sounds.')
 flags.DEFINE_enum('classifier', 'svm', ['svm', 'random_forest', 'knn'], 'audio_classification: what classifies the features.')
-flags.DEFINE_enum('conv5_pooling', 'mean', ['mean', 'mean_std', 'cells'], 'audio_classification: how conv5 becomes a vector: its '
-                  'mean; mean and deviation; or the maximum in each of 2 x 5 cells of time and bands.')
+flags.DEFINE_enum('conv5_pooling', None, ['mean', 'mean_std', 'cells'], 'audio_classification: how conv5 becomes a vector: its '
+                  'mean; mean and deviation; or the maximum in each of 2 x 5 cells of time and bands. Default: cells; mean with '
+                  '--tower.')
 flags.DEFINE_string('tower', '', 'audio_classification: exported audio tower, instead of that of --run_dir.')
 flags.DEFINE_integer('make_folds', 0, 'audio_classification: number of folds to make of whole recordings; 0 takes those of the '
                      'collection.', lower_bound=0)

@@ -111,7 +111,11 @@ def run_audio_classification(preset, given, input_path, dataset, label_column, r
     """
     if not input_path:
         raise UserError('--input: needed; the sounds to classify, such as a folder or a CSV.')
-    protocol = audio.Protocol(**protocol, seed=given.get('seed', 0))
+    # An exported tower gives one vector; a run's has maps, of which the cells say more.
+    pooling = protocol.pop('pooling') or ('mean' if tower_dir else 'cells')
+    if tower_dir and pooling != 'mean':
+        raise UserError(f'--conv5_pooling={pooling}: an exported tower gives the mean of conv5; leave it out, or use --run_dir.')
+    protocol = audio.Protocol(**protocol, pooling=pooling, seed=given.get('seed', 0))
     given = {name: value for name, value in given.items() if name != 'seed'}
     # "random" is a run's tower, where there is a run to compare with.
     has_run = os.path.exists(os.path.join(run_dir, 'config.json'))

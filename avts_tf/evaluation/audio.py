@@ -209,7 +209,7 @@ def plan_folds(sources, protocol, input_path):
     else:
         folds = [Fold(name, np.flatnonzero(parts != name), np.flatnonzero(parts == name)) for name in names]
     for fold in folds:
-        unknown = sorted(set(labels[fold.test]) - set(labels[fold.train]))
+        unknown = sorted(set(labels[fold.test].tolist()) - set(labels[fold.train].tolist()))
         if unknown:
             raise UserError(f'--input={input_path}: class {unknown[0]!r} is in {fold.name} alone, so that nothing can be learned '
                             'of it when that is tested; add clips of it to other folds, or take it out.')
@@ -217,7 +217,7 @@ def plan_folds(sources, protocol, input_path):
 
 
 def _made_folds(labels, groups, protocol, input_path):
-    fewest, name = min((len(set(groups[labels == name])), name) for name in set(labels))
+    fewest, name = min((len(set(groups[labels == name])), str(name)) for name in set(labels))
     if fewest < protocol.make_folds:
         raise UserError(f'--make_folds={protocol.make_folds}: class {name!r} of --input={input_path} has {fewest} recording(s), '
                         'and each fold needs one.')
@@ -329,7 +329,7 @@ class _Outcome(NamedTuple):
 
 def _outcomes(protocol, tower, config, waveforms, labels, groups, folds, window_count):
     """Yields an `_Outcome` per fold."""
-    class_count, everything = labels.max() + 1, np.arange(len(waveforms))
+    class_count, everything = int(labels.max()) + 1, np.arange(len(waveforms))
     if protocol.features == 'scratch':
         for fold in folds:
             network = subnet.train_subnet(config, [waveforms[i] for i in fold.train], labels[fold.train], class_count,
@@ -403,7 +403,7 @@ def pool(maps, pooling):
         return tf.reduce_mean(maps, [1, 2])
     if pooling == 'mean_std':
         return tf.concat([tf.reduce_mean(maps, [1, 2]), tf.math.reduce_std(maps, [1, 2])], -1)
-    cells = [[part[[0, -1]] + (0, 1) for part in np.array_split(np.arange(size), count)]
+    cells = [[part[[0, -1]] + (0, 1) for part in np.array_split(np.arange(size), min(size, count))]
              for size, count in zip(maps.shape[1:3], CELLS, strict=True)]
     return tf.concat([tf.reduce_max(maps[:, first:end, low:high], [1, 2]) for first, end in cells[0] for low, high in cells[1]], -1)
 
