@@ -65,6 +65,9 @@ def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, 
 def run_export(run_dir, export_dir, say=print, model=None):
     """Exports both towers of a run folder."""
     model = model or load_model(run_dir)[0]
+    if model.config.towers.system != 'avts':
+        say(f'--system={model.config.towers.system} is there to be compared with: no tower is exported.')
+        return
     update_result(run_dir, {'exported': export_towers(model, export_dir, say)})
 
 

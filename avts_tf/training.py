@@ -27,8 +27,8 @@ import tqdm
 from avts_tf import metrics, plots, records
 from avts_tf.config import Config, UserError
 from avts_tf.curriculum import CurriculumCallback, parse_regime
+from avts_tf.others import build_model
 from avts_tf.pipeline import PipelineState, make_dataset, steps_per_epoch
-from avts_tf.two_tower import build_two_tower
 from avts_tf.windows import EASY, KINDS, POSITIVE
 
 KEPT_CHECKPOINTS = 3
@@ -229,7 +229,7 @@ def load_model(run_dir):
     epochs = run.epochs_done()
     if not epochs:
         raise UserError(f'--run_dir={run_dir}: no checkpoint in {run.checkpoints}; --mode=train writes one after each epoch.')
-    model = build_two_tower(config)
+    model = build_model(config)
     model.compile(optimizer=make_optimizer(config))
     model.optimizer.build(model.trainable_variables)
     model.load_weights(run.checkpoint_path(epochs))
@@ -270,7 +270,7 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
     run = RunFolder(run_dir, config, {'records': pattern, 'eval_records': eval_pattern})
     initial_epoch = run.epochs_done()
     with strategy.scope():
-        model = build_two_tower(config)
+        model = build_model(config)
         model.compile(optimizer=make_optimizer(config))
         model.optimizer.build(model.trainable_variables)
     if initial_epoch >= curriculum.epochs:

@@ -83,6 +83,10 @@ class TwoTower(keras.Model):
         audio = self.audio_tower(tf.reshape(batch['audio'], [-1, samples]), training=False)['embedding']
         return {'video': video, 'audio': tf.reshape(audio, [-1, windows, audio.shape[-1]])}
 
+    def distances(self, outputs):
+        """Distances of clips to their own audio windows, from the model's outputs: float32 [B, K], lower for "in sync"."""
+        return safe_sqrt(squared_distances(outputs['video'], outputs['audio']))
+
     def _model_inputs(self, batch):
         return {name: batch[name] for name in ('video', 'audio', 'spec_mask') if name in batch}
 
@@ -101,7 +105,7 @@ class TwoTower(keras.Model):
     def _update_metrics(self, loss, outputs, batch):
         rows = tf.cast(tf.shape(batch['kind'])[0], tf.float32)
         self.loss_metric.update_state(loss, sample_weight=rows)
-        distances = safe_sqrt(squared_distances(outputs['video'], outputs['audio']))
+        distances = self.distances(outputs)
         # Total variance of the embeddings over the global batch: 0 when all have met in one point.
         spread = tf.reduce_sum(tf.math.reduce_variance(gather_replicas(outputs['video']), 0))
         self.spread_metric.update_state(spread, sample_weight=rows)

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import re
+import warnings
 from typing import NamedTuple
 
 import keras
@@ -20,6 +21,7 @@ from avts_tf import plots, records
 from avts_tf.config import Config, UserError
 from avts_tf.evaluation.classification import classification_metrics, describe, percent
 from avts_tf.layers import BatchNorm
+from avts_tf.others import build_model
 from avts_tf.pipeline import PipelineState, make_labelled_dataset
 from avts_tf.training import (
     ADAPT_BATCHES,
@@ -32,7 +34,6 @@ from avts_tf.training import (
     make_strategy,
     update_result,
 )
-from avts_tf.two_tower import build_two_tower
 
 MODE = 'action_recognition'
 STREAMS = {'video': ('video',), 'audio': ('audio',), 'both': ('video', 'audio')}
@@ -253,13 +254,21 @@ def build_classifier(model, streams, classes, freeze, seed):
         asks for them, to logits float32 [B, classes].
     """
     inputs, features = {}, []
-    if 'video' in STREAMS[streams]:
+    names = STREAMS[streams]
+    if streams == 'both' and hasattr(model, 'fused'):
+        # A net that joins the two itself; see others/multisensory.py.
+        inputs = {name: keras.Input(like.shape[1:], dtype=like.dtype, name=name) for name, like in model.fused.input.items()}
+        model.fused.trainable = not freeze
+        features, names = [model.fused(inputs)], ()
+    if 'video' in names:
         tower = model.video_tower
+        if tower is None:
+            raise UserError(f'--streams={streams}: {model.name} has no video tower; use --streams=audio.')
         inputs['video'] = keras.Input(tower.input.shape[1:], dtype='uint8', name='video')
         network = keras.Model(tower.input, tower.output['features'], name='video_features')
         network.trainable = not freeze
         features.append(network(inputs['video']))
-    if 'audio' in STREAMS[streams]:
+    if 'audio' in names:
         tower, network = model.audio_tower, model.audio_tower.get_layer('audio_network')
         inputs['audio'] = keras.Input(tower.input.shape[1:], dtype='int16', name='audio')
         network = keras.Model(network.input, network.output['conv5'], name='audio_features')
@@ -306,14 +315,14 @@ def score_videos(classifier, pattern, class_of, config, protocol, say):
 def _initial_model(config, protocol):
     """The `TwoTower` whose towers are fine-tuned."""
     if protocol.init == 'scratch':
-        return build_two_tower(config)
+        return build_model(config)
     source = load_inputs(protocol.init_run_dir) if os.path.exists(os.path.join(protocol.init_run_dir, 'config.json')) else {}
     if source.get('mode') != MODE:
         return load_model(protocol.init_run_dir)[0]
     # Of a fine-tuning: its classifier holds the same towers.
     run_config = load_config(protocol.init_run_dir)
     run = RunFolder(protocol.init_run_dir, run_config)
-    model = build_two_tower(run_config)
+    model = build_model(run_config)
     classifier = build_classifier(model, source['streams'], len(source['classes']), source['freeze'], 0)
     classifier.compile(make_optimizer(run_config))
     classifier.optimizer.build(classifier.trainable_variables)
@@ -328,7 +337,8 @@ def _depth(path):
     network, _, rest = path.partition('/')
     if network not in ('video_features', 'audio_features'):
         return 0
-    return LAST_STAGE + 1 - int(re.search(r'\d', rest)[0])
+    stage = re.search(r'\d', rest)
+    return LAST_STAGE + 1 - int(stage[0]) if stage else 0
 
 
 def _refuse_another(run_dir, inputs):
@@ -364,8 +374,12 @@ def _fit(classifier, model, class_of, pattern, protocol, config, run, say):
         return
     state.epoch.assign(done)
     state.reset_counts()
-    classifier.fit(dataset, epochs=config.train.epochs, initial_epoch=done, verbose=0, callbacks=[
-        LearningRate(config.train, steps * config.train.epochs, run), _Epochs(run, state, steps, config.train.epochs, done, say)])
+    with warnings.catch_warnings():
+        # The end of an epoch is where the records end: what Keras warns of is meant.
+        warnings.filterwarnings('ignore', message='(.*ran out of data.*|.*shuffle=True.*)')
+        classifier.fit(dataset, epochs=config.train.epochs, initial_epoch=done, verbose=0, callbacks=[
+            LearningRate(config.train, steps * config.train.epochs, run),
+            _Epochs(run, state, steps, config.train.epochs, done, say)])
 
 
 class _Epochs(keras.callbacks.Callback):
