@@ -1,47 +1,92 @@
-"""Decodes one video file into frames and sound on one time axis. Imports no TensorFlow, so that workers start fast.
+"""Decodes one file into frames and sound on one time axis. Imports no TensorFlow, so that workers start fast.
 
-The rule of alignment. All times are presentation times of the file, in seconds, as the container and its edit lists give them.
+Times
+    All times are presentation times in seconds, as the container and its edit lists give them, on the clock that a player
+    shows: it reads 0 at the file's own start, which is the first time of any of its streams (of those below zero, such as the
+    run-in of a lossy sound coder, it shows nothing). An AVI has no presentation times: a frame there takes the time of its
+    place in the file.
 
-*   Both streams must exist on all of the result: time 0 is the later one of the first frame's time and the first audio
-    sample's time. The end is the earlier one of both ends; the video ends when its last frame's duration is over (or the
-    median frame interval, where the file states none). The duration is then cut to whole frames of the output.
-*   Output frame i is the input frame whose time is nearest to time 0 + i / fps, the earlier one of two equally near: it is off
-    by at most half of the interval between the two input frames around that time.
-*   Output sample n sounds at time 0 + n / sample_rate, to the nearest sample. Gaps in the audio's times are filled with
-    silence, overlaps are cut from the later part. There are round(frames / fps * sample_rate) samples.
+    *   Time 0 of the result is the latest of `start_seconds`, the first frame's time and the first audio sample's time. Its
+        end is the earliest of `end_seconds` and the ends of both streams; the video ends when its last frame's duration is
+        over (or the median frame interval, where the file states none). The duration is then cut to whole frames.
+    *   Output frame i is the input frame whose time is nearest to time 0 + i / fps, the earlier one of two equally near: it is
+        off by at most half of the interval between the two input frames around that time.
+    *   Output sample n sounds at time 0 + n / sample_rate, to the nearest sample. Gaps in the audio's times are filled with
+        silence, overlaps are cut from the later part. There are round(frames / fps * sample_rate) samples.
+    *   A stream whose times jump ahead by more than a minute is unreadable: nobody can say what belongs there. Frames whose
+        time lies before an earlier one's are left out; so is a stream in which they are more than one in twenty.
+
+Sound
+    Any format, rate and number of channels becomes 16-bit mono at the wanted rate, low-passed where that is lower. Channels are
+    mixed by libswresample's matrix, scaled so that nothing clips: stereo is (left + right) / 2; of 5.1 and 7.1 the centre counts
+    whole, the others less, the low-frequency channel not at all. Channels in no known order are averaged. What a coder put
+    before the first and after the last sample is left out where the file tells.
+
+Pictures
+    Frames are upright (turned and mirrored as the file's display matrix says, to a multiple of 90 degrees), with square pixels,
+    and never enlarged. Colours are 8 bits, by the matrix and range that the file states. Ten-bit and HDR video is plainly
+    brought to 8 bits, without tone mapping: HDR looks flat. Transparency is dropped, interlaced fields stay woven together.
+    A stream that changes its size is scaled to the size of its first frame.
+
+Streams
+    Of several streams of a kind, the first that decodes is taken, and `note` says so. A cover picture is no video. A stream
+    decodes where at most one in twenty of its packets is damaged.
 """
 
+import collections
 import contextlib
 import io
+import math
 import os
 import statistics
 from typing import NamedTuple
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from PIL import Image
 
-# Why a file is left out. The first five come from here, the last two from the workers.
-REASONS = ('missing', 'unreadable', 'no_video', 'no_audio', 'too_short', 'timeout', 'crashed')
+# Why a file is left out. All but the last two come from here, those from the workers.
+REASONS = (
+    'missing', 'unreadable', 'no_video', 'no_audio', 'silent', 'still', 'too_short', 'too_long', 'too_large', 'timeout', 'crashed',
+)
 
+SILENT_BELOW_DB = -70.0
+STILL_BELOW = 0.1
+
+_LEAST_DB = -120.0
 # Containers round times to ticks, of 1 ms at worst, so smaller steps between audio frames are no gaps.
 _LEAST_GAP_SECONDS = 0.002
-_GREATEST_GAP_SECONDS = 600.0  # beyond that the times are broken, and silence would fill the memory
-_MAX_DAMAGED = 0.05  # part of a stream's packets that may fail to decode
+_GREATEST_GAP_SECONDS = 60.0
+_GREATEST_SECONDS = 1e8  # three years: beyond that a time is no time
+_MAX_DAMAGED = 0.05  # part of a stream's packets that may fail to decode, or of its frames that may run backwards
 _SAME_TIME_SECONDS = 1e-6
-_FILTER = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+_SEEK_SECONDS = 2.0  # seek to so much before what is wanted, so that coders that need a run-in have it
+_RUN_SECONDS = 10.0  # stretch at a run's beginning whose frames settle the run's time
+_MANY_DAMAGED = 50  # enough to judge before the end
+_INTERVALS = 1000  # of the last frames, whose median is the frame interval
+_BLOCK_FRAMES = 16
+_BLOCK_SECONDS = 10
+_MAX_JPEG_BYTES = 2**30  # a record cannot hold 2 GiB
+_THUMBNAIL = 32  # pixels of the longer side of the picture that motion is measured on
+_FILTER = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+_MICROSECONDS = 1_000_000
 
 
 class Media(NamedTuple):
     """Frames and sound of a file from the same time 0, of the same duration.
 
     Attributes:
-        frames: list of JPEG bytes, upright, all of the same size, with square pixels.
-        height: pixels.
-        width: pixels.
+        frames: list of JPEG bytes, upright, all of the same size, with square pixels; empty with `sound_only`.
+        height: pixels; 0 with `sound_only`.
+        width: pixels; 0 with `sound_only`.
         waveform: int16 [samples], mono.
         start_seconds: presentation time in the file of frame 0 and sample 0.
+        volume_db: RMS level of the waveform in dBFS (0 is a full square wave), at least -120.
+        motion: mean absolute difference of the luma (0 to 255) of one output frame and the next, measured on thumbnails of 32
+            pixels, whose pixels average the noise away; None with `sound_only`.
+        source_fps: frames per second of the file, from the times of the frames that were decoded; 0 where there are less than two.
+        note: what was passed over, in words; '' where nothing was.
     """
 
     frames: list
@@ -49,6 +94,10 @@ class Media(NamedTuple):
     width: int
     waveform: np.ndarray
     start_seconds: float
+    volume_db: float
+    motion: float | None
+    source_fps: float
+    note: str
 
 
 class MediaOptions(NamedTuple):
@@ -58,15 +107,28 @@ class MediaOptions(NamedTuple):
         fps: frames per second.
         short_side: pixels of the shorter side; 0 keeps the size, and nothing is ever enlarged.
         sample_rate: Hz.
-        max_seconds: longest duration; 0 is no limit.
+        max_seconds: longest duration; what is longer is refused as too_long, which bounds the memory that a file takes. 0 is no
+            limit.
         jpeg_quality: 1 to 100.
+        start_seconds: where to begin in the file.
+        end_seconds: where to end in the file; None is its end.
+        max_pixels: most pixels of a decoded frame; larger ones are refused as too_large before one is decoded.
+        silent_below_db: volume (see `Media`) below which a file is refused as silent; None keeps all.
+        still_below: motion (see `Media`) below which a file is refused as still; None keeps all.
+        sound_only: take the sound of any file, with or without pictures.
     """
 
     fps: float = 25.0
     short_side: int = 128
     sample_rate: int = 16000
-    max_seconds: float = 0.0
+    max_seconds: float = 600.0
     jpeg_quality: int = 90
+    start_seconds: float = 0.0
+    end_seconds: float | None = None
+    max_pixels: int = 8192 * 4352
+    silent_below_db: float | None = SILENT_BELOW_DB
+    still_below: float | None = STILL_BELOW
+    sound_only: bool = False
 
 
 class Unsuitable(Exception):
@@ -91,261 +153,581 @@ def try_media(task):
 
 
 def read_media(path, options):
-    """Decodes a video file by the rule at the head of this file.
+    """Decodes a file by the rules at the head of this module.
 
     Args:
-        path: video file.
+        path: video file, or with `sound_only` any file that has sound.
         options: a `MediaOptions`.
 
     Returns:
         A `Media`.
 
     Raises:
-        Unsuitable: the file is missing, cannot be decoded, lacks a stream, or both streams have no whole frame in common.
+        Unsuitable: no record can be made of the file; `reason` says why.
     """
-    if not os.path.isfile(path):
-        raise Unsuitable('missing', 'there is no such file')
-    try:
-        # Time 0 is not known before both streams are open; the limit counts from the later one's start.
-        stop_seconds = _first_frame_seconds(path) + options.max_seconds if options.max_seconds else 0.0
-        audio_start, waveform = _read_audio(path, options.sample_rate, stop_seconds, options.max_seconds or float('inf'))
-        start, frames, (height, width) = _read_video(path, audio_start, len(waveform) / options.sample_rate, options)
-    except (av.FFmpegError, OSError) as error:
-        raise Unsuitable('unreadable', ' '.join(f'{type(error).__name__}: {error}'.split())) from error
-    if not frames:
-        raise Unsuitable('too_short', f'picture and sound have less than one frame of {1 / options.fps:g} s in common')
-    count = round(len(frames) / options.fps * options.sample_rate)
-    first = round((start - audio_start) * options.sample_rate)
-    waveform = waveform[first:first + count]
-    # The end of a stream is known to a tick or a sample: at most that much is missing.
-    waveform = np.pad(waveform, (0, count - len(waveform)))
-    return Media(frames, height, width, waveform, start)
+    longest = options.max_seconds or math.inf
+    begin, end = max(0.0, options.start_seconds), math.inf if options.end_seconds is None else options.end_seconds
+    with _explaining(path):
+        video, audio = _choices(path, ('audio',) if options.sound_only else ('video', 'audio'))
+        if video:
+            begin = max(begin, video.first_that_decodes(lambda index: _first_seconds(path, index, begin, options.max_pixels)))
+        if end - begin > longest:
+            _refuse_long(path, [choice.index for choice in (video, audio) if choice], begin, longest)
+        start, waveform = audio.first_that_decodes(
+            lambda index: _read_sound(path, index, begin, end, longest, options.sample_rate)
+        )
+        if video:
+            sound_end = start + len(waveform) / options.sample_rate
+            pictures = video.first_that_decodes(
+                lambda index: _read_pictures(path, index, max(begin, start), min(sound_end, end), options)
+            )
+            count = round(len(pictures.frames) / options.fps * options.sample_rate)
+            first = round((pictures.start_seconds - start) * options.sample_rate)
+            waveform = waveform[first:first + count]
+            # The end of a stream is known to a tick or a sample: at most that much is missing.
+            waveform = np.pad(waveform, (0, count - len(waveform)))
+        else:
+            pictures = _Pictures([], 0, 0, start, None, 0.0)
+    if len(waveform) > longest * options.sample_rate:
+        raise _too_long(longest)
+    if not len(waveform):
+        what = f'less than one frame of {1 / options.fps:g} s of picture and sound together' if video else 'no sound'
+        raise Unsuitable('too_short', f'there is {what}{" in this stretch" if begin or end < math.inf else ""}')
+    volume_db = _volume_db(waveform)
+    if options.silent_below_db is not None and volume_db < options.silent_below_db:
+        raise Unsuitable('silent', f'a volume of {volume_db:.1f} dBFS, which is below {options.silent_below_db:g}')
+    if options.still_below is not None and video and pictures.motion < options.still_below:
+        raise Unsuitable('still', f'a motion of {pictures.motion:.3f} grey levels a frame, which is below {options.still_below:g}')
+    return Media(
+        frames=pictures.frames, height=pictures.height, width=pictures.width, waveform=waveform,
+        start_seconds=pictures.start_seconds, volume_db=volume_db, motion=pictures.motion, source_fps=pictures.source_fps,
+        note='; '.join(choice.note for choice in (video, audio) if choice and choice.note),
+    )
+
+
+def sound_blocks(path, sample_rate):
+    """The sound of a file from its first sample on, piece by piece, so that memory does not grow with its length.
+
+    Args:
+        path: any file with sound.
+        sample_rate: Hz.
+
+    Yields:
+        int16 [samples], mono, of some seconds at most each; one after another they are the file's sound, gaps filled and
+        overlaps cut.
+
+    Raises:
+        Unsuitable: the file is missing, has no sound or cannot be decoded.
+    """
+    with _explaining(path):
+        _, audio = _choices(path, ('audio',))
+        audio.first_that_decodes(lambda index: _first_seconds(path, index))
+        stream = _Stream(path, audio.index)
+        for _, samples in _placed(_sound_pieces(stream.frames(), sample_rate), sample_rate):
+            # A gap may be longer than a block.
+            yield from (samples[i:i + _BLOCK_SECONDS * sample_rate] for i in range(0, len(samples), _BLOCK_SECONDS * sample_rate))
+        stream.judge()
+
+
+def frame_blocks(path, fps, short_side):
+    """The pictures of a file from its first frame on, on the exact time grid, so that memory does not grow with its length.
+
+    Args:
+        path: video file, with or without sound.
+        fps: frames per second.
+        short_side: pixels of the shorter side; 0 keeps the size, and nothing is enlarged.
+
+    Yields:
+        list of up to 16 upright RGB frames, uint8 [H, W, 3]; frame i of all of them shows i / fps after the first frame.
+
+    Raises:
+        Unsuitable: the file is missing, has no video or cannot be decoded.
+    """
+    max_pixels = MediaOptions().max_pixels
+    with _explaining(path):
+        video, _ = _choices(path, ('video',))
+        start = video.first_that_decodes(lambda index: _first_seconds(path, index, 0.0, max_pixels))
+        stream = _Stream(path, video.index, max_pixels)
+        block, shown = [], None
+        for frame in _on_grid(stream, start, math.inf, fps):
+            if frame is not shown:
+                shown, array = frame, _upright(frame, _display_size(stream, short_side), 'rgb24')
+            block.append(array)
+            if len(block) == _BLOCK_FRAMES:
+                yield block
+                block = []
+        stream.judge()
+        if block:
+            yield block
 
 
 @contextlib.contextmanager
-def _open(path, kind):
-    """Opens a file and yields the one stream of a kind that the file marks as its main one, or the largest."""
-    with av.open(path, metadata_errors='ignore') as container:
-        video = container.streams.best('video')
-        if video is not None and video.disposition & av.stream.Disposition.attached_pic:
-            video = None  # a cover picture in a sound file
-        if video is None:
-            raise Unsuitable('no_video', 'the file has no video stream')
-        stream = video if kind == 'video' else container.streams.best('audio', related=video)
-        if stream is None:
-            raise Unsuitable('no_audio', 'the file has no audio stream')
-        if stream.codec_context is None:
-            raise Unsuitable('unreadable', f'there is no decoder for the {kind} stream')
-        stream.codec_context.thread_count = 1  # the workers share the processors already
-        yield container, stream
+def _explaining(path):
+    """Turns what a broken file raises into `Unsuitable`."""
+    if not os.path.isfile(path):
+        raise Unsuitable('missing', 'there is no such file')
+    try:
+        yield
+    except MemoryError as error:
+        raise Unsuitable('too_large', 'it takes more memory than there is') from error
+    except (av.FFmpegError, OSError) as error:
+        raise Unsuitable('unreadable', ' '.join(f'{type(error).__name__}: {error}'.split())) from error
 
 
-def _decode(container, stream):
-    """The frames of a stream, in the order of their presentation. A few damaged packets are passed over."""
-    packets = damaged = frames = 0
-    error = None
-    for packet in container.demux(stream):
-        packets += 1
-        try:
-            decoded = packet.decode()
-        except av.FFmpegError as caught:
-            damaged, error = damaged + 1, caught
-            continue
-        frames += len(decoded)
-        yield from decoded
-    if damaged > _MAX_DAMAGED * packets:
-        raise Unsuitable('unreadable', f'{damaged} of {packets} {stream.type} packets are damaged: {error}')
-    if not frames:
-        raise Unsuitable(f'no_{stream.type}', f'the {stream.type} stream is empty')
+def _open(path):
+    # An absolute path, because a name such as "a:b.mp4" would be taken for a protocol; files only, because playlists may name
+    # addresses.
+    return av.open(os.path.abspath(path), metadata_errors='ignore', container_options={'protocol_whitelist': 'file'})
 
 
-def _first_frame_seconds(path):
-    with _open(path, 'video') as (container, stream):
-        return next(seconds for seconds, _ in _timed_frames(container, stream))
+def _choices(path, kinds):
+    """`_Choice`s of (video, audio); None for a kind that is not among `kinds`."""
+    with _open(path) as container:
+        found = {kind: [
+            stream.index for stream in container.streams
+            if stream.type == kind and not stream.disposition & av.stream.Disposition.attached_pic
+        ] for kind in kinds}
+    for kind, indices in found.items():
+        if not indices:
+            raise Unsuitable(f'no_{kind}', f'the file has no {kind} stream')
+    return tuple(_Choice(kind, found[kind]) if kind in found else None for kind in ('video', 'audio'))
 
 
-def _read_audio(path, sample_rate, stop_seconds, max_seconds):
-    """Reads the sound as one stretch of samples from its first sample's time on.
+class _Choice:
+    """The streams of one kind in the order of the file, of which the first that decodes is taken.
+
+    Attributes:
+        index: of the stream that is taken.
+        note: what `Media.note` says of it.
+    """
+
+    def __init__(self, kind, indices):
+        self._kind, self._indices, self._failures = kind, indices, []
+
+    @property
+    def index(self):
+        return self._indices[len(self._failures)]
+
+    @property
+    def note(self):
+        if len(self._indices) == 1:
+            return ''
+        failed = ', '.join(map(str, self._indices[:len(self._failures)]))
+        why = f'{failed} does not decode' if failed else f'the first of {len(self._indices)}'
+        return f'{self._kind} stream {self.index} taken: {why}'
+
+    def first_that_decodes(self, read):
+        """What `read` returns for the index of the stream, or of the next one where it does not decode."""
+        while True:
+            try:
+                return read(self.index)
+            except (Unsuitable, av.FFmpegError) as error:
+                if len(self._failures) + 1 == len(self._indices):
+                    raise (self._failures + [error])[0] from error
+                self._failures.append(error)
+
+
+class _Stream:
+    """One stream of a file, on its way through the decoder.
+
+    Attributes:
+        kind: 'video' or 'audio'.
+        aspect: width of a pixel over its height.
+        slack: seconds that rounding to ticks may take from a duration.
+        first_seconds: time of the first one of `pictures`.
+        first_size: its (width, height).
+    """
+
+    def __init__(self, path, index, max_pixels=math.inf):
+        self._path, self._index, self._max_pixels = path, index, max_pixels
+        self._packets = self._damaged = self._decoded = self._shown = self._backwards = 0
+        self._error = self.first_seconds = self._last_seconds = self.first_size = None
+
+    def frames(self, from_seconds=0.0):
+        """(presentation time in seconds or None, frame), the first one not after `from_seconds` where the stream has such."""
+        if from_seconds > _SEEK_SECONDS:
+            frames = self._frames(from_seconds - _SEEK_SECONDS)
+            first = None
+            with contextlib.suppress(Unsuitable, av.FFmpegError, OSError):
+                first = next(frames)
+            if first and first[0] is not None and first[0] <= from_seconds:
+                yield first
+                yield from frames
+                return
+            # It cannot be sought there: read from the beginning.
+            self._packets = self._damaged = self._decoded = 0
+        yield from self._frames(None)
+
+    def pictures(self, from_seconds=0.0):
+        """(presentation time in seconds, frame), times strictly ascending."""
+        for seconds, frame in self.frames(from_seconds):
+            self._refuse_large(frame)
+            if self.first_seconds is None:
+                seconds = seconds or 0.0
+                self.first_seconds, self.first_size = seconds, (frame.width, frame.height)
+            elif seconds is None:
+                seconds = self._last_seconds + self._interval
+            elif seconds <= self._last_seconds:
+                self._backwards += seconds < self._last_seconds - self.slack
+                continue
+            self._last_seconds = seconds
+            self._shown += 1
+            yield seconds, frame
+
+    @property
+    def fps(self):
+        """Frames per second of `pictures`, by their times; 0 where there are less than two."""
+        return (self._shown - 1) / (self._last_seconds - self.first_seconds) if self._shown > 1 else 0.0
+
+    def _frames(self, seek_seconds):
+        with _open(self._path) as container:
+            stream = container.streams[self._index]
+            codec = stream.codec_context
+            self.kind = stream.type
+            if codec is None:
+                raise Unsuitable('unreadable', f'there is no decoder for the {self.kind} stream')
+            if self.kind == 'video':
+                self._refuse_large(codec)
+                self.aspect = float(stream.sample_aspect_ratio or 1)
+                self._interval = 1 / float(stream.average_rate) if stream.average_rate else 0.04
+            self.slack = min(0.001, float(stream.time_base))
+            codec.thread_count = 1  # the workers share the processors already
+            origin = _origin(container)
+            if seek_seconds is not None:
+                container.seek(round((seek_seconds + origin) * _MICROSECONDS))
+            for packet in container.demux(stream):
+                self._packets += 1
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError as error:
+                    self._damaged, self._error = self._damaged + 1, error
+                    if self._damaged > _MANY_DAMAGED:
+                        self.judge()
+                    continue
+                for frame in frames:
+                    self._decoded += 1
+                    seconds = None if frame.pts is None else frame.pts * float(frame.time_base) - origin
+                    if seconds is not None and abs(seconds) > _GREATEST_SECONDS:
+                        raise Unsuitable('unreadable', f'the {self.kind} says that it is at {seconds:.3g} s')
+                    yield seconds, frame
+        self.judge()
+
+    def _refuse_large(self, picture):
+        if picture.width * picture.height > self._max_pixels:
+            raise Unsuitable('too_large', f'a frame has {picture.width} x {picture.height} pixels')
+
+    def judge(self):
+        """Raises `Unsuitable` where too much of what was read is damaged."""
+        if self._damaged > _MAX_DAMAGED * self._packets:
+            raise Unsuitable('unreadable', f'{self._damaged} of {self._packets} {self.kind} packets are damaged: {self._error}')
+        if self._backwards > _MAX_DAMAGED * self._decoded:
+            raise Unsuitable('unreadable', f'the times of {self._backwards} of {self._decoded} {self.kind} frames run backwards')
+        if not self._decoded:
+            raise Unsuitable(f'no_{self.kind}', f'the {self.kind} stream is empty')
+
+
+def _origin(container):
+    """What a player's clock takes from the times of a file, in seconds."""
+    return max(0, container.start_time or 0) / _MICROSECONDS
+
+
+def _first_seconds(path, index, from_seconds=0.0, max_pixels=math.inf):
+    """Time of the first frame that is decoded to have those at `from_seconds`."""
+    stream = _Stream(path, index, max_pixels)
+    return next((seconds for seconds, _ in stream.frames(from_seconds) if seconds is not None), 0.0)
+
+
+def _refuse_long(path, indices, begin, longest):
+    """Raises `Unsuitable` where all streams hold packets for more than the longest time, before any of it is decoded."""
+    with _open(path) as container:
+        if container.duration is None or container.duration / _MICROSECONDS - begin <= longest:
+            return  # the decoding will tell whether the header is right
+        origin = _origin(container)
+        if begin > _SEEK_SECONDS:
+            with contextlib.suppress(av.FFmpegError):
+                container.seek(round((begin - _SEEK_SECONDS + origin) * _MICROSECONDS))
+        first, last = {}, {}
+        for packet in container.demux([container.streams[index] for index in indices]):
+            if packet.pts is None:
+                continue
+            seconds = packet.pts * float(packet.time_base) - origin
+            if abs(seconds - last.get(packet.stream.index, seconds)) > _GREATEST_GAP_SECONDS:
+                return
+            first.setdefault(packet.stream.index, seconds)
+            last[packet.stream.index] = seconds
+            if len(last) == len(indices) and min(last.values()) - max(begin, *first.values()) > longest:
+                raise _too_long(longest)
+
+
+def _too_long(longest):
+    return Unsuitable('too_long', f'it lasts longer than {longest:g} s')
+
+
+def _read_sound(path, index, begin, end, longest, sample_rate):
+    """Reads the sound as one stretch of samples.
 
     Args:
-        path: video file.
+        path: file.
+        index: of the audio stream.
+        begin: seconds; what comes earlier is dropped, to the sample before.
+        end: seconds, and
+        longest: seconds from the later one of `begin` and the first sample on; what comes after either is not read.
         sample_rate: Hz of the result.
-        stop_seconds: time that has to be reached, and
-        max_seconds: time that has to be reached, from the first sample on; what comes after both is not read.
 
     Returns:
         Time of the first sample, and int16 [samples].
     """
-    start, end, length, pieces = None, None, 0, []
-    with _open(path, 'audio') as (container, stream):
-        frames = _until(_decode(container, stream), stop_seconds, max_seconds)
-        for run_start, run_end, samples in _audio_runs(frames, sample_rate):
+    stream = _Stream(path, index)
+    start, blocks, stop = None, [], end
+    for seconds, samples in _placed(_sound_pieces(stream.frames(begin), sample_rate), sample_rate):
+        if seconds + len(samples) / sample_rate > begin:
+            drop = max(0, math.floor((begin - seconds) * sample_rate))
             if start is None:
-                start = end = run_start
-            if run_start - end > _GREATEST_GAP_SECONDS:
-                raise Unsuitable('unreadable', f'the audio times jump from {end:.3f} s to {run_start:.3f} s')
-            offset, end = round((run_start - start) * sample_rate), max(end, run_end)
-            pieces.append(np.zeros(max(offset - length, 0), np.int16))  # a gap
-            pieces.append(samples[max(length - offset, 0):])  # less an overlap
-            length += len(pieces[-2]) + len(pieces[-1])
-    return start, np.concatenate(pieces)[:round((end - start) * sample_rate)]
+                start = seconds + drop / sample_rate
+                # A little more, so that a sound that is too long is known to be.
+                stop = min(end, start + longest + 0.1)
+            blocks.append(samples[drop:])
+        if seconds + len(samples) / sample_rate > stop:
+            break
+    stream.judge()
+    if start is None:
+        return begin, np.zeros(0, np.int16)
+    return start, np.concatenate(blocks)[:max(0, math.ceil((stop - start) * sample_rate)) if stop < math.inf else None]
 
 
-def _until(frames, stop_seconds, max_seconds):
-    """Frames up to the later one of `stop_seconds` and `max_seconds` after the first one."""
-    for frame in frames:
-        if frame.pts is not None:
-            stop_seconds = max(stop_seconds, frame.time + max_seconds)
-            max_seconds = -float('inf')  # the first frame has been seen
-            if frame.time > stop_seconds:
-                return
-        yield frame
+def _placed(pieces, sample_rate):
+    """Pieces of sound, gaps between them filled and overlaps cut.
 
-
-def _audio_runs(frames, sample_rate):
-    """Runs of audio frames without a gap between them.
-
-    A run's time is the mean of what its frames say of it: where a container rounds times to milliseconds, that is exact to
-    much less than one.
+    Args:
+        pieces: (time of the first sample in seconds, int16 [samples]).
+        sample_rate: Hz.
 
     Yields:
-        start_seconds, end_seconds, int16 [samples] at `sample_rate`, mono.
+        The same; each begins where the one before ends.
     """
-    setup = resampler = None
-    resampled, errors = [], []
-    start, count, end = 0.0, 0, 0.0  # count: samples of the run at the rate of the file
-    for frame in frames:
-        tick, rate = float(frame.time_base), frame.sample_rate
-        expected = start + count / rate
-        seconds = expected if frame.pts is None else frame.time
-        frame_setup = frame.format.name, frame.layout.name, rate
-        if frame_setup != setup or abs(seconds - expected) >= max(tick, _LEAST_GAP_SECONDS):
-            if resampler:
-                yield _run(resampler, resampled, errors, start, end)
-            setup, resampler = frame_setup, av.AudioResampler('s16', 'mono', sample_rate)
-            resampled, errors = [], []
-            start, count, expected = seconds, 0, seconds
-        errors.append(seconds - expected)
+    start, length = None, 0
+    for seconds, samples in pieces:
+        if start is None:
+            start = seconds
+        offset = round((seconds - start) * sample_rate)
+        if offset - length > _GREATEST_GAP_SECONDS * sample_rate:
+            raise Unsuitable('unreadable', f'the audio times jump from {start + length / sample_rate:.3f} s to {seconds:.3f} s')
+        samples = np.concatenate([np.zeros(max(offset - length, 0), np.int16), samples[max(length - offset, 0):]])
+        yield start + length / sample_rate, samples
+        length += len(samples)
+
+
+def _sound_pieces(frames, sample_rate):
+    """Audio frames resampled, in pieces of some seconds.
+
+    Args:
+        frames: (presentation time in seconds or None, `av.AudioFrame`).
+        sample_rate: Hz of the result.
+
+    Yields:
+        Time of the first sample in seconds, and int16 [samples], mono.
+    """
+    run = None
+    for seconds, frame in frames:
+        if not frame.samples or frame.sample_rate <= 0:
+            continue
+        if run is None or not run.goes_on_with(seconds, frame):
+            if run:
+                yield run.finish()
+                seconds = run.end if seconds is None else seconds
+            run = _Run(0.0 if seconds is None else seconds, frame, sample_rate)
+        run.add(seconds, frame)
+        if run.waiting_seconds >= _RUN_SECONDS:
+            yield run.take()
+    if run:
+        yield run.finish()
+
+
+class _Run:
+    """Audio frames without a gap between them, on their way through a resampler.
+
+    A run's time is the mean of what its frames say of it, those of its first ten seconds: where a container rounds times to
+    milliseconds, that is exact to much less than one.
+
+    Attributes:
+        end: time in seconds at which the run ends.
+        waiting_seconds: sound that has been added and not been taken.
+    """
+
+    def __init__(self, seconds, frame, sample_rate):
+        self._setup, self._rate, self._out_rate = _setup(frame), frame.sample_rate, sample_rate
+        self._start, self._offset, self._errors = seconds, None, []
+        self._added = self._taken = self._safe = 0  # samples: added and surely sounding at the file's rate, taken at the output's
+        self._resampler, self._pieces = av.AudioResampler('s16', 'mono', sample_rate), []
+        self.end = seconds
+
+    @property
+    def waiting_seconds(self):
+        return self._added / self._rate - self._taken / self._out_rate
+
+    def goes_on_with(self, seconds, frame):
+        if _setup(frame) != self._setup:
+            return False
+        expected = self._start + self._added / self._rate
+        return seconds is None or abs(seconds - expected) < max(float(frame.time_base), _LEAST_GAP_SECONDS)
+
+    def add(self, seconds, frame):
+        if seconds is not None:
+            self._errors.append(seconds - self._start - self._added / self._rate)
+        self._safe = self._added
         # Where ticks are samples, a shorter duration tells how much of the last frame is sound, not the coder's padding.
         sounding = frame.samples
-        if frame.duration and frame.time_base * rate == 1:
+        if frame.duration and frame.time_base * self._rate == 1:
             sounding = min(sounding, frame.duration)
-        end = start + (count + sounding) / rate
-        count += frame.samples
+        self.end = self._start + (self._added + sounding) / self._rate
+        self._added += frame.samples
         frame.pts = None  # the resampler is to count samples
-        resampled += resampler.resample(frame)
-    yield _run(resampler, resampled, errors, start, end)
+        self._pieces += self._resampler.resample(frame)
+
+    def take(self):
+        """Time of the first sample in seconds, and int16 [samples]: what surely sounds of what has been added."""
+        return self._cut(math.floor(self._safe * self._out_rate / self._rate))
+
+    def finish(self):
+        """The same for the rest."""
+        self._pieces += self._resampler.resample(None)
+        return self._cut(round((self.end - self._start) * self._out_rate))
+
+    def _cut(self, until):
+        if self._offset is None:
+            self._offset = statistics.fmean(self._errors) if self._errors else 0.0
+        seconds = self._start + self._offset + self._taken / self._out_rate
+        samples = np.concatenate([np.zeros(0, np.int16)] + [
+            piece if isinstance(piece, np.ndarray) else piece.to_ndarray().reshape(-1) for piece in self._pieces
+        ])
+        count = max(0, until - self._taken)
+        self._pieces = [samples[count:]]
+        self._taken += min(count, len(samples))
+        return seconds, samples[:count]
 
 
-def _run(resampler, resampled, errors, start, end):
-    resampled = resampled + resampler.resample(None)
-    error = statistics.fmean(errors)
-    return start + error, end + error, np.concatenate([frame.to_ndarray().reshape(-1) for frame in resampled])
+def _setup(frame):
+    return frame.format.name, frame.layout.name, frame.sample_rate
 
 
-def _timed_frames(container, stream):
-    """(presentation time in seconds, frame), times strictly ascending."""
-    last = None
-    interval = 1 / float(stream.average_rate) if stream.average_rate else 0.04
-    for frame in _decode(container, stream):
-        seconds = frame.pts * float(frame.time_base) if frame.pts is not None else None
-        if seconds is None:
-            seconds = 0.0 if last is None else last + interval
-        if last is None or seconds > last:
-            last = seconds
-            yield seconds, frame
+class _Pictures(NamedTuple):
+    """The pictures of a `Media`, with its names."""
+
+    frames: list
+    height: int
+    width: int
+    start_seconds: float
+    motion: float | None
+    source_fps: float
 
 
-def _read_video(path, audio_start, audio_seconds, options):
-    """Reads the frames that the output shows.
+def _read_pictures(path, index, begin, end, options):
+    """Reads the frames that the output shows between two times in seconds.
 
     Returns:
-        Time 0 in the file, list of JPEG bytes, and (height, width).
+        `_Pictures`.
     """
-    frames, intervals = [], []
-    with _open(path, 'video') as (container, stream):
-        previous = previous_seconds = jpeg = size = None
-        limit = float('inf')
-        slack = min(0.001, float(stream.time_base))
-        aspect = float(stream.sample_aspect_ratio or 1)
+    stream = _Stream(path, index, options.max_pixels)
+    frames, shown, thumbnail, motion, jpeg_bytes = [], None, None, 0.0, 0
+    for frame in _on_grid(stream, begin, end, options.fps):
+        if frame is not shown:
+            planes = _upright(frame, _display_size(stream, options.short_side), 'yuvj444p')
+            jpeg = _jpeg(planes, options.jpeg_quality)
+            last_thumbnail, thumbnail = thumbnail, _thumbnail(planes[..., 0])
+            if shown is not None:
+                motion += float(np.abs(thumbnail - last_thumbnail).mean())
+            shown = frame
+        frames.append(jpeg)
+        jpeg_bytes += len(jpeg)
+        if options.max_seconds and len(frames) > options.max_seconds * options.fps:
+            raise _too_long(options.max_seconds)
+        if jpeg_bytes > _MAX_JPEG_BYTES:
+            raise Unsuitable('too_large', f'its frames take more than {_MAX_JPEG_BYTES // 2**20} MiB; make them smaller or fewer')
+    stream.judge()
+    if not frames:
+        return _Pictures([], 0, 0, begin, 0.0, 0.0)
+    height, width = planes.shape[:2]
+    return _Pictures(frames, height, width, max(begin, stream.first_seconds), motion / max(1, len(frames) - 1), stream.fps)
 
-        def show_until(seconds):
-            """Takes the previous frame for all output frames up to a time."""
-            nonlocal jpeg
-            while len(frames) < limit and start + len(frames) / options.fps <= seconds + _SAME_TIME_SECONDS:
-                jpeg = jpeg or _jpeg(previous, *size, options.jpeg_quality)
-                frames.append(jpeg)
 
-        for seconds, frame in _timed_frames(container, stream):
-            if previous is None:
-                start = max(seconds, audio_start)
-                size = _display_size(frame, aspect, options.short_side)
-                common = audio_start + audio_seconds - start
-                if options.max_seconds:
-                    common = min(common, options.max_seconds)
-                limit = _whole_frames(common, options.fps, slack)
-            else:
-                intervals.append(seconds - previous_seconds)
-                show_until((previous_seconds + seconds) / 2)
-            if len(frames) >= limit:
-                break
-            previous, previous_seconds, jpeg = frame, seconds, None
+def _on_grid(stream, begin, end, fps):
+    """The frame of a stream that each output frame shows, from the later one of `begin` and the first frame on, until `end`."""
+    previous = previous_seconds = None
+    # Frames whose place in the output is settled, but not yet that the video lasts so long; and the number of those given.
+    chosen, shown = [], 0
+    intervals = collections.deque(maxlen=_INTERVALS)
+
+    def choose(until_seconds):
+        # The previous frame is the nearest one for all output frames up to a time.
+        while shown + len(chosen) < limit and start + (shown + len(chosen)) / fps <= until_seconds + _SAME_TIME_SECONDS:
+            chosen.append(previous)
+
+    for seconds, frame in stream.pictures(begin):
+        if previous is None:
+            start = max(begin, seconds)
+            limit = _whole_frames(end - start, fps, stream.slack)
         else:
-            length = previous.duration * float(previous.time_base) if previous.duration else 0.0
-            if not length:
-                length = statistics.median(intervals) if intervals else 1 / options.fps
-            end = previous_seconds + length
-            show_until(end)
-            del frames[_whole_frames(end - start, options.fps, slack):]
-    height, width = size[::-1]
-    if _turned(previous or frame):
-        height, width = width, height
-    return start, frames, (height, width)
+            gap = seconds - previous_seconds
+            if gap > _GREATEST_GAP_SECONDS and start + limit / fps > previous_seconds + _GREATEST_GAP_SECONDS:
+                raise Unsuitable('unreadable', f'the video times jump from {previous_seconds:.3f} s to {seconds:.3f} s')
+            intervals.append(gap)
+            choose(previous_seconds + gap / 2)
+            sure = max(0, _whole_frames(seconds - start, fps, stream.slack) - shown)
+            yield from chosen[:sure]
+            shown += len(chosen[:sure])
+            del chosen[:sure]
+        if shown >= limit:
+            return
+        previous, previous_seconds = frame, seconds
+    length = previous.duration * float(previous.time_base) if previous.duration else 0.0
+    if not 0 < length <= _GREATEST_GAP_SECONDS:
+        length = statistics.median(intervals) if intervals else 1 / fps
+    choose(previous_seconds + length)
+    yield from chosen[:max(0, _whole_frames(previous_seconds + length - start, fps, stream.slack) - shown)]
 
 
 def _whole_frames(seconds, fps, slack):
     """Number of output frames in a time; `slack` forgives what rounding to ticks took from it."""
-    return max(0, int((seconds + slack) * fps))
+    return math.inf if seconds == math.inf else max(0, math.floor((seconds + slack) * fps))
 
 
-def _display_size(frame, aspect, short_side):
-    """Width and height to scale a frame to, before it is turned upright: square pixels, never enlarged."""
-    if not 0.1 <= aspect <= 10:
-        aspect = 1.0  # no camera's pixels: a damaged header
-    width, height = frame.width * aspect, float(frame.height)
+def _display_size(stream, short_side):
+    """Width and height to scale frames to, before they are turned upright: square pixels, never enlarged."""
+    aspect = stream.aspect if 0.1 <= stream.aspect <= 10 else 1.0  # no camera's pixels: a damaged header
+    width, height = stream.first_size[0] * aspect, float(stream.first_size[1])
     scale = min(1.0, short_side / min(width, height)) if short_side else 1.0
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _display_matrix(frame):
-    """How the file says that a frame is to be shown: (a, b, c, d) with x' = a x + c y and y' = b x + d y, y downwards."""
+def _upright(frame, size, pixel_format):
+    """A frame scaled to (width, height), then turned and mirrored as its display matrix says: uint8 [H, W, 3]."""
+    picture = frame.reformat(
+        *size, pixel_format, dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.JPEG, interpolation=_FILTER, threads=1,
+    ).to_ndarray()
+    if pixel_format == 'yuvj444p':
+        picture = picture.transpose(1, 2, 0)
     data = frame.side_data.get('DISPLAYMATRIX')
-    if data is None:
-        return 1, 0, 0, 1
-    a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
-    return a, b, c, d
+    if data is not None:
+        # x' = a x + c y and y' = b x + d y, with y downwards.
+        a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
+        if abs(b) + abs(c) > abs(a) + abs(d):
+            picture, a, d = picture.transpose(1, 0, 2), c, b
+        picture = picture[::-1 if d < 0 else 1, ::-1 if a < 0 else 1]
+    return np.ascontiguousarray(picture)
 
 
-def _turned(frame):
-    """Whether rows of a frame become columns when it is shown."""
-    a, b, c, d = _display_matrix(frame)
-    return abs(b) + abs(c) > abs(a) + abs(d)
+def _thumbnail(luma):
+    """int16 thumbnail of a uint8 [H, W], each pixel the mean of a block."""
+    return np.asarray(Image.fromarray(luma).reduce(-(-max(luma.shape) // _THUMBNAIL)), np.int16)
 
 
-def _upright(image, frame):
-    """Turns and mirrors an image [H, W, 3] as its frame's display matrix says, to a multiple of 90 degrees."""
-    x_sign, b, c, y_sign = _display_matrix(frame)
-    if _turned(frame):
-        image, x_sign, y_sign = image.transpose(1, 0, 2), c, b
-    if x_sign < 0:
-        image = image[:, ::-1]
-    if y_sign < 0:
-        image = image[::-1]
-    return image
-
-
-def _jpeg(frame, width, height, quality):
-    image = frame.reformat(width, height, 'rgb24', interpolation=_FILTER, threads=1).to_ndarray()
+def _jpeg(planes, quality):
+    """JPEG bytes of uint8 [H, W, 3] in JPEG's own colours, so that no conversion is left to do."""
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(_upright(image, frame))).save(buffer, 'JPEG', quality=quality)
+    Image.fromarray(planes, 'YCbCr').save(buffer, 'JPEG', quality=quality)
     return buffer.getvalue()
+
+
+def _volume_db(waveform):
+    power = float(np.mean(np.square(waveform / 32768.0)))
+    return max(_LEAST_DB, 10 * math.log10(power)) if power else _LEAST_DB
