@@ -49,8 +49,10 @@ flags.DEFINE_string('table_dir', 'runs/tables', 'table: folder of its runs and o
 flags.DEFINE_integer('seeds', 1, 'table: number of seeds, from --seed on.', lower_bound=1)
 flags.DEFINE_float('world_difficulty', 0.8, 'table: difficulty of the synthetic world, 0 to 1.', lower_bound=0.0, upper_bound=1.0)
 for name in ('kinetics_records', 'audioset_records', 'soundnet_records', 'ucf101_records', 'hmdb51_records'):
-    flags.DEFINE_string(name, None, f'table: record files of {name.split("_")[0]}; of ucf101 and hmdb51 with {{part}}, which is '
-                        'train or test, and {split}, 1 to 3.')
+    flags.DEFINE_string(name, None, f'table: record files of {name.split("_")[0]}, with {{part}} where "train" or "test" goes'
+                        f'{" and {split} where 1, 2 or 3 goes" if name[:3] in ("ucf", "hmd") else ""}.')
+for name in ('esc10_input', 'esc50_input', 'dcase2014_input'):
+    flags.DEFINE_string(name, None, f'table: sounds of {name.split("_")[0]}, as --input of audio_classification.')
 
 
 def define_parameters():
@@ -95,7 +97,7 @@ def main(argv):
         return
     if FLAGS.mode == 'table':
         given = {field.name: FLAGS[field.name].value for _, field in parameters() if FLAGS[field.name].present}
-        data = {name: FLAGS[name].value for name in FLAGS if name.endswith('_records') and name != 'eval_records'}
+        data = {name: FLAGS[name].value for name in FLAGS if name.endswith(('_records', '_input')) and name != 'eval_records'}
         modes.run_table(FLAGS.table, FLAGS.table_dir, FLAGS.preset, given, FLAGS.seeds, FLAGS.world_difficulty, FLAGS.records,
                         FLAGS.eval_records, FLAGS.label_prefix, data, FLAGS.devices)
         return

@@ -6,7 +6,7 @@ from avts_tf import plots
 from avts_tf.config import UserError, make_config
 from avts_tf.evaluation import action, tables
 from avts_tf.evaluation.shortcuts import measure_shortcuts
-from avts_tf.evaluation.sync import evaluate_sync
+from avts_tf.evaluation.sync import evaluate_sync, measure_sync_curve
 from avts_tf.export import export_towers
 from avts_tf.records import naming_damage, summary_path
 from avts_tf.training import RunFolder, load_inputs, load_model, train, update_result
@@ -39,6 +39,7 @@ def run_train(config, records, eval_records, run_dir, export_dir, devices, say=p
         os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
         plots.training_curves(RunFolder(run_dir, config).history(), os.path.join(run_dir, 'plots', 'training.png'))
         evaluate_sync(model, records, eval_records, run_dir, say=say)
+        measure_sync_curve(model, eval_records or records, run_dir, 'eval_records' if eval_records else 'records', say)
     run_export(run_dir, export_dir, say, model)
     say(f'Everything of this run is in {run_dir}: result.json, history.csv, plots/, checkpoints/, tensorboard/ '
         f'(look: tensorboard --logdir={run_dir}).')
@@ -54,6 +55,7 @@ def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, 
     say(f'{run_dir}: weights after {epochs} epochs.')
     with naming_damage(records, eval_records):
         evaluate_sync(model, records, eval_records, run_dir, windows_per_record, say)
+        measure_sync_curve(model, eval_records or records, run_dir, 'eval_records' if eval_records else 'records', say)
     if shortcuts:
         results = measure_shortcuts(model, records, eval_records or records, windows_per_record)
         update_result(run_dir, {'shortcuts': results})
@@ -126,5 +128,5 @@ def run_table(name, table_dir, preset, given, seeds, difficulty, records, eval_r
 
     settings = tables.Settings(table_dir, preset, given, tuple(range(first, first + seeds)), difficulty, records, eval_records,
                                label_prefix, data, devices)
-    with naming_damage(records, eval_records, *data.values()):
+    with naming_damage(records, eval_records):
         tables.make_table(name, settings, write, say)

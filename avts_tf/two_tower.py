@@ -78,7 +78,8 @@ class TwoTower(keras.Model):
 
     def embed(self, batch):
         """Embeddings of a batch without augmentation or training: dict of `video` [B, D] and `audio` [B, K, D]."""
-        windows, samples = batch['audio'].shape[1:]
+        # K is read from the batch: evaluation asks for other numbers of windows than training.
+        windows, samples = tf.shape(batch['audio'])[1], batch['audio'].shape[2]
         video = self.video_tower(batch['video'], training=False)['embedding']
         audio = self.audio_tower(tf.reshape(batch['audio'], [-1, samples]), training=False)['embedding']
         return {'video': video, 'audio': tf.reshape(audio, [-1, windows, audio.shape[-1]])}

@@ -133,7 +133,7 @@ def recognise_actions(config, protocol, pattern, eval_pattern, run_dir, devices=
         model = _initial_model(config, protocol)
         classifier = build_classifier(model, protocol.streams, len(names), protocol.freeze, config.train.seed)
         optimizer = make_optimizer(config)
-        scale_layers(optimizer, [protocol.layer_decay ** _depth(variable.path) for variable in classifier.trainable_variables])
+        scale_layers(optimizer, [protocol.layer_decay ** depth for depth in depths(classifier)])
         classifier.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=['accuracy'])
         optimizer.build(classifier.trainable_variables)
     weights = f'weights of {protocol.init_run_dir}' if protocol.init == 'trained' else 'random weights'
@@ -295,6 +295,17 @@ def scale_layers(optimizer, factors):
     optimizer.update_step = update_step
 
 
+def depths(classifier):
+    """How many stages below the softmax each trainable variable of a classifier lies; 0 for what is above the towers."""
+    stage = {}
+    for network in classifier.layers:
+        if isinstance(network, keras.Model):
+            for layer in network.layers:
+                digit = re.search(r'\d', layer.name)
+                stage.update({id(variable): int(digit[0]) if digit else LAST_STAGE for variable in layer.trainable_variables})
+    return [LAST_STAGE + 1 - stage.get(id(variable), LAST_STAGE + 1) for variable in classifier.trainable_variables]
+
+
 def score_videos(classifier, pattern, class_of, config, protocol, say):
     """Softmax of each video, averaged over its windows: float32 [N, C], and the true classes, int [N]."""
     state = PipelineState()
@@ -330,15 +341,6 @@ def _initial_model(config, protocol):
         raise UserError(f'--init={protocol.init_run_dir}: no checkpoint there.')
     classifier.load_weights(run.checkpoint_path(run.epochs_done()))
     return model
-
-
-def _depth(path):
-    """How many stages below the softmax a variable lies; 0 for what is above the towers."""
-    network, _, rest = path.partition('/')
-    if network not in ('video_features', 'audio_features'):
-        return 0
-    stage = re.search(r'\d', rest)
-    return LAST_STAGE + 1 - int(stage[0]) if stage else 0
 
 
 def _refuse_another(run_dir, inputs):

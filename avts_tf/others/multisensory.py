@@ -41,7 +41,7 @@ def build_multisensory(config):
         x = layer(channels, kernel, strides=stride, padding='same', use_bias=False, kernel_initializer='he_normal', name=name)(x)
         return keras.layers.ReLU(name=f'{name}_relu')(BatchNorm(name=f'{name}_bn')(x))
 
-    waveform = keras.Input([clip.window_samples], dtype='int16', name='waveform')
+    waveform = keras.Input([clip.window_samples], dtype='int16', name='audio')
     sound = Waveform(name=FRONTEND)(waveform)
     samples = x = keras.Input(sound.shape[1:], name='samples')
     for number, (channels, kernel, stride) in enumerate(AUDIO, 1):
@@ -54,7 +54,7 @@ def build_multisensory(config):
     audio_tower = keras.Model(waveform, {name: audio_outputs[name] for name in ('embedding', 'conv5')}, name='audio_tower')
     steps_tower = keras.Model(waveform, audio_outputs['steps'], name='steps_tower')
 
-    frames = keras.Input([clip.frames, clip.frame_size, clip.frame_size, 3], dtype='uint8', name='frames')
+    frames = keras.Input([clip.frames, clip.frame_size, clip.frame_size, 3], dtype='uint8', name='video')
     steps_input = keras.Input(x.shape[1:], name='sound_steps')
     y = NormalizePixels(False, name='normalize_pixels')(frames)
     y = unit(y, keras.layers.Conv3D, scaled(64, towers.video_width), (5, 7, 7), 2, 'seen1')
