@@ -251,3 +251,25 @@ def test_splits_and_their_mean(world, tmp_path):
     assert summary['top1'] == pytest.approx(np.mean([summary['splits'][split]['top1'] for split in '12']))
     with open(tmp_path / 'run/split2/result.json') as file:
         assert json.load(file)[action.MODE]['top1'] == summary['splits']['2']['top1']
+
+
+def test_a_stopped_run_goes_on_to_the_same_end(world, tmp_path):
+    config = make_config('tiny', frame_size=16, batch_size=16, warmup_steps=0, frames=8, epochs=2)
+    protocol = action.Protocol(streams='audio', label_prefix='object:', clips_per_video=1)
+
+    def recognise(name, say):
+        return action.recognise_actions(config, protocol, world['train'], world['test'], str(tmp_path / name), say=say)
+
+    def stop(line):
+        if line.startswith('epoch 1/2'):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recognise('stopped', stop)
+    lines = []
+    recognise('stopped', lines.append)
+    recognise('unbroken', lines.append)
+    assert 'going on after epoch 1 of 2' in lines[1]
+    kernels = [action._initial_model(config, action.Protocol('trained', str(tmp_path / name))).audio_tower.get_layer(
+        'audio_network').get_layer('conv5').kernel.numpy() for name in ('stopped', 'unbroken')]
+    np.testing.assert_allclose(*kernels, rtol=1e-4, atol=1e-6)
