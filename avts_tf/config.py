@@ -12,6 +12,19 @@ class UserError(Exception):
     """A mistake that the user can mend. The message names the file or flag, the value and what to do; no stack trace."""
 
 
+class Stopped(Exception):
+    """A signal stopped the work, in good order. The message says how to go on.
+
+    Args:
+        message: the line for the user.
+        signal_number: number of the signal, such as 15 for SIGTERM.
+    """
+
+    def __init__(self, message, signal_number):
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
 def _parameter(default, help_text, *, choices=None, minimum=None, maximum=None):
     return dataclasses.field(
         default=default,
@@ -261,6 +274,16 @@ def _check_together(config):
         raise UserError(
             f'--fft_size={logmel.fft_size}: shorter than an STFT window of {logmel.stft_window_seconds} s at '
             f'{clip.sample_rate} Hz; raise it or lower --stft_window_seconds.'
+        )
+    augment = config.augment
+    if augment.spec_augment and augment.spec_freq_bands > logmel.mel_bands:
+        raise UserError(
+            f'--spec_freq_bands={augment.spec_freq_bands}: more than --mel_bands={logmel.mel_bands}; lower it.'
+        )
+    if augment.spec_augment and augment.spec_time_seconds >= clip.window_seconds:
+        raise UserError(
+            f'--spec_time_seconds={augment.spec_time_seconds}: as long as a window of {clip.window_seconds:g} s, or longer; lower '
+            'it.'
         )
     if clip.window_seconds < logmel.stft_window_seconds + 15 * logmel.stft_hop_seconds:
         raise UserError(

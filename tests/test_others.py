@@ -134,11 +134,11 @@ def test_mistakes(overrides, words):
         build_model(make_config('tiny', **{**SMALL, **overrides}))
 
 
-def test_trained_and_loaded_by_the_same_commands(clips, tmp_path):
-    config = config_of('l3', epochs=1)
+def test_trained_and_loaded_by_the_same_commands(clips, teacher, tmp_path):
+    config = config_of('soundnet', teacher, epochs=1)
     model = train(config, clips, str(tmp_path / 'run'), say=lambda line: None)
     loaded, epochs = load_model(str(tmp_path / 'run'))
-    assert epochs == 1 and loaded.name == 'l3'
+    assert epochs == 1 and loaded.name == 'soundnet'
     batch = next(iter(make_dataset(clips, config, training=False)))
     for name, value in model.embed(batch).items():
         np.testing.assert_allclose(loaded.embed(batch)[name], value, rtol=1e-4, atol=1e-5)

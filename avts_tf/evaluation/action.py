@@ -19,21 +19,13 @@ import tqdm
 
 from avts_tf import plots, records
 from avts_tf.config import Config, UserError
+from avts_tf.devices import make_strategy
 from avts_tf.evaluation.classification import classification_metrics, describe, percent
 from avts_tf.layers import BatchNorm
 from avts_tf.others import build_model
 from avts_tf.pipeline import PipelineState, make_labelled_dataset
-from avts_tf.training import (
-    ADAPT_BATCHES,
-    LearningRate,
-    RunFolder,
-    load_config,
-    load_inputs,
-    load_model,
-    make_optimizer,
-    make_strategy,
-    update_result,
-)
+from avts_tf.runs import RunFolder, load_config, load_inputs, update_result
+from avts_tf.training import ADAPT_BATCHES, LearningRate, load_model, make_optimizer
 
 MODE = 'action_recognition'
 STREAMS = {'video': ('video',), 'audio': ('audio',), 'both': ('video', 'audio')}
@@ -96,7 +88,7 @@ def recognise_actions(config, protocol, pattern, eval_pattern, run_dir, devices=
         pattern: glob of training records.
         eval_pattern: glob of records to measure on.
         run_dir: run folder of this fine-tuning.
-        devices: see `training.make_strategy`.
+        devices: see `devices.make_strategy`.
         say: function that shows a line of text.
 
     Returns:
@@ -335,11 +327,8 @@ def _initial_model(config, protocol):
     run = RunFolder(protocol.init_run_dir, run_config)
     model = build_model(run_config)
     classifier = build_classifier(model, source['streams'], len(source['classes']), source['freeze'], 0)
-    classifier.compile(make_optimizer(run_config))
-    classifier.optimizer.build(classifier.trainable_variables)
-    if not run.epochs_done():
-        raise UserError(f'--init={protocol.init_run_dir}: no checkpoint there.')
-    classifier.load_weights(run.checkpoint_path(run.epochs_done()))
+    if not run.restore(classifier, optimizer=False):
+        raise UserError(f'--init={protocol.init_run_dir}: no checkpoint that is whole there.')
     return model
 
 
@@ -365,7 +354,7 @@ def _fit(classifier, model, class_of, pattern, protocol, config, run, say):
                         'or raise --passes_per_epoch.')
     done = run.epochs_done()
     if done:
-        classifier.load_weights(run.checkpoint_path(done))
+        run.restore(classifier)
         run.write_history(run.history()[:done])
         say(f'{run.path}: going on after epoch {done} of {config.train.epochs}.' if done < config.train.epochs else
             f'{run.path}: all {done} epochs are done.')
@@ -380,7 +369,7 @@ def _fit(classifier, model, class_of, pattern, protocol, config, run, say):
         # The end of an epoch is where the records end: what Keras warns of is meant.
         warnings.filterwarnings('ignore', message='(.*ran out of data.*|.*shuffle=True.*)')
         classifier.fit(dataset, epochs=config.train.epochs, initial_epoch=done, verbose=0, callbacks=[
-            LearningRate(config.train, steps * config.train.epochs, run),
+            LearningRate(config.train, steps * config.train.epochs, run.history()),
             _Epochs(run, state, steps, config.train.epochs, done, say)])
 
 

@@ -8,7 +8,7 @@ import tqdm
 from avts_tf import metrics, plots
 from avts_tf.config import UserError
 from avts_tf.pipeline import PipelineState, make_dataset, make_offset_dataset
-from avts_tf.training import update_result
+from avts_tf.runs import update_result
 from avts_tf.windows import EASY, KINDS, POSITIVE
 
 CURVE_SECONDS = 1.0  # greatest offset of the sync curve, both ways
@@ -38,12 +38,14 @@ def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, s
     Raises:
         UserError: the records are not fit for it.
     """
-    training_pairs = _pairs(model, pattern, 1, 'records', say)
+    training_pairs, _ = _pairs(model, pattern, 1, 'records', say)
     threshold = metrics.best_threshold(metrics.of_kind(training_pairs, POSITIVE)[0], metrics.of_kind(training_pairs, EASY)[0])
-    pairs = _pairs(model, eval_pattern or pattern, windows_per_record, 'eval_records' if eval_pattern else 'records', say)
+    flag = 'eval_records' if eval_pattern else 'records'
+    pairs, skips = _pairs(model, eval_pattern or pattern, windows_per_record, flag, say)
     results = metrics.sync_metrics(pairs, threshold)
     results['measured_on'] = eval_pattern or pattern
     results['held_out'] = bool(eval_pattern)
+    results['skipped_records'] = {reason: {'times': count, 'first': names} for reason, (count, names) in skips.items()}
     os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
     plots.distance_histogram({kind: metrics.of_kind(pairs, index)[0] for index, kind in enumerate(KINDS)}, threshold,
                              os.path.join(run_dir, 'plots', 'distances.png'))
@@ -100,11 +102,11 @@ def _pairs(model, pattern, passes, flag, say):
     state = PipelineState()
     dataset = make_dataset(pattern, model.config, training=False, state=state, passes=passes, flag=flag)
     pairs = metrics.pair_distances(model, dataset, progress=f'{flag}: pairs')
-    if state.skips():
+    if skips := state.skips():
         say(f'{pattern}: {state.describe_skips()}')
     if not pairs:
         raise UserError(f'--{flag}={pattern}: no usable clip; {state.describe_skips()}.')
-    return pairs
+    return pairs, skips
 
 
 def describe(results):

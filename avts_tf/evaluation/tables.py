@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from avts_tf import plots
-from avts_tf.config import UserError, make_config
+from avts_tf.config import Stopped, UserError, make_config
 from avts_tf.curriculum import parse_regime
 from avts_tf.evaluation import action, audio
 from avts_tf.evaluation.sync import evaluate_sync
 from avts_tf.records import summary_path
-from avts_tf.training import RunFolder, train
+from avts_tf.runs import RunFolder
+from avts_tf.training import train
 
 # What the slides print, in percent; nothing else in this project may call itself published. AVTS accuracy is measured with easy
 # negatives, UCF101 and HMDB51 are means of three splits. Where the slides contradict themselves, see docs/results_action.md.
@@ -115,7 +116,7 @@ class Settings(NamedTuple):
         records, eval_records: globs that take the synthetic world's place, or None.
         label_prefix: as in `action.Protocol`, with `records`.
         data: dict from the name of a data set's flag to its value, or None.
-        devices: see `training.make_strategy`.
+        devices: see `devices.make_strategy`.
     """
 
     table_dir: str
@@ -179,9 +180,11 @@ def run_step(table_dir, folder):
         step = json.load(file)
     try:
         KINDS[step['kind']](os.path.join(table_dir, folder), **step['arguments'])
-    except UserError as error:
+    except (UserError, Stopped) as error:
         print(f'{os.path.join(table_dir, folder)}: {error}', file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, UserError) else 128 + error.signal_number)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _train(run_dir, config, records, eval_records, devices):
@@ -460,7 +463,12 @@ def _run(step, table_dir, lock):
     os.makedirs(os.path.join(table_dir, step.folder), exist_ok=True)
     _write(os.path.join(table_dir, step.folder), 'step.json', json.dumps(step._asdict(), indent=2) + '\n')
     code = f'import sys; sys.path[:] = {sys.path!r}; from {__name__} import run_step; run_step({table_dir!r}, {step.folder!r})'
-    process = subprocess.run([sys.executable, '-c', code], check=False, pass_fds=[lock.fileno()], stdin=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, '-c', code], pass_fds=[lock.fileno()], stdin=subprocess.DEVNULL)
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # Ctrl-C went to the step as well: it is writing its checkpoint
+        raise
     if process.returncode:
         raise UserError(f'{os.path.join(table_dir, step.folder)}: failed, see above. The same command goes on with it.')
 
