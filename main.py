@@ -12,7 +12,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 from absl import app, flags, logging
 
-from avts_tf.config import PRESETS, UserError, make_config, parameters
+from avts_tf.config import PRESETS, Stopped, UserError, make_config, parameters
 
 MODES = ('train', 'evaluate', 'export', 'action_recognition', 'audio_classification', 'table')
 
@@ -27,6 +27,14 @@ flags.DEFINE_string('run_dir', 'runs/demo', 'Folder of the run: configuration, c
 flags.DEFINE_string('export_dir', 'saved_models', 'Folder of the exported towers, <tower>/<version>/.')
 flags.DEFINE_string('devices', 'auto', 'Devices to train on: "auto" is all GPUs, or the CPU; a number is of GPUs, or of logical '
                     'CPU devices where there is no GPU.')
+flags.DEFINE_enum('on_bad_record', 'skip', ('skip', 'stop'), 'train: what to do with a record that cannot be used: leave it out, '
+                  'count and name it; or stop.')
+flags.DEFINE_float('checkpoint_minutes', 10.0, 'train: minutes between checkpoints within an epoch; 0 is after every step.',
+                   lower_bound=0.0)
+flags.DEFINE_integer('keep_checkpoints', 3, 'train: newest checkpoints to keep; the best is kept beside them.', lower_bound=1)
+flags.DEFINE_boolean('deterministic', False, 'train: have TensorFlow give the same bits each time on GPUs too; a CPU does anyway.')
+flags.DEFINE_enum('checkpoint', 'newest', ('newest', 'best'), 'evaluate, export: checkpoint to take; the best is that of the epoch '
+                  'with the highest AUC on hard negatives.')
 flags.DEFINE_integer('windows_per_record', 4, 'evaluate: windows drawn from each record.', lower_bound=1)
 flags.DEFINE_boolean('shortcuts', False, 'evaluate: also measure what can be told without hearing and seeing the same moment.')
 
@@ -64,8 +72,10 @@ flags.DEFINE_string('table_dir', 'runs/tables', 'table: folder of its runs and o
 flags.DEFINE_integer('seeds', 1, 'table: number of seeds, from --seed on.', lower_bound=1)
 flags.DEFINE_float('world_difficulty', 0.8, 'table: difficulty of the synthetic world, 0 to 1.', lower_bound=0.0, upper_bound=1.0)
 for name in ('kinetics_records', 'audioset_records', 'soundnet_records', 'ucf101_records', 'hmdb51_records'):
-    flags.DEFINE_string(name, None, f'table: record files of {name.split("_")[0]}; of ucf101 and hmdb51 with {{part}}, which is '
-                        'train or test, and {split}, 1 to 3.')
+    flags.DEFINE_string(name, None, f'table: record files of {name.split("_")[0]}, with {{part}} where "train" or "test" goes'
+                        f'{" and {split} where 1, 2 or 3 goes" if name[:3] in ("ucf", "hmd") else ""}.')
+for name in ('esc10_input', 'esc50_input', 'dcase2014_input'):
+    flags.DEFINE_string(name, None, f'table: sounds of {name.split("_")[0]}, as --input of audio_classification.')
 
 
 def define_parameters():
@@ -98,8 +108,11 @@ def main(argv):
         preset = FLAGS.preset or ('small' if records else 'tiny')
         config = make_config(preset, **{field.name: FLAGS[field.name].value for _, field in parameters()})
         if not records:
+            modes.refuse_several_machines('--records: needed with several machines (TF_CONFIG); give the same on all.')
             records, eval_records = modes.make_demo_world(os.path.join(FLAGS.run_dir, 'world'), config)
-        modes.run_train(config, records, eval_records, FLAGS.run_dir, FLAGS.export_dir, FLAGS.devices)
+        modes.run_train(config, records, eval_records, FLAGS.run_dir, FLAGS.export_dir, FLAGS.devices,
+                        on_bad_record=FLAGS.on_bad_record, checkpoint_minutes=FLAGS.checkpoint_minutes,
+                        keep_checkpoints=FLAGS.keep_checkpoints, deterministic=FLAGS.deterministic)
         return
     if FLAGS.mode == 'action_recognition':
         given = {field.name: FLAGS[field.name].value for _, field in parameters() if FLAGS[field.name].present}
@@ -116,7 +129,7 @@ def main(argv):
         return
     if FLAGS.mode == 'table':
         given = {field.name: FLAGS[field.name].value for _, field in parameters() if FLAGS[field.name].present}
-        data = {name: FLAGS[name].value for name in FLAGS if name.endswith('_records') and name != 'eval_records'}
+        data = {name: FLAGS[name].value for name in FLAGS if name.endswith(('_records', '_input')) and name != 'eval_records'}
         modes.run_table(FLAGS.table, FLAGS.table_dir, FLAGS.preset, given, FLAGS.seeds, FLAGS.world_difficulty, FLAGS.records,
                         FLAGS.eval_records, FLAGS.label_prefix, data, FLAGS.devices)
         return
@@ -125,20 +138,24 @@ def main(argv):
         raise UserError(f'--{(given or ["preset"])[0]}: --mode={FLAGS.mode} takes the configuration of the run in --run_dir; '
                         'leave it out.')
     if FLAGS.mode == 'evaluate':
-        modes.run_evaluate(FLAGS.records, FLAGS.eval_records, FLAGS.run_dir, FLAGS.windows_per_record, FLAGS.shortcuts)
+        modes.run_evaluate(FLAGS.records, FLAGS.eval_records, FLAGS.run_dir, FLAGS.windows_per_record, FLAGS.shortcuts,
+                           which=FLAGS.checkpoint)
     else:
-        modes.run_export(FLAGS.run_dir, FLAGS.export_dir)
+        modes.run_export(FLAGS.run_dir, FLAGS.export_dir, which=FLAGS.checkpoint)
 
 
 def run():
-    """Runs `main`; a user's mistake is one message and exit status 2."""
+    """Runs `main`; a user's mistake is one message and exit status 2, a signal one message and 128 + its number."""
     try:
         app.run(main)
     except UserError as error:
         print(f'main.py: {error}', file=sys.stderr)
         sys.exit(2)
+    except Stopped as stop:
+        print(f'main.py: {stop}', file=sys.stderr)
+        sys.exit(128 + stop.signal_number)
     except KeyboardInterrupt:
-        print('main.py: stopped. The same command goes on after the last whole epoch.', file=sys.stderr)
+        print('main.py: stopped. The same command goes on after the newest checkpoint.', file=sys.stderr)
         sys.exit(130)
 
 

@@ -12,6 +12,19 @@ class UserError(Exception):
     """A mistake that the user can mend. The message names the file or flag, the value and what to do; no stack trace."""
 
 
+class Stopped(Exception):
+    """A signal stopped the work, in good order. The message says how to go on.
+
+    Args:
+        message: the line for the user.
+        signal_number: number of the signal, such as 15 for SIGTERM.
+    """
+
+    def __init__(self, message, signal_number):
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
 def _parameter(default, help_text, *, choices=None, minimum=None, maximum=None):
     return dataclasses.field(
         default=default,
@@ -55,6 +68,11 @@ class LogMelConfig:
 class TowerConfig:
     """The two networks and the space they meet in."""
 
+    system: str = _parameter(
+        'avts', 'what is trained: AVTS, or a system that it is compared with (l3: frame and sound of one video or not; soundnet: '
+        'sound learns from --teacher; multisensory: early fusion, sound shifted or not)',
+        choices=('avts', 'l3', 'soundnet', 'multisensory'),
+    )
     video_tower: str = _parameter('mc3', 'video network', choices=('mc2', 'mc3', 'i3d'))
     video_width: float = _parameter(1.0, "multiplier of the video network's channels", minimum=0.05)
     audio_width: float = _parameter(1.0, "multiplier of the audio network's channels", minimum=0.05)
@@ -147,6 +165,7 @@ class TrainConfig:
     warmup_steps: int = _parameter(0, 'steps over which the learning rate rises from 0', minimum=0)
     clip_norm: float = _parameter(0.0, 'greatest global norm of the gradient; 0 is no clipping', minimum=0.0)
     seed: int = _parameter(0, 'seed of the weights, the order and the pairs', minimum=0, maximum=2**31 - 1)
+    teacher: str = _parameter('', 'image net that system=soundnet learns from: a SavedModel or the name of a Keras application')
     shuffle_records: int = _parameter(512, 'records in the shuffle buffer', minimum=1)
 
 
@@ -255,6 +274,16 @@ def _check_together(config):
         raise UserError(
             f'--fft_size={logmel.fft_size}: shorter than an STFT window of {logmel.stft_window_seconds} s at '
             f'{clip.sample_rate} Hz; raise it or lower --stft_window_seconds.'
+        )
+    augment = config.augment
+    if augment.spec_augment and augment.spec_freq_bands > logmel.mel_bands:
+        raise UserError(
+            f'--spec_freq_bands={augment.spec_freq_bands}: more than --mel_bands={logmel.mel_bands}; lower it.'
+        )
+    if augment.spec_augment and augment.spec_time_seconds >= clip.window_seconds:
+        raise UserError(
+            f'--spec_time_seconds={augment.spec_time_seconds}: as long as a window of {clip.window_seconds:g} s, or longer; lower '
+            'it.'
         )
     if clip.window_seconds < logmel.stft_window_seconds + 15 * logmel.stft_hop_seconds:
         raise UserError(

@@ -54,7 +54,8 @@ def gather_replicas(tensor):
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return tensor
-    return context.all_gather(tensor, axis=0)
+    # A replica's input has no device yet, and across machines TensorFlow asks for one.
+    return context.all_gather(tf.identity(tensor), axis=0)
 
 
 def all_pairs_loss(loss, video, audio, kind, example_hash, audio_hash, weighted):

@@ -4,12 +4,14 @@ import os
 
 from avts_tf import plots
 from avts_tf.config import UserError, make_config
+from avts_tf.devices import is_chief, worker_count
 from avts_tf.evaluation import action, audio, tables
 from avts_tf.evaluation.shortcuts import measure_shortcuts
-from avts_tf.evaluation.sync import evaluate_sync
+from avts_tf.evaluation.sync import evaluate_sync, measure_sync_curve
 from avts_tf.export import export_towers
 from avts_tf.records import naming_damage, summary_path
-from avts_tf.training import RunFolder, load_config, load_inputs, load_model, train, update_result
+from avts_tf.runs import RunFolder, load_config, load_inputs, update_result
+from avts_tf.training import load_model, train
 from tfrecords_tools.synthetic import write_world
 
 DEMO_VIDEOS, DEMO_EVAL_VIDEOS = 192, 64
@@ -32,21 +34,32 @@ def make_demo_world(folder, config, say=print):
     return globs
 
 
-def run_train(config, records, eval_records, run_dir, export_dir, devices, say=print):
-    """Trains (or goes on), draws the curves, evaluates, and exports both towers."""
+def refuse_several_machines(message):
+    """Raises a `UserError` where `TF_CONFIG` names several machines."""
+    if worker_count() > 1:
+        raise UserError(message)
+
+
+def run_train(config, records, eval_records, run_dir, export_dir, devices, say=print, **options):
+    """Trains (or goes on), draws the curves, evaluates, and exports both towers; `options` are those of `training.train`."""
     with naming_damage(records, eval_records):
-        model = train(config, records, run_dir, eval_records, devices, say)
+        model = train(config, records, run_dir, eval_records, devices, say, **options)
+        if not is_chief():
+            return
+        if worker_count() > 1:
+            model, _ = load_model(run_dir)  # on this machine's own devices: the others have done their part
         os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
         plots.training_curves(RunFolder(run_dir, config).history(), os.path.join(run_dir, 'plots', 'training.png'))
         evaluate_sync(model, records, eval_records, run_dir, say=say)
+        measure_sync_curve(model, eval_records or records, run_dir, 'eval_records' if eval_records else 'records', say)
     run_export(run_dir, export_dir, say, model)
     say(f'Everything of this run is in {run_dir}: result.json, history.csv, plots/, checkpoints/, tensorboard/ '
         f'(look: tensorboard --logdir={run_dir}).')
 
 
-def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, say=print):
-    """Evaluates the newest checkpoint of a run folder; records that are not given are those of the training."""
-    model, epochs = load_model(run_dir)
+def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, say=print, which='newest'):
+    """Evaluates a checkpoint of a run folder; records that are not given are those of the training."""
+    model, epochs = load_model(run_dir, which, say)
     inputs = load_inputs(run_dir)
     records, eval_records = records or inputs.get('records'), eval_records or inputs.get('eval_records')
     if not records:
@@ -54,6 +67,7 @@ def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, 
     say(f'{run_dir}: weights after {epochs} epochs.')
     with naming_damage(records, eval_records):
         evaluate_sync(model, records, eval_records, run_dir, windows_per_record, say)
+        measure_sync_curve(model, eval_records or records, run_dir, 'eval_records' if eval_records else 'records', say)
     if shortcuts:
         results = measure_shortcuts(model, records, eval_records or records, windows_per_record)
         update_result(run_dir, {'shortcuts': results})
@@ -62,9 +76,12 @@ def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, 
             say(f'{name:<18}' + '  '.join(f'{kind} {value:.3f}' for kind, value in values.items()))
 
 
-def run_export(run_dir, export_dir, say=print, model=None):
+def run_export(run_dir, export_dir, say=print, model=None, which='newest'):
     """Exports both towers of a run folder."""
-    model = model or load_model(run_dir)[0]
+    model = model or load_model(run_dir, which, say)[0]
+    if model.config.towers.system != 'avts':
+        say(f'--system={model.config.towers.system} is there to be compared with: no tower is exported.')
+        return
     update_result(run_dir, {'exported': export_towers(model, export_dir, say)})
 
 
@@ -152,5 +169,5 @@ def run_table(name, table_dir, preset, given, seeds, difficulty, records, eval_r
 
     settings = tables.Settings(table_dir, preset, given, tuple(range(first, first + seeds)), difficulty, records, eval_records,
                                label_prefix, data, devices)
-    with naming_damage(records, eval_records, *data.values()):
+    with naming_damage(records, eval_records):
         tables.make_table(name, settings, write, say)

@@ -26,7 +26,9 @@ def draw_kinds(seed, mix, audio_windows):
             decides between the two.
 
     Returns:
-        int32 [K].
+        (kinds, room_for): int32 [K] each. The second are the kinds that the video window must leave room for. They differ where
+        K is 1 and the coin says positive: the negative that it was drawn against still places the video window, so that
+        where the window lies does not tell the label.
     """
     seeds = tf.random.split(seed, 2)
     draws = tf.random.stateless_uniform([audio_windows], seeds[0])
@@ -35,16 +37,19 @@ def draw_kinds(seed, mix, audio_windows):
     bounds = tf.where(bounds > 1.0 - 1e-6, 2.0, bounds)
     negatives = EASY + tf.cast(tf.searchsorted(bounds, draws, side='right'), tf.int32)
     if audio_windows == 1:
-        return tf.where(tf.random.stateless_uniform([1], seeds[1]) < 0.5, POSITIVE, negatives)
-    return tf.concat([[POSITIVE], negatives[1:]], 0)
+        return tf.where(tf.random.stateless_uniform([1], seeds[1]) < 0.5, POSITIVE, negatives), negatives
+    kinds = tf.concat([[POSITIVE], negatives[1:]], 0)
+    return kinds, kinds
 
 
-def sample_clip(record, kinds, seed, config):
+def sample_clip(record, usable, kinds, room_for, seed, config):
     """Chooses the windows of one record; nothing is decoded here.
 
     Args:
-        record: `records.Record` that holds at least one window (see `usable_frames`).
+        record: `records.Record` that holds at least one window.
+        usable: int64 scalar, result of `usable_frames`.
         kinds: int32 [K], wanted kinds. A hard or super-hard negative that does not fit becomes an easy one.
+        room_for: int32 [K], kinds that the video window leaves room for (see `draw_kinds`).
         seed: int32 [2].
         config: `Config`.
 
@@ -57,7 +62,7 @@ def sample_clip(record, kinds, seed, config):
     frame_samples = tf.cast(tf.round(record.frame_seconds * clip.sample_rate), tf.int64)
     length = clip_samples(record)
     seeds = tf.random.split(seed, 1 + kinds.shape[0])
-    first, fits = choose_video_start(seeds[0], frame_samples, usable_frames(record, config), length, kinds, rule)
+    first, fits = choose_video_start(seeds[0], frame_samples, usable, length, room_for, rule)
     start = frame_samples[first]
     audio_starts, final_kinds = [], []
     for slot in range(kinds.shape[0]):

@@ -1,4 +1,10 @@
-"""Record shards to batches of pairs: shuffled, parsed, sampled, decoded, augmented, batched."""
+"""Record shards to batches of pairs: shuffled, parsed, sampled, decoded, augmented, batched.
+
+The batches are a function of the records, the configuration and the epoch. Every record that a pass reads has a position in the
+epoch, and each clip of a batch tells its own: to go on after a batch, `PipelineState.start` is set to the position after its last
+clip, and what lies before is read but neither parsed nor decoded. What cannot be used is told by position as well, so that
+an interrupted epoch counts what an unbroken one does.
+"""
 
 import tensorflow as tf
 
@@ -7,48 +13,101 @@ from avts_tf.config import UserError
 from avts_tf.pairs import clip_samples, draw_kinds, fill_easy, sample_clip, sounds_at, usable_frames, window_frames
 from avts_tf.windows import KINDS
 
-SKIP_REASONS = ('no_frames', 'no_frame_times', 'no_audio', 'other_sample_rate', 'too_short')
+# Why a record is not used, in the order in which it is looked for. 'lost' is what a damaged or vanished file no longer holds.
+UNREADABLE, BAD_PICTURE, LOST = 'unreadable', 'bad_picture', 'lost'
+CONTENT_REASONS = ('no_frames', 'no_frame_times', 'bad_frame_times', 'no_audio', 'bad_sound', 'other_sample_rate', 'too_short')
+SKIP_REASONS = (UNREADABLE, *CONTENT_REASONS, BAD_PICTURE, LOST)
+NAMED_SKIPS = 5  # ids that are kept of each reason
 EVAL_BATCH_SIZE = 32  # clips among which evaluation finds its easy negatives: one number, so that all measure the same pairs
 CROP_SCALES = 4  # the multi-scale crop draws among this many sizes, evenly spaced
+MAX_PIXELS = 2**26  # of a frame: one that claims more is no frame of a clip, and decoding it would take all memory
+PASS_BITS = 40  # a position is the number of the pass, shifted by this, plus the number of the record in it
 
 
 class PipelineState:
-    """What a pipeline reads anew in every epoch, and what it counts.
+    """What a pipeline reads anew in every epoch, and what it could not use.
 
     Attributes:
         epoch: int64 variable, part of every seed.
         mix: float32 [3] variable, parts of easy, hard and super-hard among the negatives.
-        skipped: int64 [len(SKIP_REASONS)] variable, records that no window could be taken from.
-        first_skipped: string [len(SKIP_REASONS)] variable, id of the first of each.
-        replaced: int64 variable, hard and super-hard negatives that became easy because the clip is too short for them.
+        start: int64 variable, position that an epoch starts from; 0 is its beginning.
     """
 
     def __init__(self):
         with tf.device('CPU:0'):
             self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
             self.mix = tf.Variable([1.0, 0.0, 0.0], trainable=False)
-            self.skipped = tf.Variable(tf.zeros([len(SKIP_REASONS)], tf.int64), trainable=False)
-            self.first_skipped = tf.Variable([''] * len(SKIP_REASONS), trainable=False)
-            self.replaced = tf.Variable(0, dtype=tf.int64, trainable=False)
+            self.start = tf.Variable(0, dtype=tf.int64, trainable=False)
+            # From position to reason, count and name. A record stands here from before it is looked at until it is found good,
+            # so that one which makes an operation fail is told too.
+            self._faults = tf.lookup.experimental.MutableHashTable(tf.int64, tf.string, '')
+
+    def note(self, position, reason, name, count=1):
+        """Notes, inside a graph, what is wrong at a position, in place of what was noted there; returns the operation."""
+        count = tf.strings.as_string(tf.convert_to_tensor(count))
+        return self._faults.insert(position, tf.strings.join([reason, count, name], '\t'))
+
+    def clear(self, position):
+        """Takes back, inside a graph, what was noted of a position; returns the operation."""
+        return self._faults.remove(tf.reshape(position, [1]))
 
     def reset_counts(self):
-        """Sets the counts back to nothing."""
-        self.skipped.assign(tf.zeros_like(self.skipped))
-        self.first_skipped.assign([''] * len(SKIP_REASONS))
-        self.replaced.assign(0)
+        """Forgets the records that were not used."""
+        self._faults.remove(self._faults.export()[0])
 
-    def skips(self):
-        """Dict from reason to (count, id of the first), of the reasons that occurred."""
-        counts, firsts = self.skipped.numpy(), self.first_skipped.numpy()
-        return {reason: (int(counts[i]), firsts[i].decode()) for i, reason in enumerate(SKIP_REASONS) if counts[i]}
+    def skips(self, before=None):
+        """The records that were not used since the last reset.
+
+        Args:
+            before: position; only what an epoch has come by before it is told, whatever has been read ahead. None is all.
+
+        Returns:
+            Dict from reason to (count, ids of the first `NAMED_SKIPS`), in the order of `SKIP_REASONS`.
+        """
+        positions, values = (tensor.numpy() for tensor in self._faults.export())
+        noted = sorted(zip((abs(int(position)) for position in positions), positions, values, strict=True))
+        if before is not None:
+            # What a file lost belongs to the pass, which reads the file again when it is gone on with.
+            first = before >> PASS_BITS << PASS_BITS
+            noted = [item for item in noted if (0 <= item[1] < before or 0 > item[1] > -first)]
+        skips = {}
+        for _, _, value in noted:
+            reason, count, name = value.decode(errors='replace').split('\t', 2)
+            skips = merge_skips(skips, {reason: (int(count), [name])})
+        return skips
+
+    def first_fault(self):
+        """(reason, name) of the first record that failed, or None: every record before it has been found good."""
+        positions, values = (tensor.numpy() for tensor in self._faults.export())
+        if not len(positions):
+            return None
+        # A file that lost records comes first: below 0.
+        reason, _, name = values[positions.argmin()].decode(errors='replace').split('\t', 2)
+        return reason, name
 
     def describe_skips(self):
-        """One sentence on the skipped records, or ''."""
-        parts = [f'{count} {reason} (first: {first!r})' for reason, (count, first) in self.skips().items()]
-        return 'records skipped: ' + ', '.join(parts) if parts else ''
+        """One sentence on the records that were not used, or ''."""
+        return describe_skips(self.skips())
 
 
-def make_dataset(pattern, config, *, training=True, state=None, passes=None, batch_size=None, flag='records'):
+def merge_skips(first, second):
+    """Two results of `PipelineState.skips`, one after the other, as one."""
+    merged = {}
+    for reason in SKIP_REASONS:
+        if reason in first or reason in second:
+            (count, names), (more, others) = first.get(reason, (0, [])), second.get(reason, (0, []))
+            merged[reason] = (count + more, list(dict.fromkeys([*names, *others]))[:NAMED_SKIPS])
+    return merged
+
+
+def describe_skips(skips):
+    """One sentence on a result of `PipelineState.skips`, or ''."""
+    parts = [f'{count} {reason} (first: {", ".join(map(repr, names))})' for reason, (count, names) in skips.items()]
+    return 'records skipped: ' + '; '.join(parts) if parts else ''
+
+
+def make_dataset(pattern, config, *, training=True, state=None, passes=None, batch_size=None, flag='records',
+                 shards=None, on_bad_record='skip'):
     """Batches of pairs from record shards.
 
     Args:
@@ -61,17 +120,21 @@ def make_dataset(pattern, config, *, training=True, state=None, passes=None, bat
         batch_size: clips in a batch; default that of the configuration, or 32 for evaluation. A last batch that is not full is
             left out when training.
         flag: name of the flag that the pattern comes from, for messages.
+        shards: result of `records.find_shards` for the pattern, where it is known already.
+        on_bad_record: 'skip' leaves out what cannot be used, and tells it in `state`; 'stop' fails with a TensorFlow error, and
+            `state.first_fault` tells what was wrong.
 
     Returns:
         `tf.data.Dataset` of dicts: `video` uint8 [B, frames, size, size, 3]; `audio` int16 [B, K, samples]; `label` float32
         [B, K], 1 in sync; `kind` int32 [B, K], index into `windows.KINDS`; `example_hash` int64 [B] and `audio_hash` int64
         [B, K], which clips picture and sound come from; `video_start_seconds` float64 [B], `audio_start_seconds` float64
-        [B, K]; when training with SpecAugment `spec_mask` int32 [B, K].
+        [B, K]; `end` int64 [B], position after the batch; `replaced` int32 [B], negatives that became easy because the clip is
+        too short for them; when training with SpecAugment `spec_mask` int32 [B, K].
 
     Raises:
         UserError: no record file matches, one is damaged, or there are fewer records than a batch (or than 2) needs.
     """
-    shards = records.find_shards(pattern, flag)
+    shards = shards or records.find_shards(pattern, flag)
     state = state or PipelineState()
     batch_size = batch_size or (config.train.batch_size if training else EVAL_BATCH_SIZE)
     passes = passes or (config.train.passes_per_epoch if training else 1)
@@ -83,15 +146,51 @@ def make_dataset(pattern, config, *, training=True, state=None, passes=None, bat
             f'--{flag}={pattern}: {total} records make no full batch of --batch_size={batch_size}; lower it, or raise '
             '--passes_per_epoch.'
         )
-    dataset = tf.data.Dataset.range(passes).flat_map(lambda p: _one_pass(shards, config, training, state, p))
-    dataset = dataset.map(lambda p, serialized: (p, records.parse(serialized)), tf.data.AUTOTUNE)
-    dataset = dataset.filter(lambda p, record: _usable(record, config, state))
-    dataset = dataset.map(lambda p, record: _clip(record, p, config, training, state), tf.data.AUTOTUNE)
-    dataset = dataset.batch(batch_size, drop_remainder=training).map(fill_easy, tf.data.AUTOTUNE)
-    return _ordered(dataset)
+    skip = on_bad_record == 'skip'
+
+    def one_pass(number):
+        over_all = (state.epoch.read_value() * passes if training else 0) + number
+        return read_pass(shards, config, state, number, over_all, skip)
+
+    clips = _clips(tf.data.Dataset.range(passes).flat_map(one_pass), config, state, skip,
+                   lambda record, usable, number: _clip(record, usable, number, config, training, state))
+
+    def finish(batch):
+        position = batch.pop('position')
+        return {**fill_easy(batch), 'end': tf.fill(tf.shape(position), position[-1] + 1)}
+
+    return ordered(clips.batch(batch_size, drop_remainder=training).map(finish, tf.data.AUTOTUNE))
 
 
-def _ordered(dataset):
+def _clips(elements, config, state, skip, cut):
+    """Elements of `read_pass` to dicts of tensors, with their `position`; what cannot be used is noted in `state`.
+
+    Args:
+        elements: `tf.data.Dataset` of what `unpack` reads.
+        config: `Config`.
+        state: `PipelineState`.
+        skip: whether what cannot be used is left out, or fails.
+        cut: function (record, number of its usable frames, number of the pass over all epochs) -> dict of tensors.
+    """
+    def clip(*element):
+        position, number, place, serialized = unpack(element)
+        # What can fail waits for the note that says so.
+        with tf.control_dependencies([state.note(position, UNREADABLE, place)]):
+            record = records.parse(tf.identity(serialized))
+        usable = usable_frames(record, config)
+        reason = _content_fault(record, usable, config)
+        with tf.control_dependencies([state.note(position, tf.gather([*CONTENT_REASONS, BAD_PICTURE], reason), record.example_id)]):
+            fine = _check(reason == len(CONTENT_REASONS))
+        with tf.control_dependencies([fine]):
+            parts = cut(record, tf.identity(usable), number)
+        with tf.control_dependencies(list(parts.values())), tf.control_dependencies([state.clear(position)]):
+            return {'position': tf.identity(position), **{name: tf.identity(value) for name, value in parts.items()}}
+
+    clips = elements.map(clip, tf.data.AUTOTUNE)
+    return clips.ignore_errors() if skip else clips
+
+
+def ordered(dataset):
     """The end of every pipeline: the same order each time, whatever the number of threads and devices."""
     options = tf.data.Options()
     options.deterministic = True
@@ -104,40 +203,86 @@ def steps_per_epoch(shards, config):
     return sum(count for _, count in shards) * config.train.passes_per_epoch // config.train.batch_size
 
 
-def _one_pass(shards, config, training, state, number):
-    """Serialised records of one pass as (pass over all epochs, string), in an order that seed and pass give."""
-    # This function is a graph of its own, so that this sets no global state: it keeps the caller's seed out of the order.
+def read_pass(shards, config, state, number, number_over_all, skip):
+    """Serialised records of one pass, in an order that follows from the seed and the pass, from `state.start` on.
+
+    Args:
+        shards: result of `records.find_shards`.
+        config: `Config`.
+        state: `PipelineState`.
+        number: int64 scalar, the pass in this epoch.
+        number_over_all: int64 scalar, the pass counted over all epochs.
+        skip: whether damage to a file is noted in `state`, or fails.
+
+    Returns:
+        `tf.data.Dataset` of what `unpack` reads.
+    """
+    # This function is traced into a graph of its own, so that this sets no global state: it keeps the caller's seed out.
     tf.random.set_seed(1)
-    passes = config.train.passes_per_epoch if training else 1
-    number = (state.epoch.read_value() * passes if training else tf.constant(0, tf.int64)) + number
-    paths = tf.data.Dataset.from_tensor_slices([path for path, _ in shards])
-    order = tf.cast(config.train.seed, tf.int64) * 1_000_003 + number + 1
-    paths = paths.shuffle(len(shards), seed=order, reshuffle_each_iteration=False)
-    serialized = paths.interleave(
-        tf.data.TFRecordDataset, cycle_length=min(len(shards), 8), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    serialized = serialized.shuffle(config.train.shuffle_records, seed=order, reshuffle_each_iteration=False)
-    return serialized.map(lambda record: (number, record))
+    seed = tf.cast(config.train.seed, tf.int64) * 1_000_003 + number_over_all + 1
+    files = tf.data.Dataset.from_tensor_slices(([path for path, _ in shards], [count for _, count in shards])).enumerate()
+    files = files.shuffle(len(shards), seed=seed, reshuffle_each_iteration=False)
+
+    def read(index, file):
+        path, count = file
+        count = tf.cast(count, tf.int64)
+        # The range is counted first, so that a file which cannot be opened ends after as many failures as it should hold records.
+        whole = tf.data.Dataset.zip((
+            tf.data.Dataset.range(count), tf.data.Dataset.from_tensors(path).repeat(), tf.data.TFRecordDataset(path)))
+        if skip:
+            whole = whole.ignore_errors()
+        end = tf.data.Dataset.from_tensors((tf.constant(-1, tf.int64), path, ''))
+
+        def is_record(seen, item):
+            def at_end():
+                lost = count - seen
+                key = -1 - tf.bitwise.left_shift(number, PASS_BITS) - index
+                noted = tf.cond(lost > 0, lambda: _after(state.note(key, LOST, path, lost), True), lambda: tf.constant(False))
+                with tf.control_dependencies([] if skip else [_check(~noted)]):
+                    return noted & False
+            return tf.cond(item[0] >= 0, lambda: tf.constant(True), at_end)
+
+        return whole.concatenate(end).enumerate().filter(is_record)
+
+    elements = files.interleave(
+        read, cycle_length=min(len(shards), 8), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    elements = elements.shuffle(config.train.shuffle_records, seed=seed, reshuffle_each_iteration=False)
+    start = state.start.read_value()
+    first, done = tf.bitwise.right_shift(start, PASS_BITS), tf.bitwise.bitwise_and(start, 2**PASS_BITS - 1)
+    done = tf.where(number == first, done, tf.where(number < first, tf.constant(-1, tf.int64), 0))  # -1 skips all, unread
+    numbers = tf.data.Dataset.from_tensors((number, number_over_all)).repeat()
+    return tf.data.Dataset.zip((numbers, elements.enumerate().skip(done)))
 
 
-def _usable(record, config, state):
-    """Whether a window can be taken from a record; if not, it is counted with its reason."""
-    rate = tf.cast(tf.round(record.sample_rate), tf.int32)
+def unpack(element):
+    """(position, number of the pass over all epochs, file and number in it, serialised record) of an element of `read_pass`."""
+    (number, number_over_all), (index, (_, (record, path, serialized))) = element
+    place = tf.strings.join([path, ': record ', tf.strings.as_string(record)])
+    return tf.bitwise.left_shift(number, PASS_BITS) + index, number_over_all, place, serialized
+
+
+def _after(operation, value):
+    """A value that is there after an operation."""
+    with tf.control_dependencies([operation]):
+        return tf.constant(value)
+
+
+def _content_fault(record, usable, config):
+    """Index into `CONTENT_REASONS` of what keeps a record from being used, their number if nothing does: int64 scalar."""
+    seconds = record.frame_seconds
+    steps = seconds[1:] - seconds[:-1]
+    # A hole as long as a window could be filled with one picture.
+    in_order = tf.reduce_all(tf.math.is_finite(seconds)) & tf.reduce_all((steps >= 0.0) & (steps < config.clip.window_seconds))
     conditions = [
         tf.size(record.frames) == 0,
-        (tf.size(record.frames) > 1) & (tf.reduce_max(record.frame_seconds) <= 0.0),
+        (tf.size(record.frames) > 1) & (tf.reduce_max(seconds) <= 0.0),
+        ~in_order,
         tf.size(record.waveform) == 0,
-        rate != config.clip.sample_rate,
-        usable_frames(record, config) == 0,
+        ~record.finite_sound,
+        tf.round(record.sample_rate) != config.clip.sample_rate,
+        usable == 0,
     ]
-    reason = tf.argmax(tf.stack([*conditions, tf.constant(True)]))
-
-    def count():
-        state.skipped.scatter_nd_add([[reason]], [tf.constant(1, tf.int64)])
-        if_new = tf.where(state.first_skipped[reason] == '', record.example_id, state.first_skipped[reason])
-        state.first_skipped.scatter_nd_update([[reason]], [if_new])
-        return tf.constant(False)
-
-    return tf.cond(reason < len(SKIP_REASONS), count, lambda: tf.constant(True))
+    return tf.argmax(tf.stack([*conditions, tf.constant(True)]))
 
 
 def _hash(record):
@@ -150,13 +295,14 @@ def _clip_seed(record, number, config):
     return tf.random.fold_in(tf.cast(seed, tf.int32), tf.cast(_hash(record) % (2**31 - 1), tf.int32))
 
 
-def _clip(record, number, config, training, state):
+def _clip(record, usable, number, config, training, state):
     """One record to one clip with its audio windows."""
     hashed = _hash(record)
     seeds = tf.random.split(_clip_seed(record, number, config), 5)
-    kinds = draw_kinds(seeds[0], state.mix, config.pairs.audio_windows) if training else tf.range(len(KINDS))
-    clip = sample_clip(record, kinds, seeds[1], config)
-    state.replaced.assign_add(tf.cast(clip.pop('replaced'), tf.int64))
+    kinds = room_for = tf.range(len(KINDS))
+    if training:
+        kinds, room_for = draw_kinds(seeds[0], state.mix, config.pairs.audio_windows)
+    clip = sample_clip(record, usable, kinds, room_for, seeds[1], config)
     frames = tf.gather(record.frames, clip.pop('frame_index'))
     clip['video'] = _decode(frames, config, seeds[2] if training else None)
     clip['example_hash'] = hashed
@@ -166,13 +312,20 @@ def _clip(record, number, config, training, state):
     return clip
 
 
+def _check(condition):
+    """An operation that fails where a condition does not hold; lighter than `tf.debugging.Assert`, which is a conditional."""
+    return tf.raw_ops.Assert(condition=condition, data=['the record cannot be used'])
+
+
 def _decode(frames, config, seed):
     """Decodes and crops the frames of a window: string [frames] -> uint8 [frames, size, size, 3].
 
-    All frames of a clip are cropped, mirrored and coloured alike. Without a seed the crop is the largest centred square.
+    All frames of a clip are cropped, mirrored and coloured alike. Without a seed the crop is the largest centred square. It
+    fails where a frame is no JPEG, is not of the size of the first, or is larger than `MAX_PIXELS`.
     """
     augment, size = config.augment, config.clip.frame_size
-    height, width = tf.unstack(tf.io.extract_jpeg_shape(frames[0])[:2])
+    shape = tf.io.extract_jpeg_shape(frames[0])[:2]
+    height, width = tf.unstack(shape)
     shorter = tf.minimum(height, width)
     if seed is None:
         side = shorter
@@ -187,11 +340,14 @@ def _decode(frames, config, seed):
             left = tf.random.stateless_uniform([], seeds[2], 0, width - side + 1, tf.int32)
         else:
             top, left = (height - side) // 2, (width - side) // 2
-    window = tf.stack([top, left, side, side])
-    pixels = tf.map_fn(
-        lambda jpeg: tf.io.decode_and_crop_jpeg(jpeg, window, channels=3), frames,
-        fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8),
+    with tf.control_dependencies([_check(height <= MAX_PIXELS // tf.maximum(width, 1))]):
+        window = tf.stack([top, left, side, side])
+    pixels, shapes = tf.map_fn(
+        lambda jpeg: (tf.io.decode_and_crop_jpeg(jpeg, window, channels=3), tf.io.extract_jpeg_shape(jpeg)[:2]), frames,
+        fn_output_signature=(tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([2], tf.int32)),
     )
+    with tf.control_dependencies([_check(tf.reduce_all(shapes == shape))]):
+        pixels = tf.identity(pixels)
     pixels = tf.image.resize(pixels, [size, size])                               # float32 in [0, 255]
     if seed is not None:
         if augment.flip:
@@ -241,29 +397,28 @@ def make_labelled_dataset(pattern, config, class_of, *, windows=0, streams=('vid
             inputs['audio'] = sounds_at(record, record.frame_seconds[first], config)
         return inputs
 
-    def random_window(record, number):
+    def random_window(record, usable, number):
         seeds = tf.random.split(_clip_seed(record, number, config), 2)
-        first = tf.random.stateless_uniform([], seeds[0], 0, usable_frames(record, config), tf.int64)
-        return window(record, first, seeds[1])
+        first = tf.random.stateless_uniform([], seeds[0], 0, usable, tf.int64)
+        return {**window(record, first, seeds[1]), 'class': table.lookup(record.example_id)}
 
-    def spaced_windows(record):
-        firsts = tf.linspace(tf.constant(0.0, tf.float64), tf.cast(usable_frames(record, config) - 1, tf.float64), windows)
+    def spaced_windows(record, usable, number):
+        firsts = tf.linspace(tf.constant(0.0, tf.float64), tf.cast(usable - 1, tf.float64), windows)
         kinds = {'video': tf.uint8, 'audio': tf.int16}
-        return tf.map_fn(lambda first: window(record, first, None), tf.cast(tf.round(firsts), tf.int64),
-                         fn_output_signature={name: kinds[name] for name in streams})
+        inputs = tf.map_fn(lambda first: window(record, first, None), tf.cast(tf.round(firsts), tf.int64),
+                           fn_output_signature={name: kinds[name] for name in streams})
+        return {**inputs, 'class': tf.fill([windows], table.lookup(record.example_id))}
 
-    dataset = tf.data.Dataset.range(passes).flat_map(lambda p: _one_pass(shards, config, training, state, p))
-    dataset = dataset.filter(lambda p, serialized: table.lookup(records.parse_labels(serialized)[0]) >= 0)
-    dataset = dataset.map(lambda p, serialized: (p, records.parse(serialized)), tf.data.AUTOTUNE)
-    dataset = dataset.filter(lambda p, record: _usable(record, config, state))
+    def one_pass(number):
+        over_all = (state.epoch.read_value() * passes if training else 0) + number
+        return read_pass(shards, config, state, number, over_all, skip=True)
+
+    elements = tf.data.Dataset.range(passes).flat_map(one_pass)
+    elements = elements.filter(lambda *element: table.lookup(records.parse_labels(unpack(element)[3])[0]) >= 0)
+    clips = _clips(elements, config, state, True, random_window if training else spaced_windows)
     if training:
-        dataset = dataset.map(
-            lambda p, record: (random_window(record, p), table.lookup(record.example_id)), tf.data.AUTOTUNE)
-        dataset = dataset.batch(config.train.batch_size, drop_remainder=True)
-    else:
-        dataset = dataset.map(
-            lambda p, record: (spaced_windows(record), tf.fill([windows], table.lookup(record.example_id))), tf.data.AUTOTUNE)
-    return _ordered(dataset)
+        clips = clips.batch(config.train.batch_size, drop_remainder=True)
+    return ordered(clips.map(lambda clip: ({name: clip[name] for name in streams}, clip['class'])))
 
 
 def make_offset_dataset(pattern, config, offsets_seconds, *, state=None, flag='eval_records'):
@@ -283,8 +438,8 @@ def make_offset_dataset(pattern, config, offsets_seconds, *, state=None, flag='e
     shards = records.find_shards(pattern, flag)
     state = state or PipelineState()
 
-    def shifted(record):
-        first = usable_frames(record, config) // 2
+    def shifted(record, usable, number):
+        first = usable // 2
         starts = record.frame_seconds[first] + tf.constant(offsets_seconds, tf.float64)
         first_samples = tf.cast(tf.round(starts * config.clip.sample_rate), tf.int64)
         frames = tf.gather(record.frames, window_frames(record.frame_seconds, first, config))
@@ -295,5 +450,5 @@ def make_offset_dataset(pattern, config, offsets_seconds, *, state=None, flag='e
             'example_id': record.example_id,
         }
 
-    dataset = _one_pass(shards, config, False, state, 0).map(lambda p, serialized: records.parse(serialized), tf.data.AUTOTUNE)
-    return _ordered(dataset.filter(lambda record: _usable(record, config, state)).map(shifted, tf.data.AUTOTUNE))
+    zero = tf.constant(0, tf.int64)
+    return ordered(_clips(read_pass(shards, config, state, zero, zero, skip=True), config, state, True, shifted))

@@ -156,6 +156,28 @@ def embedding_map(points, labels, names, title, path):
     plt.close(figure)
 
 
+def sync_curve(curve, single, name, path):
+    """Distance against the offset of the sound: the mean over clips with its interval, and one clip.
+
+    Args:
+        curve: result of `evaluation.sync.measure_sync_curve`.
+        single: float [O], distances of one clip, NaN where it is too short.
+        name: of that clip.
+        path: PNG file.
+    """
+    offsets, (low, high) = np.array(curve['offset_seconds']), np.array(curve['interval']).T
+    figure, axis = plt.subplots(figsize=(8, 4.5), layout='constrained')
+    axis.plot(offsets, single, color='#e08214', linewidth=1, label=f'one clip: {name}')
+    axis.plot(offsets, curve['distance'], color='#1f77b4', linewidth=2, label=f'mean of {curve["clips"]} clips')
+    axis.fill_between(offsets, low, high, color='#1f77b4', alpha=0.2, linewidth=0, label='95 % interval of the mean')
+    axis.axvline(0, color='grey', linestyle=':', linewidth=1)
+    axis.set(xlabel="offset of the sound's window against the picture's, in seconds", ylabel='distance',
+             title='Distance of picture and sound by their offset')
+    axis.legend(fontsize=9)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 OURS, PUBLISHED = '#1f77b4', '#c9b27c'
 
 
@@ -182,6 +204,8 @@ def table_bars(lines, path):
                 axis.text(line['published'], place + 0.18, f' {line["published"]:.1f}', va='center', fontsize=7)
         axis.set_title(column, fontsize=9)
         axis.margins(x=0.18)
+        if column.startswith(('AUC', 'AVTS')):
+            axis.axvline(0.5 if column.startswith('AUC') else 50, color='black', linestyle=':', linewidth=1)  # chance
         axis.tick_params(labelsize=8)
     axes[0, 0].set_yticks(range(len(rows)), rows)
     axes[0, 0].invert_yaxis()
@@ -207,14 +231,15 @@ def regime_curves(histories, switch, path):
             values = np.array([[row.get(name, np.nan) for row in rows] for rows in runs if rows])
             if values.size:
                 epochs = np.arange(1, values.shape[1] + 1)
-                # Drawn below the others: it is the beginning of theirs.
-                axis.plot(epochs, values.mean(0), color=colour, label=regime, linestyle='--' if 'first' in regime else '-')
+                axis.plot(epochs, values.mean(0), color=colour, label=regime, linestyle='--' if 'first' in regime else '-',
+                          marker='.' if len(epochs) < 3 else None)
                 axis.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.12, linewidth=0)
         axis.axvline(switch + 0.5, color='grey', linestyle=':', linewidth=1)
         axis.set(title=title, xlabel='epoch')
     axes[1].axhline(0.5, color='grey', linewidth=0.8)
     axes[2].axhline(0.5, color='grey', linewidth=0.8)
-    axes[1].legend(fontsize=8, title=f'dotted: curricula change\nbands: range over {max(map(len, histories.values()))} seeds',
-                   title_fontsize=7)
+    if axes[1].get_legend_handles_labels()[0]:
+        axes[1].legend(fontsize=8, title=f'dotted: curricula change\nbands: range over {max(map(len, histories.values()))} seeds',
+                       title_fontsize=7)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -19,7 +19,7 @@
         image/timestamp                 int64    µs per frame from the record's time 0
         WAVEFORM/feature/bytes          bytes    one Feature: 16-bit little-endian mono PCM      (what this project writes)
         WAVEFORM/feature/floats         floats   one Feature: mono samples in [-1, 1]            (what DMVR writes)
-        WAVEFORM/feature/timestamp      int64    one Feature: µs of sample 0, which is 0
+        WAVEFORM/feature/timestamp      int64    one Feature: µs of sample 0; this project writes 0
 
 A record is aligned when written: frame i shows time i / frame_rate, sample n sounds at time n / sample_rate, both from the
 same time 0, and both cover the same duration. Shards are TFRecord files `NAME-00000-of-00016`; a file `NAME.json` beside them
@@ -99,12 +99,13 @@ class Record(NamedTuple):
     Attributes:
         example_id: string scalar.
         frames: string [F], encoded images.
-        frame_seconds: float64 [F], time of each frame.
+        frame_seconds: float64 [F], time of each frame, counted from sample 0 of the waveform; none is negative.
         frame_rate: float32 scalar, frames per second; 0 where the record states none.
         waveform: int16 [samples]; empty where the record has no audio.
         sample_rate: float32 scalar, Hz; 0 where the record states none.
         label_index: int64 [L].
         label_string: string [L].
+        finite_sound: bool scalar; False where float audio held NaN or infinite samples.
     """
 
     example_id: tf.Tensor
@@ -115,6 +116,7 @@ class Record(NamedTuple):
     sample_rate: tf.Tensor
     label_index: tf.Tensor
     label_string: tf.Tensor
+    finite_sound: tf.Tensor
 
 
 def _bytes(*values):
@@ -188,8 +190,9 @@ def parse(serialized):
     """Parses one record with TensorFlow operations, for use inside tf.data.
 
     Float audio is brought to int16, so that what follows sees one kind. A record without frame times gets them from its
-    frame rate. A record without a name gets one that follows from its bytes, because clips of one name are never each other's
-    easy negatives.
+    frame rate. Where the sound does not begin at the record's time 0 the frame times are counted from where it does, and
+    frames before that are left out. A record without a name gets one that follows from its bytes, because clips of one name
+    are never each other's easy negatives.
 
     Args:
         serialized: string scalar.
@@ -211,6 +214,7 @@ def parse(serialized):
             FRAME_TIMES: tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
             AUDIO_BYTES: tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True),
             AUDIO_FLOATS: tf.io.VarLenFeature(tf.float32),
+            AUDIO_TIME: tf.io.VarLenFeature(tf.int64),
         },
     )
     frames = lists[FRAMES]
@@ -220,6 +224,10 @@ def parse(serialized):
     frame_rate = context[FRAME_RATE]
     grid = tf.math.divide_no_nan(tf.range(tf.cast(count, tf.float64), dtype=tf.float64), tf.cast(frame_rate, tf.float64))
     frame_seconds = tf.cond(tf.equal(tf.size(times), count), lambda: times, lambda: grid)
+    sound_starts = tf.concat([lists[AUDIO_TIME].values, [0]], 0)[0]
+    frame_seconds -= tf.cast(sound_starts, tf.float64) / MICROSECONDS
+    heard = ~(frame_seconds < 0.0)  # a time that is no number stays, to be found out
+    example_id = tf.cond(tf.equal(context[EXAMPLE_ID], ''), lambda: unnamed(serialized), lambda: context[EXAMPLE_ID])
     floats = lists[AUDIO_FLOATS].values
     pcm = tf.io.decode_raw(tf.strings.reduce_join(lists[AUDIO_BYTES]), tf.int16)
     waveform = tf.cond(
@@ -228,31 +236,29 @@ def parse(serialized):
         lambda: pcm,
     )
     return Record(
-        example_id=_name(context[EXAMPLE_ID], serialized),
-        frames=frames,
-        frame_seconds=frame_seconds,
+        example_id=example_id,
+        frames=tf.boolean_mask(frames, heard),
+        frame_seconds=tf.boolean_mask(frame_seconds, heard),
         frame_rate=frame_rate,
         waveform=waveform,
         sample_rate=context[SAMPLE_RATE],
         label_index=context[LABEL_INDEX],
         label_string=context[LABEL_STRING],
+        finite_sound=tf.reduce_all(tf.math.is_finite(floats)),
     )
+
+
+def unnamed(serialized):
+    """The name of a record that has none, or that cannot be parsed: string scalar."""
+    return 'unnamed-' + tf.strings.as_string(tf.strings.to_hash_bucket_fast(serialized, 2**62))
 
 
 def parse_labels(serialized):
     """Name and labels of one record, without the cost of the rest: string scalar -> (string scalar, string [L])."""
     context, _ = tf.io.parse_single_sequence_example(
         serialized, {EXAMPLE_ID: tf.io.FixedLenFeature([], tf.string, ''), LABEL_STRING: tf.io.RaggedFeature(tf.string)})
-    return _name(context[EXAMPLE_ID], serialized), context[LABEL_STRING]
-
-
-def _name(example_id, serialized):
-    """The name of a record, or one that follows from its bytes."""
-    return tf.cond(
-        tf.equal(example_id, ''),
-        lambda: 'unnamed-' + tf.strings.as_string(tf.strings.to_hash_bucket_fast(serialized, 2**62)),
-        lambda: example_id,
-    )
+    example_id = tf.cond(tf.equal(context[EXAMPLE_ID], ''), lambda: unnamed(serialized), lambda: context[EXAMPLE_ID])
+    return example_id, context[LABEL_STRING]
 
 
 def shard_path(prefix, index, count):
@@ -357,6 +363,42 @@ def _masked_crc(data):
         crc = _CRC32C[(crc ^ byte) & 0xFF] ^ (crc >> 8)
     crc ^= 0xFFFFFFFF
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def stamps(shards):
+    """[size, time of change in ns] of each file of `find_shards`, None where it is gone."""
+    found = []
+    for path, _ in shards:
+        try:
+            status = tf.io.gfile.stat(path)
+            found.append([status.length, status.mtime_nsec])
+        except tf.errors.OpError:
+            found.append(None)
+    return found
+
+
+def name_hashes(shards, hashes):
+    """The names of the records whose names have given hashes, by reading all of them.
+
+    Args:
+        shards: result of `find_shards`.
+        hashes: set of integers, as `example_hash` in a batch.
+
+    Returns:
+        Sorted list of names; of those that are not found there is none.
+    """
+    def name(serialized):
+        context, _ = tf.io.parse_single_sequence_example(serialized, {EXAMPLE_ID: tf.io.FixedLenFeature([], tf.string, '')})
+        return tf.cond(tf.equal(context[EXAMPLE_ID], ''), lambda: unnamed(serialized), lambda: context[EXAMPLE_ID])
+
+    names = set()
+    for path, count in shards:
+        # Bounded: a file that cannot be opened fails as often as it is asked.
+        counted = tf.data.Dataset.zip((tf.data.Dataset.range(count), tf.data.TFRecordDataset(path).map(lambda data: name(data))))
+        for _, found in counted.ignore_errors():
+            if int(tf.strings.to_hash_bucket_fast(found, 2**62)) in hashes:
+                names.add(found.numpy().decode(errors='replace'))
+    return sorted(names)
 
 
 def first_damaged(paths):

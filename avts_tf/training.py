@@ -1,37 +1,33 @@
-"""Training under MirroredStrategy, and the run folder that it leaves.
+"""Training on any number of devices and machines.
 
-    RUN_DIR/
-        config.json         what was run
-        checkpoints/        epoch-0007.weights.h5: weights and optimiser after 7 epochs; the last few are kept
-        history.csv         a row per epoch
-        result.json         what was measured and where the towers are
-        tensorboard/        the same as curves, and a picture of a batch
-
-The stage of the curriculum, the order of the records, the pairs and the learning rate follow from the epoch and from
-history.csv, so that a checkpoint and the history are all that is needed to go on.
+A training is a function of the configuration and the records: the stage of the curriculum, the order of the records, the pairs and
+the learning rate follow from the epoch and the step, and a checkpoint holds the rest. Stopped at any moment and gone on with, it
+comes to the same weights and figures, bit by bit (docs/resume.md says under which conditions).
 """
 
-import csv
-import functools
-import json
+import contextlib
+import dataclasses
 import math
 import os
-import re
+import signal
+import threading
 import time
-import warnings
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tqdm
 
 from avts_tf import metrics, plots, records
-from avts_tf.config import Config, UserError
+from avts_tf.config import Stopped, UserError
 from avts_tf.curriculum import CurriculumCallback, parse_regime
-from avts_tf.pipeline import PipelineState, make_dataset, steps_per_epoch
-from avts_tf.two_tower import build_two_tower
+from avts_tf.devices import is_chief, make_agreement, make_strategy, own_batches, worker_count
+from avts_tf.others import build_model
+from avts_tf.pipeline import PipelineState, describe_skips, make_dataset, merge_skips, steps_per_epoch
+from avts_tf.runs import KEPT_CHECKPOINTS, RunFolder, load_config, update_result, writing
 from avts_tf.windows import EASY, KINDS, POSITIVE
 
-KEPT_CHECKPOINTS = 3
+CHECKPOINT_MINUTES = 10.0
 ADAPT_BATCHES = 16      # batches whose sound gives the front end its mean and deviation
 PROBE_CLIPS = 128       # clips of the fixed set that is measured after every epoch
 PLATEAU_EPOCHS = 5      # epochs without a lower loss until the learning rate falls
@@ -39,42 +35,8 @@ PLATEAU_FACTOR = 0.1
 COLLAPSED_SPREAD = 0.02  # of 1: embeddings of length 1 that point anywhere have spread 1
 CHANCE_AUC = 0.55
 COLLAPSE_EPOCHS = 3     # epochs at chance before it is said
-
-
-@functools.cache  # a second strategy over the same devices in one process breaks TensorFlow's collective operations
-def make_strategy(devices):
-    """MirroredStrategy over the devices of a flag value.
-
-    Args:
-        devices: 'auto' for all GPUs, or the CPU where there is none; or a number, of GPUs or, where there is none, of logical
-            CPU devices.
-
-    Returns:
-        `tf.distribute.MirroredStrategy`.
-
-    Raises:
-        UserError: no such number of devices.
-    """
-    gpus = tf.config.list_physical_devices('GPU')
-    if devices == 'auto':
-        names = [f'GPU:{i}' for i in range(len(gpus))] or ['CPU:0']
-        return tf.distribute.MirroredStrategy(names)
-    if not str(devices).isdigit() or int(devices) < 1:
-        raise UserError(f'--devices={devices}: use "auto" or a number of devices from 1.')
-    count = int(devices)
-    if gpus:
-        if count > len(gpus):
-            raise UserError(f'--devices={devices}: this machine has {len(gpus)} GPU(s).')
-        return tf.distribute.MirroredStrategy([f'GPU:{i}' for i in range(count)])
-    cpu = tf.config.list_physical_devices('CPU')[0]
-    if count > 1:
-        try:
-            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-        except RuntimeError:  # TensorFlow has started; that is well where it has as many devices
-            if len(tf.config.list_logical_devices('CPU')) < count:
-                raise UserError(
-                    f'--devices={devices}: TensorFlow has started with fewer CPU devices; start a new process.') from None
-    return tf.distribute.MirroredStrategy([f'CPU:{i}' for i in range(count)])
+NAMED_CLIPS = 8         # clips of a batch that a message names
+TIMING = ('seconds', 'clips_per_second')  # what differs from run to run; not in history.csv
 
 
 def make_optimizer(config):
@@ -118,125 +80,66 @@ def count_plateaus(losses):
     return count
 
 
-class RunFolder:
-    """The files of a run and the rules of resuming it.
+def load_model(run_dir, which='newest', say=print):
+    """The trained model of a run folder.
 
     Args:
-        path: folder; made if it is not there.
-        config: `Config`.
-        inputs: dict of what else is worth knowing of the run, such as the records; None leaves config.json alone.
-
-    Raises:
-        UserError: the folder holds a run of another configuration, or cannot be written.
-    """
-
-    def __init__(self, path, config, inputs=None):
-        self.path = path
-        self.checkpoints = os.path.join(path, 'checkpoints')
-        self.history_path = os.path.join(path, 'history.csv')
-        try:
-            tf.io.gfile.makedirs(self.checkpoints)
-        except tf.errors.OpError as error:
-            raise UserError(f'--run_dir={path}: cannot be made: {error.message}') from None
-        config_path = os.path.join(path, 'config.json')
-        if os.path.exists(config_path):
-            differences = _differences(load_config(path), config)
-            if differences:
-                raise UserError(
-                    f'--run_dir={path}: holds a run of another configuration ({"; ".join(differences)}). Use its flags to go on '
-                    'with it, or another --run_dir for a new run.'
-                )
-        if inputs is not None:
-            _write_aside(config_path, json.dumps({**json.loads(config.to_json()), 'inputs': inputs}, indent=2) + '\n')
-
-    def epochs_done(self):
-        """The number of epochs of the newest checkpoint, 0 where there is none."""
-        matches = (re.fullmatch(r'epoch-(\d+)\.weights\.h5', name) for name in os.listdir(self.checkpoints))
-        return max((int(match[1]) for match in matches if match), default=0)
-
-    def checkpoint_path(self, epochs):
-        """The path of the checkpoint after a number of epochs."""
-        return os.path.join(self.checkpoints, f'epoch-{epochs:04d}.weights.h5')
-
-    def save(self, model, epochs):
-        """Writes a checkpoint aside, renames it, and removes old ones."""
-        path = self.checkpoint_path(epochs)
-        aside = path.replace('epoch-', 'writing-')
-        model.save_weights(aside)
-        os.replace(aside, path)
-        if epochs > KEPT_CHECKPOINTS and os.path.exists(old := self.checkpoint_path(epochs - KEPT_CHECKPOINTS)):
-            os.remove(old)
-
-    def history(self):
-        """Rows of history.csv as dicts of floats; cells that are empty are left out."""
-        if not os.path.exists(self.history_path):
-            return []
-        with open(self.history_path, newline='') as file:
-            return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
-
-    def write_history(self, rows):
-        """Writes history.csv whole: a row per epoch, a column per name that occurs in any."""
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        lines = [','.join(names)] + [','.join(f'{row[name]:.6g}' if name in row else '' for name in names) for row in rows]
-        _write_aside(self.history_path, '\n'.join(lines) + '\n')
-
-
-def load_config(run_dir):
-    """The `Config` of a run folder.
-
-    Raises:
-        UserError: there is no run in the folder.
-    """
-    path = os.path.join(run_dir, 'config.json')
-    try:
-        with open(path) as file:
-            groups = json.load(file)
-        groups.pop('inputs', None)
-        return Config.from_json(json.dumps(groups))
-    except FileNotFoundError:
-        raise UserError(f'--run_dir={run_dir}: no run there ({path} is missing); --mode=train makes one.') from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f'{path}: cannot be read as a configuration of this version: {error}') from None
-
-
-def load_inputs(run_dir):
-    """What else a run folder's config.json holds, such as the globs of its records: a dict."""
-    with open(os.path.join(run_dir, 'config.json')) as file:
-        return json.load(file).get('inputs', {})
-
-
-def update_result(run_dir, values):
-    """Adds values to `result.json` of a run folder, replacing those of the same names."""
-    path = os.path.join(run_dir, 'result.json')
-    results = {}
-    if os.path.exists(path):
-        with open(path) as file:
-            results = json.load(file)
-    _write_aside(path, json.dumps({**results, **values}, indent=2) + '\n')
-
-
-def load_model(run_dir):
-    """The trained model of a run folder, with the weights of its newest checkpoint.
+        run_dir: run folder.
+        which: 'newest' or 'best' checkpoint (see `RunFolder.read_checkpoint`).
+        say: function that shows a line of text.
 
     Returns:
-        (`TwoTower`, number of epochs that it was trained for).
+        (`TwoTower`, number of whole epochs that it was trained for).
 
     Raises:
         UserError: there is no run, or no checkpoint in it.
     """
     config = load_config(run_dir)
     run = RunFolder(run_dir, config)
-    epochs = run.epochs_done()
-    if not epochs:
-        raise UserError(f'--run_dir={run_dir}: no checkpoint in {run.checkpoints}; --mode=train writes one after each epoch.')
-    model = build_two_tower(config)
+    checkpoint = run.read_checkpoint(which, say)
+    if not checkpoint:
+        raise UserError(f'--run_dir={run_dir}: no checkpoint that is whole in {run.checkpoints}; --mode=train writes one after '
+                        'each epoch.')
+    model = build_model(config)
     model.compile(optimizer=make_optimizer(config))
-    model.optimizer.build(model.trainable_variables)
-    model.load_weights(run.checkpoint_path(epochs))
-    return model, epochs
+    run.restore(model, checkpoint, optimizer=False)
+    return model, checkpoint.epochs
 
 
-def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print):
+@dataclasses.dataclass
+class Standing:
+    """How far a training has come: what a checkpoint holds beside the arrays.
+
+    Attributes:
+        epochs, step: whole epochs, and steps of the next.
+        start: position in the records after that step (see `PipelineState.start`).
+        logs: what the last step returned, means over its epoch so far.
+        rows: rows of history.csv.
+        skips: records that were not used in the whole epochs, as `PipelineState.skips`.
+        epoch_skips: the same of the epoch that is not whole yet.
+        pattern: glob of the records.
+        shards: (path, number of records, stamp) of each file when the training began.
+        steps: steps of an epoch, as the schedule of the learning rate counts them.
+    """
+
+    epochs: int = 0
+    step: int = 0
+    start: int = 0
+    logs: dict = dataclasses.field(default_factory=dict)
+    rows: list = dataclasses.field(default_factory=list)
+    skips: dict = dataclasses.field(default_factory=dict)
+    epoch_skips: dict = dataclasses.field(default_factory=dict)
+    pattern: str = ''
+    shards: list = dataclasses.field(default_factory=list)
+    steps: int = 0
+
+    def counts(self):
+        """(path, number of records) of each file, as `records.find_shards` gives them."""
+        return [(path, count) for path, count, _ in self.shards]
+
+
+def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print, *, on_bad_record='skip',
+          checkpoint_minutes=CHECKPOINT_MINUTES, keep_checkpoints=KEPT_CHECKPOINTS, deterministic=False):
     """Trains the two towers, or goes on with a training, until all stages are done.
 
     Args:
@@ -244,65 +147,300 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
         pattern: glob of training records.
         run_dir: run folder.
         eval_pattern: glob of records that the AUC after each epoch is measured on; None takes training records.
-        devices: see `make_strategy`.
+        devices: see `devices.make_strategy`.
         say: function that shows a line of text.
+        on_bad_record: 'skip' leaves out records that cannot be used, and says so; 'stop' stops at the first.
+        checkpoint_minutes: minutes between checkpoints within an epoch; 0 writes one after every step.
+        keep_checkpoints: newest checkpoints to keep, beside the best.
+        deterministic: have TensorFlow use operations only that give the same bits each time; a CPU needs no telling.
 
     Returns:
         The trained `TwoTower`.
 
     Raises:
-        UserError: the records, the run folder or the devices are not fit for it.
+        UserError: the records, the run folder or the devices are not fit for it, or the loss is no number.
+        Stopped: a signal came; a checkpoint was written.
     """
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
     curriculum = parse_regime(config.train.regime, config.train.epochs)
     # A mistake in the records should not cost a wait: look at them before anything is built.
-    shards = records.find_shards(pattern)
-    steps = steps_per_epoch(shards, config)
+    standing = Standing(pattern=pattern)
+    newest = _newest_checkpoint(run_dir, config, say)
+    if newest:
+        standing = Standing(**newest.state)
+    if standing.pattern != pattern:
+        say(f'The records are others than before: --records was {standing.pattern}.')
+    if not newest or standing.pattern != pattern:
+        shards = records.find_shards(pattern)
+        standing = dataclasses.replace(
+            standing, pattern=pattern, steps=steps_per_epoch(shards, config),
+            shards=[(path, count, stamp) for (path, count), stamp in zip(shards, records.stamps(shards), strict=True)])
     strategy = make_strategy(devices)
-    if config.train.batch_size % strategy.num_replicas_in_sync:
+    replicas, lead = strategy.num_replicas_in_sync, is_chief()
+    if config.train.batch_size % replicas:
         raise UserError(
-            f'--batch_size={config.train.batch_size}: cannot be divided among {strategy.num_replicas_in_sync} devices '
-            f'(--devices={devices}); use a multiple.'
+            f'--batch_size={config.train.batch_size}: cannot be divided among {replicas} devices (--devices={devices}); use a '
+            'multiple.'
         )
+    say = say if lead else lambda line: None
     state = PipelineState()
-    dataset = make_dataset(pattern, config, state=state)
+    dataset = make_dataset(pattern, config, state=state, shards=standing.counts(), on_bad_record=on_bad_record)
     probe_flag = 'eval_records' if eval_pattern else 'records'
-    probe = _first_batches(make_dataset(eval_pattern or pattern, config, training=False, flag=probe_flag), PROBE_CLIPS)
-    run = RunFolder(run_dir, config, {'records': pattern, 'eval_records': eval_pattern})
-    initial_epoch = run.epochs_done()
+    probe_shards = None if eval_pattern else standing.counts()
+    probe = _first_batches(make_dataset(eval_pattern or pattern, config, training=False, flag=probe_flag, shards=probe_shards),
+                           PROBE_CLIPS)
+    run = RunFolder(run_dir, config, {'records': pattern, 'eval_records': eval_pattern}, keep_checkpoints)
     with strategy.scope():
-        model = build_two_tower(config)
+        model = build_model(config)
         model.compile(optimizer=make_optimizer(config))
         model.optimizer.build(model.trainable_variables)
-    if initial_epoch >= curriculum.epochs:
-        model.load_weights(run.checkpoint_path(initial_epoch))
+    if newest:
+        run.restore(model, newest)
+    if standing.epochs >= curriculum.epochs:
         say(f'{run_dir}: all {curriculum.epochs} epochs are done.')
         return model
-    count = sum(count for _, count in shards)
-    say(f'{count} records in {len(shards)} file(s), {steps} steps of {config.train.batch_size} clips an epoch; '
-        f'stages {curriculum}; {strategy.num_replicas_in_sync} device(s).')
-    if initial_epoch:
-        model.load_weights(run.checkpoint_path(initial_epoch))
-        run.write_history(run.history()[:initial_epoch])
-        say(f'Going on after epoch {initial_epoch}.')
+    say(f'{sum(count for _, count in standing.counts())} records in {len(standing.shards)} file(s), {standing.steps} steps of '
+        f'{config.train.batch_size} clips an epoch; stages {curriculum}; {replicas} device(s)'
+        f'{f" on {worker_count()} machines" if worker_count() > 1 else ""}.')
+    picture = None
+    if newest:
+        say(f'Going on after epoch {standing.epochs}{f" and {standing.step} steps" if standing.step else ""}.')
+        run.write_history(standing.rows)
     else:
-        sounds = [batch['audio'].numpy()[:, 0] for batch in dataset.take(ADAPT_BATCHES)]
+        first = PipelineState()
+        first.mix.assign(curriculum.mix(0).vector())
+        picture, sounds = None, []
+        for batch in make_dataset(pattern, config, state=first, shards=standing.counts()).take(ADAPT_BATCHES):
+            picture = picture or batch
+            sounds.append(batch['audio'].numpy()[:, 0])
         if not sounds:
-            raise UserError(f'--records={pattern}: no full batch of usable clips; {state.describe_skips()}. '
-                            f'A window is {config.clip.window_seconds:g} s at {config.clip.sample_rate} Hz.')
+            raise _no_batch(pattern, first.skips(), config)
         model.audio_tower.get_layer('log_mel').adapt(sounds)
-    state.reset_counts()
     callbacks = [
-        CurriculumCallback(curriculum, state, initial_epoch),
-        LearningRate(config.train, steps * curriculum.epochs, run),
-        Measure(model, probe, state, config),
-        Keep(run, os.path.join(run_dir, 'tensorboard'), lambda: next(iter(dataset))),
-        Progress(steps, curriculum, initial_epoch, state, say),
+        CurriculumCallback(curriculum, state, standing.epochs),
+        LearningRate(config.train, standing.steps * curriculum.epochs, standing.rows),
+        Measure(model, probe, state, standing, config),
+        *([Keep(run, state, standing, picture)] if lead else []),
+        *([Progress(curriculum, state, standing, say)] if lead else []),
     ]
-    with warnings.catch_warnings():
-        # The end of an epoch is where the records end: what Keras warns of is meant.
-        warnings.filterwarnings('ignore', message='(.*ran out of data.*|.*shuffle=True.*)')
-        model.fit(dataset, epochs=curriculum.epochs, initial_epoch=initial_epoch, callbacks=callbacks, verbose=0)
+    with _naming_bad_record(state) if on_bad_record == 'stop' else contextlib.nullcontext(), _naming_lost_worker():
+        _run_epochs(model, strategy, dataset, state, standing, curriculum, run, callbacks, checkpoint_minutes,
+                    newest.arrays['metrics'] if newest else None)
     return model
+
+
+def _newest_checkpoint(run_dir, config, say):
+    """The newest whole `Checkpoint` of a run folder that may not be there yet, or None."""
+    if not os.path.exists(os.path.join(run_dir, 'config.json')):
+        return None
+    run = RunFolder(run_dir, config)
+    newest = run.read_checkpoint(say=say)
+    if not newest and run.history():
+        say(f'WARNING: {run.checkpoints}: no checkpoint is whole; starting from the beginning.')
+    return newest
+
+
+def _run_epochs(model, strategy, dataset, state, standing, curriculum, run, callbacks, checkpoint_minutes, metric_values):
+    """The steps of a training from where `standing` is to the end; Keras's own loop cannot start within an epoch."""
+    train_step = _make_train_step(model, strategy)
+    read_metrics, write_metrics = _make_metric_state(model, strategy)
+    agree = make_agreement(strategy, 6)
+    batches = own_batches(dataset, strategy)
+    callbacks = keras.callbacks.CallbackList(callbacks, model=model)
+    saved, saved_at = (standing.epochs, standing.step), time.monotonic()
+
+    def save():
+        nonlocal saved, saved_at
+        run.save(model, standing.epochs, standing.step, dataclasses.asdict(standing), metrics=read_metrics())
+        saved, saved_at = (standing.epochs, standing.step), time.monotonic()
+
+    with Interruption() as interruption:
+        callbacks.on_train_begin()
+        for epoch in range(standing.epochs, curriculum.epochs):
+            model.reset_metrics()
+            if standing.step:
+                write_metrics(metric_values)
+            state.reset_counts()
+            state.start.assign(standing.start)
+            before = standing.epoch_skips  # by the processes that began this epoch
+            callbacks.on_epoch_begin(epoch)
+            last, iterator = None, iter(batches)
+            while True:
+                batch = next(iterator, None)
+                due = (epoch, standing.step) != saved and time.monotonic() - saved_at >= 60 * checkpoint_minutes
+                told = agree([epoch, standing.step, batch is not None, _digest(batch), interruption.signal_number, due])
+                _check_agreement(told)
+                stopped_by = max(row[4] for row in told)
+                if last and (stopped_by or batch is None or any(row[5] for row in told)):
+                    # The rest of what a step tells is read only where it is needed: the device need not wait for it.
+                    standing.logs = {name: float(value) for name, value in last[1].items()}
+                    standing.start = _end(last[0])
+                    standing.epoch_skips = merge_skips(before, state.skips(standing.start if batch is not None else None))
+                    _check_loss(*last, standing, epoch)
+                    last = None
+                if stopped_by or any(row[5] for row in told):
+                    if (epoch, standing.step) != saved:
+                        save()
+                    if stopped_by:
+                        callbacks.on_train_end()
+                        raise _stopped(run, stopped_by, f'after epoch {epoch} and {standing.step} steps')
+                if batch is None:
+                    break
+                callbacks.on_train_batch_begin(standing.step)
+                logs = train_step(batch)
+                if last:
+                    _check_loss(*last, standing, epoch)
+                standing.step += 1
+                last = batch, logs
+                callbacks.on_train_batch_end(standing.step - 1, logs)
+            if not standing.step:
+                raise _no_batch(standing.pattern, state.skips(), model.config)
+            standing.epoch_skips = merge_skips(before, state.skips())
+            callbacks.on_epoch_end(epoch, dict(standing.logs))
+            standing.skips = merge_skips(standing.skips, standing.epoch_skips)
+            standing.epochs, standing.step, standing.start, standing.epoch_skips = epoch + 1, 0, 0, {}
+            save()
+        callbacks.on_train_end()
+        if interruption.signal_number:
+            raise _stopped(run, interruption.signal_number, 'at the end of the training')
+
+
+def _make_train_step(model, strategy):
+    """A function from a per-replica batch to the means over the replicas of what `model.train_step` returns."""
+    @tf.function(reduce_retracing=True)
+    def train_step(batch):
+        logs = strategy.run(model.train_step, args=(batch,))
+        return {name: strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None) for name, value in logs.items()}
+    return train_step
+
+
+def _make_metric_state(model, strategy):
+    """Functions that read the metrics of all replicas as float64 [replicas, numbers], and write such an array back."""
+    variables = [variable for metric in model.metrics for variable in metric.variables]
+    sizes = [math.prod(variable.shape) for variable in variables]
+
+    @tf.function
+    def read():
+        def one():
+            own = tf.concat([tf.reshape(tf.cast(tf.convert_to_tensor(v), tf.float64), [-1]) for v in variables], 0)[None]
+            context = tf.distribute.get_replica_context()
+            return own if strategy.num_replicas_in_sync == 1 else context.all_gather(own, axis=0)
+        return strategy.experimental_local_results(strategy.run(one))[0]
+
+    @tf.function
+    def write(values):
+        def one():
+            own = values[tf.distribute.get_replica_context().replica_id_in_sync_group]
+            for variable, part in zip(variables, tf.split(own, sizes), strict=True):
+                variable.assign(tf.cast(tf.reshape(part, variable.shape), variable.dtype))
+        strategy.run(one)
+
+    def fit_and_write(values):
+        if len(values) != strategy.num_replicas_in_sync:  # the sums of other replicas than these: all to the first
+            values = np.concatenate([values.sum(0, keepdims=True), np.zeros([strategy.num_replicas_in_sync - 1, values.shape[1]])])
+        write(tf.constant(values, tf.float64))
+
+    return lambda: read().numpy(), fit_and_write
+
+
+def _local(value):
+    """The parts of a per-replica value that are on this machine, as one array."""
+    parts = value.values if hasattr(value, 'values') else [value]
+    return np.concatenate([part.numpy() for part in parts])
+
+
+def _end(batch):
+    """The position in the records after a batch."""
+    return int(_local(batch['end'])[-1])
+
+
+def _digest(batch):
+    """A number that is the same on all machines that read the same batch; 0 where nobody compares."""
+    return int(_local(batch['digest'])[0]) if batch and 'digest' in batch else 0
+
+
+def _check_agreement(told):
+    """Raises a `UserError` where the machines are not at the same step with the same batch."""
+    if len({tuple(row[:4]) for row in told}) > 1:
+        raise UserError(
+            'the machines do not train on the same batch: they see other records, or other checkpoints. Every machine must see the '
+            'same record files and the same --run_dir. Told (epoch, step, has a batch, digest): '
+            f'{"; ".join(str(row[:4]) for row in told)}.'
+        )
+
+
+def _check_loss(batch, logs, standing, epoch):
+    """Raises a `UserError` where the loss of a batch is no number."""
+    loss = float(logs['loss'])
+    if math.isfinite(loss):
+        return
+    names = records.name_hashes(standing.counts(), set(_local(batch['example_hash'])[:NAMED_CLIPS].tolist()))
+    raise UserError(
+        f'the loss is {loss} in epoch {epoch + 1}, step {standing.step}. Clips of that batch: {", ".join(names)}. Nothing of it '
+        'was kept; the same command would come to it again. Look at these clips with python -m tfrecords_tools.inspect. If they '
+        'are well, start with a new --run_dir and a lower --learning_rate, --clip_norm=1 or longer --warmup_steps.'
+    )
+
+
+def _no_batch(pattern, skips, config):
+    return UserError(f'--records={pattern}: no full batch of usable clips; {describe_skips(skips)}. '
+                     f'A window is {config.clip.window_seconds:g} s at {config.clip.sample_rate} Hz.')
+
+
+def _stopped(run, signal_number, where):
+    name = signal.Signals(signal_number).name
+    return Stopped(f'stopped by {name} {where}; a checkpoint is in {run.checkpoints}. The same command goes on from there.',
+                   signal_number)
+
+
+@contextlib.contextmanager
+def _naming_bad_record(state):
+    """Turns TensorFlow's error on a record that cannot be used into a `UserError` that names it (--on_bad_record=stop)."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        # The rest of what fails would be a fault here.
+        if 'Iterator' not in error.message or not (fault := state.first_fault()):
+            raise
+        reason, name = fault
+        raise UserError(f'{name}: {reason}. Mend it or leave it out, and the same command goes on; --on_bad_record=skip goes on '
+                        'without it.') from error
+
+
+@contextlib.contextmanager
+def _naming_lost_worker():
+    """Turns TensorFlow's errors on a machine that is gone into a `UserError`."""
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.CancelledError,
+            tf.errors.InternalError) as error:
+        if worker_count() == 1:
+            raise
+        raise UserError('another machine is gone, or cannot be reached. Start the same command on all of them again: it goes on '
+                        f'from the newest checkpoint. ({error.message.splitlines()[0][:300]})') from error
+
+
+class Interruption:
+    """Within it SIGTERM and Ctrl-C are noted in `signal_number` instead of ending the process; a second one ends it."""
+
+    def __init__(self):
+        self.signal_number = 0
+        self._before = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, frame):
+        if self.signal_number:
+            raise KeyboardInterrupt
+        self.signal_number = number
 
 
 def _first_batches(dataset, clips):
@@ -319,13 +457,12 @@ def _first_batches(dataset, clips):
 class LearningRate(keras.callbacks.Callback):
     """Sets the learning rate before every step; logs it as `learning_rate`."""
 
-    def __init__(self, train, total_steps, run):
+    def __init__(self, train, total_steps, rows):
         super().__init__()
         self._train, self._total_steps = train, total_steps
-        self._losses = [row['loss'] for row in run.history()]
+        self._losses = [row['loss'] for row in rows]
 
     def on_train_batch_begin(self, batch, logs=None):
-        # The optimiser counts the steps: this is called once more at the end of the records, where no step follows.
         optimizer = self.model.optimizer
         step = int(optimizer.iterations.numpy())
         optimizer.learning_rate.assign(learning_rate_at(self._train, step, self._total_steps, self._losses))
@@ -338,13 +475,11 @@ class LearningRate(keras.callbacks.Callback):
 class Measure(keras.callbacks.Callback):
     """Adds to the logs of an epoch: distances and counts per kind, AUC on the fixed clips, throughput; says a collapse."""
 
-    def __init__(self, model, probe, state, config):
+    def __init__(self, model, probe, state, standing, config):
         super().__init__()
-        self._two_tower, self._probe, self._state, self._config = model, probe, state, config
-        self._epochs_at_chance = 0
+        self._two_tower, self._probe, self._state, self._standing, self._config = model, probe, state, standing, config
         self._started = time.perf_counter()
         self._steps = 0
-        self._stopped_seconds = 0.0
 
     def on_epoch_begin(self, epoch, logs=None):
         self._started, self._steps = time.perf_counter(), 0
@@ -354,76 +489,87 @@ class Measure(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self._started
-        if not math.isfinite(logs['loss']):
-            raise UserError(
-                f'the loss is {logs["loss"]} in epoch {epoch + 1}. Lower --learning_rate={self._config.train.learning_rate:g} or '
-                'set --clip_norm=1, and use a new --run_dir.'
-            )
         logs['clips_per_second'] = self._steps * self._config.train.batch_size / seconds
         logs['seconds'] = seconds
         logs.update(self._two_tower.kind_results())
-        logs['too_short_for_kind'] = int(self._state.replaced.numpy())
-        logs['records_skipped'] = int(self._state.skipped.numpy().sum())
+        logs['records_skipped'] = sum(count for count, _ in self._standing.epoch_skips.values())
         pairs = metrics.pair_distances(self._two_tower, self._probe)
         positive, _ = metrics.of_kind(pairs, POSITIVE)
         for kind in range(EASY, len(KINDS)):
             value = metrics.auc(positive, metrics.of_kind(pairs, kind)[0])
             if not math.isnan(value):
                 logs[f'auc_{KINDS[kind]}'] = value
-        at_chance = max(logs.get('auc_easy', 1.0), logs.get('auc_hard', 0.0)) < CHANCE_AUC
-        collapsed = self._config.towers.normalize == 'length' and logs['spread'] < COLLAPSED_SPREAD
-        self._epochs_at_chance = self._epochs_at_chance + 1 if at_chance or collapsed else 0
-        logs['collapsed'] = int(self._epochs_at_chance >= COLLAPSE_EPOCHS)
+        latest = [*self._standing.rows, logs][-COLLAPSE_EPOCHS:]
+        logs['collapsed'] = int(len(latest) == COLLAPSE_EPOCHS and all(map(self._learns_nothing, latest)))
+
+    def _learns_nothing(self, row):
+        at_chance = max(row.get('auc_easy', 1.0), row.get('auc_hard', 0.0)) < CHANCE_AUC
+        return at_chance or (self._config.towers.normalize == 'length' and row['spread'] < COLLAPSED_SPREAD)
 
 
 class Keep(keras.callbacks.Callback):
-    """Writes each epoch to history.csv, TensorBoard and a checkpoint."""
+    """Writes each epoch to history.csv, timing.csv, result.json and TensorBoard."""
 
-    def __init__(self, run, tensorboard_dir, draw_batch):
+    def __init__(self, run, state, standing, picture):
         super().__init__()
-        self._run, self._draw_batch = run, draw_batch
-        self._writer = tf.summary.create_file_writer(tensorboard_dir)
+        self._run, self._state, self._standing, self._picture = run, state, standing, picture
+        with writing(run.path):
+            self._writer = tf.summary.create_file_writer(os.path.join(run.path, 'tensorboard'))
 
     def on_epoch_end(self, epoch, logs=None):
-        self._run.write_history([*self._run.history()[:epoch], {'epoch': epoch + 1, **logs}])
-        with self._writer.as_default(step=epoch + 1):
+        self._standing.rows.append({'epoch': epoch + 1, **{name: value for name, value in logs.items() if name not in TIMING}})
+        self._run.write_history(self._standing.rows)
+        timing = [row for row in self._run.read_table('timing.csv') if row['epoch'] <= epoch]
+        self._run.write_table('timing.csv', [*timing, {'epoch': epoch + 1, **{name: logs[name] for name in TIMING}}])
+        skips = merge_skips(self._standing.skips, self._standing.epoch_skips)
+        update_result(self._run.path, {'training': {
+            'epochs': epoch + 1,
+            'skipped_records': {reason: {'times': count, 'first': names} for reason, (count, names) in skips.items()},
+        }})
+        with writing(self._run.path), self._writer.as_default(step=epoch + 1):
             for name, value in logs.items():
                 tf.summary.scalar(f'epoch/{name}', value)
-        self._writer.flush()
-        self._run.save(self.model, epoch + 1)
+            self._writer.flush()
 
     def on_train_begin(self, logs=None):
-        picture = plots.batch_picture(self._draw_batch(), self.model.audio_tower.get_layer('log_mel'), self.model.config)
-        with self._writer.as_default(step=0):
-            tf.summary.image('batch', picture[None])
+        if self._picture:
+            picture = plots.batch_picture(self._picture, self.model.audio_tower.get_layer('log_mel'), self.model.config)
+            with writing(self._run.path), self._writer.as_default(step=0):
+                tf.summary.image('batch', picture[None])
 
 
 class Progress(keras.callbacks.Callback):
-    """A bar over the steps, a line per epoch with the time that is left, and a loud word on a collapse."""
+    """A bar over the steps, a line per epoch with the time that is left, and a loud word on what is wrong."""
 
-    def __init__(self, steps, curriculum, initial_epoch, state, say):
+    def __init__(self, curriculum, state, standing, say):
         super().__init__()
-        self._steps, self._curriculum, self._first = steps, curriculum, initial_epoch
-        self._state, self._say = state, say
+        self._curriculum, self._state, self._standing, self._say = curriculum, state, standing, say
+        self._done = self._first = standing.epochs * standing.steps + standing.step
+        self._said_skips, self._said_changed = {}, set()
 
     def on_train_begin(self, logs=None):
         self._started = time.perf_counter()
         # disable=None: no bar where the output is no terminal; the lines tell the time that is left.
-        self._bar = tqdm.tqdm(total=self._steps * self._curriculum.epochs, initial=self._steps * self._first, unit='step',
+        self._bar = tqdm.tqdm(total=self._standing.steps * self._curriculum.epochs, initial=self._first, unit='step',
                               disable=None, dynamic_ncols=True)
 
     def on_train_batch_end(self, batch, logs=None):
+        self._done += 1
         self._bar.update()
 
     def on_epoch_end(self, epoch, logs=None):
         done, total = epoch + 1, self._curriculum.epochs
-        left = (time.perf_counter() - self._started) / (done - self._first) * (total - done)
+        left = ((time.perf_counter() - self._started) / max(1, self._done - self._first)
+                * self._standing.steps * (total - done))
         distances = ' '.join(f'{name} {logs["distance_" + name]:.2f}' for name in KINDS if f'distance_{name}' in logs)
         aucs = ' '.join(f'{name} {logs["auc_" + name]:.3f}' for name in KINDS if f'auc_{name}' in logs)
+        skipped = f'{logs["records_skipped"]} records skipped | ' if logs.get('records_skipped') else ''
         self._write(f'epoch {done}/{total} [{self._curriculum.mix(epoch)}] loss {logs["loss"]:.4f} | distance {distances} | '
-                    f'AUC {aucs} (chance 0.5) | {logs["clips_per_second"]:.0f} clips/s | {_duration(left)} left')
-        if epoch == self._first and self._state.skips():
-            self._write(f'WARNING: {self._state.describe_skips()}')
+                    f'AUC {aucs} (chance 0.5) | {skipped}{logs["clips_per_second"]:.0f} clips/s | {_duration(left)} left')
+        if self._standing.epoch_skips != self._said_skips:
+            self._write(f'WARNING: epoch {done}: {describe_skips(self._standing.epoch_skips)}')
+            self._said_skips = self._standing.epoch_skips
+        self._say_changed()
         if logs.get('collapsed'):
             self._write(
                 f'WARNING: {COLLAPSE_EPOCHS} epochs with the embeddings in one point (spread {logs["spread"]:.3f}) or the AUC at '
@@ -433,6 +579,14 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._bar.close()
+
+    def _say_changed(self):
+        stamps = records.stamps(self._standing.counts())
+        changed = {path for (path, _, stamp), new in zip(self._standing.shards, stamps, strict=True) if list(stamp) != list(new)}
+        if changed - self._said_changed:
+            self._write(f'WARNING: changed or gone since the training began: {", ".join(sorted(changed))}. What is left of it is '
+                        'read; the training is no longer the one that the records at its beginning make.')
+            self._said_changed |= changed
 
     def _write(self, line):
         if self._bar.disable:
@@ -444,17 +598,3 @@ class Progress(keras.callbacks.Callback):
 def _duration(seconds):
     minutes, seconds = divmod(round(seconds), 60)
     return f'{minutes // 60}:{minutes % 60:02d}:{seconds:02d}' if minutes >= 60 else f'{minutes}:{seconds:02d}'
-
-
-def _differences(old, new):
-    """What differs between two configurations, as "name is A, asked for B"."""
-    from_old, from_new = (json.loads(config.to_json()) for config in (old, new))
-    return [f'{name} is {from_old[group][name]}, asked for {value}' for group, values in from_new.items()
-            for name, value in values.items() if from_old[group][name] != value]
-
-
-def _write_aside(path, text):
-    aside = path + '.writing'
-    with open(aside, 'w') as file:
-        file.write(text)
-    os.replace(aside, path)

@@ -15,7 +15,7 @@ from avts_tf.losses import (
 )
 from avts_tf.towers.audio import build_audio_tower
 from avts_tf.towers.video import build_video_tower
-from avts_tf.windows import KINDS
+from avts_tf.windows import KINDS, NO_PAIR
 
 
 class TwoTower(keras.Model):
@@ -40,6 +40,7 @@ class TwoTower(keras.Model):
         self.distance_metrics = [keras.metrics.Mean(name=f'distance_{kind}') for kind in KINDS]
         self.embed_batch = tf.function(self.embed, reduce_retracing=True)
         self.count_metrics = [keras.metrics.Sum(name=f'pairs_{kind}') for kind in KINDS]
+        self.replaced_metric = keras.metrics.Sum(name='too_short_for_kind')
 
     def train_step(self, batch):
         """One step on a batch of `pipeline.make_dataset`; returns the means so far of loss and spread.
@@ -78,10 +79,15 @@ class TwoTower(keras.Model):
 
     def embed(self, batch):
         """Embeddings of a batch without augmentation or training: dict of `video` [B, D] and `audio` [B, K, D]."""
-        windows, samples = batch['audio'].shape[1:]
+        # K is read from the batch: evaluation asks for other numbers of windows than training.
+        windows, samples = tf.shape(batch['audio'])[1], batch['audio'].shape[2]
         video = self.video_tower(batch['video'], training=False)['embedding']
         audio = self.audio_tower(tf.reshape(batch['audio'], [-1, samples]), training=False)['embedding']
         return {'video': video, 'audio': tf.reshape(audio, [-1, windows, audio.shape[-1]])}
+
+    def distances(self, outputs):
+        """Distances of clips to their own audio windows, from the model's outputs: float32 [B, K], lower for "in sync"."""
+        return safe_sqrt(squared_distances(outputs['video'], outputs['audio']))
 
     def _model_inputs(self, batch):
         return {name: batch[name] for name in ('video', 'audio', 'spec_mask') if name in batch}
@@ -96,12 +102,19 @@ class TwoTower(keras.Model):
                                     batch['audio_hash'], weighted=train.easy_negatives == 'weighted')
         else:
             values = pair_losses(self.contrastive_loss, video, audio, kind)
-        return tf.reduce_mean(values)
+        if train.loss == 'infonce':
+            return tf.reduce_mean(values)
+        # The mean over the pairs of the global batch: slots without a pair do not count, and each replica may have others.
+        pairs = tf.reduce_sum(tf.cast(kind != NO_PAIR, tf.float32))
+        context = tf.distribute.get_replica_context()
+        if context is not None and context.num_replicas_in_sync > 1:
+            pairs = context.all_reduce(tf.distribute.ReduceOp.MEAN, pairs)
+        return tf.math.divide_no_nan(tf.reduce_sum(values), pairs)
 
     def _update_metrics(self, loss, outputs, batch):
         rows = tf.cast(tf.shape(batch['kind'])[0], tf.float32)
         self.loss_metric.update_state(loss, sample_weight=rows)
-        distances = safe_sqrt(squared_distances(outputs['video'], outputs['audio']))
+        distances = self.distances(outputs)
         # Total variance of the embeddings over the global batch: 0 when all have met in one point.
         spread = tf.reduce_sum(tf.math.reduce_variance(gather_replicas(outputs['video']), 0))
         self.spread_metric.update_state(spread, sample_weight=rows)
@@ -109,10 +122,15 @@ class TwoTower(keras.Model):
             is_kind = tf.cast(batch['kind'] == index, tf.float32)
             self.distance_metrics[index].update_state(distances, sample_weight=is_kind)
             self.count_metrics[index].update_state(is_kind)
+        if 'replaced' in batch:
+            self.replaced_metric.update_state(batch['replaced'])
 
     def kind_results(self):
-        """Pair counts and mean distances per kind since the last reset, of the kinds that occurred: dict of floats."""
-        results = {}
+        """Dict of floats since the last reset: pair counts, mean distances of the kinds that occurred, and `too_short_for_kind`.
+
+        The last is the number of negatives that became easy because their clip is too short for them.
+        """
+        results = {'too_short_for_kind': float(self.replaced_metric.result())}
         for kind, distance, count in zip(KINDS, self.distance_metrics, self.count_metrics, strict=True):
             results[f'pairs_{kind}'] = float(count.result())
             if results[f'pairs_{kind}']:

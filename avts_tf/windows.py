@@ -88,7 +88,7 @@ def choose_video_start(seed, frame_samples, frame_count, length, kinds, rule):
         frame_samples: int64 [F], time of each frame, in audio samples.
         frame_count: int64 scalar, number of leading frames from which a whole window can be taken.
         length: int64 scalar, samples in the clip; at least a window.
-        kinds: int32 [K], the wanted kinds.
+        kinds: int32 [K], the kinds that must have room.
         rule: `WindowRule`.
 
     Returns:

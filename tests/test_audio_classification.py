@@ -19,8 +19,10 @@ from avts_tf import media
 from avts_tf.config import UserError, make_config
 from avts_tf.evaluation import audio, mfcc, subnet
 from avts_tf.layouts import Source, find_sources
+from avts_tf.others import build_model
+from avts_tf.runs import RunFolder
 from avts_tf.towers.audio import build_audio_tower
-from avts_tf.training import RunFolder, make_optimizer
+from avts_tf.training import make_optimizer
 from avts_tf.two_tower import build_two_tower
 
 RATE = 16000
@@ -223,7 +225,7 @@ def test_probed_features_are_conv5_of_the_tower():
     protocol = audio.Protocol(pooling='mean')
     # A configuration whose window is shorter: the probe makes it 2 s.
     shorter = make_config('tiny')
-    extract, samples = audio.adapted_features(shorter, tower.get_layer('audio_network'), waveforms, protocol)
+    extract, samples = audio.adapted_features(shorter, tower, waveforms, protocol)
     assert samples == 32000
     windows = np.stack(waveforms)
     np.testing.assert_allclose(extract(windows), tower(windows)['conv5'], rtol=1e-4, atol=1e-5)
@@ -233,6 +235,20 @@ def test_probed_features_are_conv5_of_the_tower():
     np.testing.assert_array_equal(random(windows), again(windows))
     assert np.abs(random(windows) - extract(windows)).max() > 0.01
     assert np.abs(random(windows) - other(windows)).max() > 0.01
+
+
+def test_other_systems_are_probed_by_parts_of_their_own_length():
+    config = make_config('tiny', system='l3', regime='easy', frame_size=16, seed=3)
+    waveforms = [sound(kind, 2.0, np.random.default_rng(13)) for kind in ('low', 'noise')]
+    protocol = audio.Protocol('random', pooling='mean', seed=3)
+    extract, samples = audio.adapted_features(config, None, waveforms, protocol)
+    vectors, part = np.asarray(extract(np.stack(waveforms))), config.clip.window_samples
+    assert samples == 32000 and part == 7680
+    tower = build_model(config).audio_tower
+    tower.get_layer('log_mel').adapt(waveform[None] for waveform in waveforms)
+    padded = np.pad(np.stack(waveforms), ((0, 0), (0, 5 * part - samples)))
+    expected = np.mean([tower(padded[:, i * part:(i + 1) * part])['conv5'] for i in range(5)], 0)
+    np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-5)
 
 
 # --------------------------------------------------------------------------------------------------------------- folds

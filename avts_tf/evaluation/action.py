@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import re
+import warnings
 from typing import NamedTuple
 
 import keras
@@ -18,21 +19,13 @@ import tqdm
 
 from avts_tf import plots, records
 from avts_tf.config import Config, UserError
+from avts_tf.devices import make_strategy
 from avts_tf.evaluation.classification import classification_metrics, describe, percent
 from avts_tf.layers import BatchNorm
+from avts_tf.others import build_model
 from avts_tf.pipeline import PipelineState, make_labelled_dataset
-from avts_tf.training import (
-    ADAPT_BATCHES,
-    LearningRate,
-    RunFolder,
-    load_config,
-    load_inputs,
-    load_model,
-    make_optimizer,
-    make_strategy,
-    update_result,
-)
-from avts_tf.two_tower import build_two_tower
+from avts_tf.runs import RunFolder, load_config, load_inputs, update_result
+from avts_tf.training import ADAPT_BATCHES, LearningRate, load_model, make_optimizer
 
 MODE = 'action_recognition'
 STREAMS = {'video': ('video',), 'audio': ('audio',), 'both': ('video', 'audio')}
@@ -95,7 +88,7 @@ def recognise_actions(config, protocol, pattern, eval_pattern, run_dir, devices=
         pattern: glob of training records.
         eval_pattern: glob of records to measure on.
         run_dir: run folder of this fine-tuning.
-        devices: see `training.make_strategy`.
+        devices: see `devices.make_strategy`.
         say: function that shows a line of text.
 
     Returns:
@@ -132,7 +125,7 @@ def recognise_actions(config, protocol, pattern, eval_pattern, run_dir, devices=
         model = _initial_model(config, protocol)
         classifier = build_classifier(model, protocol.streams, len(names), protocol.freeze, config.train.seed)
         optimizer = make_optimizer(config)
-        scale_layers(optimizer, [protocol.layer_decay ** _depth(variable.path) for variable in classifier.trainable_variables])
+        scale_layers(optimizer, [protocol.layer_decay ** depth for depth in depths(classifier)])
         classifier.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=['accuracy'])
         optimizer.build(classifier.trainable_variables)
     weights = f'weights of {protocol.init_run_dir}' if protocol.init == 'trained' else 'random weights'
@@ -253,13 +246,21 @@ def build_classifier(model, streams, classes, freeze, seed):
         asks for them, to logits float32 [B, classes].
     """
     inputs, features = {}, []
-    if 'video' in STREAMS[streams]:
+    names = STREAMS[streams]
+    if streams == 'both' and hasattr(model, 'fused'):
+        # A net that joins the two itself; see others/multisensory.py.
+        inputs = {name: keras.Input(like.shape[1:], dtype=like.dtype, name=name) for name, like in model.fused.input.items()}
+        model.fused.trainable = not freeze
+        features, names = [model.fused(inputs)], ()
+    if 'video' in names:
         tower = model.video_tower
+        if tower is None:
+            raise UserError(f'--streams={streams}: {model.name} has no video tower; use --streams=audio.')
         inputs['video'] = keras.Input(tower.input.shape[1:], dtype='uint8', name='video')
         network = keras.Model(tower.input, tower.output['features'], name='video_features')
         network.trainable = not freeze
         features.append(network(inputs['video']))
-    if 'audio' in STREAMS[streams]:
+    if 'audio' in names:
         tower, network = model.audio_tower, model.audio_tower.get_layer('audio_network')
         inputs['audio'] = keras.Input(tower.input.shape[1:], dtype='int16', name='audio')
         network = keras.Model(network.input, network.output['conv5'], name='audio_features')
@@ -286,6 +287,17 @@ def scale_layers(optimizer, factors):
     optimizer.update_step = update_step
 
 
+def depths(classifier):
+    """How many stages below the softmax each trainable variable of a classifier lies; 0 for what is above the towers."""
+    stage = {}
+    for network in classifier.layers:
+        if isinstance(network, keras.Model):
+            for layer in network.layers:
+                digit = re.search(r'\d', layer.name)
+                stage.update({id(variable): int(digit[0]) if digit else LAST_STAGE for variable in layer.trainable_variables})
+    return [LAST_STAGE + 1 - stage.get(id(variable), LAST_STAGE + 1) for variable in classifier.trainable_variables]
+
+
 def score_videos(classifier, pattern, class_of, config, protocol, say):
     """Softmax of each video, averaged over its windows: float32 [N, C], and the true classes, int [N]."""
     state = PipelineState()
@@ -306,29 +318,18 @@ def score_videos(classifier, pattern, class_of, config, protocol, say):
 def _initial_model(config, protocol):
     """The `TwoTower` whose towers are fine-tuned."""
     if protocol.init == 'scratch':
-        return build_two_tower(config)
+        return build_model(config)
     source = load_inputs(protocol.init_run_dir) if os.path.exists(os.path.join(protocol.init_run_dir, 'config.json')) else {}
     if source.get('mode') != MODE:
         return load_model(protocol.init_run_dir)[0]
     # Of a fine-tuning: its classifier holds the same towers.
     run_config = load_config(protocol.init_run_dir)
     run = RunFolder(protocol.init_run_dir, run_config)
-    model = build_two_tower(run_config)
+    model = build_model(run_config)
     classifier = build_classifier(model, source['streams'], len(source['classes']), source['freeze'], 0)
-    classifier.compile(make_optimizer(run_config))
-    classifier.optimizer.build(classifier.trainable_variables)
-    if not run.epochs_done():
-        raise UserError(f'--init={protocol.init_run_dir}: no checkpoint there.')
-    classifier.load_weights(run.checkpoint_path(run.epochs_done()))
+    if not run.restore(classifier, optimizer=False):
+        raise UserError(f'--init={protocol.init_run_dir}: no checkpoint that is whole there.')
     return model
-
-
-def _depth(path):
-    """How many stages below the softmax a variable lies; 0 for what is above the towers."""
-    network, _, rest = path.partition('/')
-    if network not in ('video_features', 'audio_features'):
-        return 0
-    return LAST_STAGE + 1 - int(re.search(r'\d', rest)[0])
 
 
 def _refuse_another(run_dir, inputs):
@@ -353,7 +354,7 @@ def _fit(classifier, model, class_of, pattern, protocol, config, run, say):
                         'or raise --passes_per_epoch.')
     done = run.epochs_done()
     if done:
-        classifier.load_weights(run.checkpoint_path(done))
+        run.restore(classifier)
         run.write_history(run.history()[:done])
         say(f'{run.path}: going on after epoch {done} of {config.train.epochs}.' if done < config.train.epochs else
             f'{run.path}: all {done} epochs are done.')
@@ -364,8 +365,12 @@ def _fit(classifier, model, class_of, pattern, protocol, config, run, say):
         return
     state.epoch.assign(done)
     state.reset_counts()
-    classifier.fit(dataset, epochs=config.train.epochs, initial_epoch=done, verbose=0, callbacks=[
-        LearningRate(config.train, steps * config.train.epochs, run), _Epochs(run, state, steps, config.train.epochs, done, say)])
+    with warnings.catch_warnings():
+        # The end of an epoch is where the records end: what Keras warns of is meant.
+        warnings.filterwarnings('ignore', message='(.*ran out of data.*|.*shuffle=True.*)')
+        classifier.fit(dataset, epochs=config.train.epochs, initial_epoch=done, verbose=0, callbacks=[
+            LearningRate(config.train, steps * config.train.epochs, run.history()),
+            _Epochs(run, state, steps, config.train.epochs, done, say)])
 
 
 class _Epochs(keras.callbacks.Callback):

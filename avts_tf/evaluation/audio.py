@@ -1,8 +1,9 @@
 """`--mode=audio_classification`: which class a sound is of, told from features that the target set has not shaped.
 
     tower    the audio tower of a run, frozen: conv5 of windows of 2 s that are equally spaced over the clip, 10 of them (60 for
-             DCASE2014). Its convolutions run over the 2 s as one piece. One-vs-all linear SVMs on the windows; a clip's scores
-             are the means of those of its windows.
+             DCASE2014). Its convolutions run over the 2 s as one piece; an exported tower, or another system, takes parts of
+             its own length, whose outputs are averaged. One-vs-all linear SVMs on the windows; a clip's scores are the means of
+             those of its windows.
     random   the same tower with random weights.
     mfcc     26 numbers of the whole clip, see `mfcc.py`, and Piczak's classifiers with his settings, which nothing here chose.
     scratch  the audio tower trained on the target set itself, see `subnet.py`.
@@ -38,9 +39,11 @@ from avts_tf.config import UserError
 from avts_tf.evaluation import mfcc, subnet
 from avts_tf.evaluation.classification import percent, wilson_interval
 from avts_tf.layouts import find_sources
+from avts_tf.others import build_model
 from avts_tf.records import PCM_SCALE
-from avts_tf.towers.audio import build_audio_tower
-from avts_tf.training import load_model, update_result
+from avts_tf.runs import update_result
+from avts_tf.towers.audio import build_audio_tower, embed_waveform
+from avts_tf.training import load_model
 
 MODE = 'audio_classification'
 FEATURES = ('tower', 'random', 'mfcc', 'scratch')
@@ -66,14 +69,14 @@ class Protocol(NamedTuple):
         features: one of `FEATURES`.
         classifier: one of `CLASSIFIERS`; of no meaning for "scratch".
         pooling: how conv5 of a window becomes a vector: "mean" over time and bands, "mean_std" adds the deviation, "cells" is
-            the maximum in each of 2 x 5 cells of time and bands.
+            the maximum in each of 2 x 5 cells of time and bands. Exported towers and the other systems give their mean alone.
         make_folds: number of folds to make of whole recordings, instead of the published; 0 takes those.
         seed: of everything random: weights, forests, splits, augmentation.
     """
 
     features: str = 'tower'
     classifier: str = 'svm'
-    pooling: str = 'mean'
+    pooling: str = 'cells'
     make_folds: int = 0
     seed: int = 0
 
@@ -113,6 +116,8 @@ def classify_sounds(input_path, dataset, protocol, config, run_dir='', tower_dir
     if protocol.features == 'tower':
         tower = load_exported(tower_dir) if tower_dir else load_tower(run_dir, say)
         config = config if tower_dir else tower.config
+    if protocol.features in ('tower', 'random') and (tower_dir or config.towers.system != 'avts'):
+        protocol = protocol._replace(pooling='mean')  # that is all they give
     try:
         os.makedirs(os.path.join(output, 'plots'), exist_ok=True)
     except OSError as error:
@@ -280,12 +285,12 @@ class _Tower(NamedTuple):
     """What is probed.
 
     Attributes:
-        network: layers up to the embedding, [B, steps, bands] -> a dict, of a run's tower.
+        audio_tower: that of a run.
         config: its `Config`.
         conv5: function float32 [B, samples] -> float32 [B, C], of an exported tower instead.
     """
 
-    network: object = None
+    audio_tower: object = None
     config: object = None
     conv5: object = None
 
@@ -294,7 +299,7 @@ def load_tower(run_dir, say=print):
     """The audio tower of a run, as a `_Tower`."""
     model, epochs = load_model(run_dir)
     say(f'{run_dir}: weights after {epochs} epochs.')
-    return _Tower(model.audio_tower.get_layer('audio_network'), model.config)
+    return _Tower(model.audio_tower, model.config)
 
 
 def load_exported(path):
@@ -349,7 +354,8 @@ def _outcomes(protocol, tower, config, waveforms, labels, groups, folds, window_
         for fold in folds:
             features = fixed
             if features is None:
-                extract, samples = adapted_features(config, tower and tower.network, [waveforms[i] for i in fold.train], protocol)
+                learned = [waveforms[i] for i in fold.train]
+                extract, samples = adapted_features(config, tower and tower.audio_tower, learned, protocol)
                 features = _embed(extract, waveforms, samples, window_count, f'{fold.name}: features')
             scores, chosen = probe(protocol, features[fold.train], labels[fold.train], groups[fold.train], features[fold.test],
                                    class_count, fold.name)
@@ -364,37 +370,55 @@ def _piczak(classifier, seed):
     return RandomForestClassifier(PICZAK_TREES, random_state=seed)
 
 
-def adapted_features(config, network, waveforms, protocol):
+def adapted_features(config, tower, waveforms, protocol):
     """A tower over windows of 2 s, its front end set to the statistics of given sounds.
 
     Args:
         config: `Config` of the tower.
-        network: `towers.audio.build_audio_network` whose weights are taken; None draws them by the seed.
+        tower: audio tower whose weights are taken; None draws them by the seed.
         waveforms: int16 [samples] each, for mean and deviation of every band.
         protocol: `Protocol`.
 
     Returns:
         A function int16 [B, samples] -> float32 [B, D], and its number of samples.
     """
+    if config.towers.system != 'avts':
+        if tower is None:
+            train = dataclasses.replace(config.train, seed=protocol.seed)
+            tower = build_model(dataclasses.replace(config, train=train)).audio_tower
+        tower.get_layer('log_mel').adapt(waveform[None] for waveform in waveforms)
+        return _over_parts(tower, config.clip.window_samples), round(WINDOW_SECONDS * config.clip.sample_rate)
     frames = max(1, round(WINDOW_SECONDS * config.clip.fps))
     longer = dataclasses.replace(config, clip=dataclasses.replace(config.clip, frames=frames),
                                  towers=dataclasses.replace(config.towers, bfloat16=False))
     keras.utils.set_random_seed(protocol.seed)
     probed = build_audio_tower(longer)
-    front_end, longer_network = probed.get_layer('log_mel'), probed.get_layer('audio_network')
-    if network is not None:
-        for layer in longer_network.layers:
+    front_end, network = probed.get_layer('log_mel'), probed.get_layer('audio_network')
+    if tower is not None:
+        trained = tower.get_layer('audio_network')
+        for layer in network.layers:
             if layer.name.startswith('conv') and layer.weights:
-                layer.set_weights(network.get_layer(layer.name).get_weights())
-    samples = longer.clip.window_samples
+                layer.set_weights(trained.get_layer(layer.name).get_weights())
     front_end.adapt(waveform[None] for waveform in waveforms)
-    conv5 = keras.Model(longer_network.inputs, longer_network.get_layer('conv5_relu').output)
+    conv5 = keras.Model(network.inputs, network.get_layer('conv5_relu').output)
 
     @tf.function(reduce_retracing=True)
     def extract(windows):
-        return pool(tf.cast(conv5(front_end(windows), training=False), tf.float32), protocol.pooling)
+        return pool(conv5(front_end(windows), training=False), protocol.pooling)
 
-    return extract, samples
+    return extract, longer.clip.window_samples
+
+
+def _over_parts(tower, part_samples):
+    """Mean of a tower's conv5 over parts end to end, the last one padded: a function int16 [B, samples] -> float32 [B, C]."""
+    @tf.function(reduce_retracing=True)
+    def extract(windows):
+        count = -(-windows.shape[1] // part_samples)
+        windows = tf.pad(windows, [[0, 0], [0, count * part_samples - windows.shape[1]]])
+        vectors = embed_waveform(tower, tf.reshape(windows, [-1, part_samples]))['conv5']
+        return tf.reduce_mean(tf.reshape(vectors, [-1, count, vectors.shape[-1]]), 1)
+
+    return extract
 
 
 def pool(maps, pooling):

@@ -2,11 +2,17 @@
 
 import os
 
+import numpy as np
+import tqdm
+
 from avts_tf import metrics, plots
 from avts_tf.config import UserError
-from avts_tf.pipeline import PipelineState, make_dataset
-from avts_tf.training import update_result
+from avts_tf.pipeline import PipelineState, make_dataset, make_offset_dataset
+from avts_tf.runs import update_result
 from avts_tf.windows import EASY, KINDS, POSITIVE
+
+CURVE_SECONDS = 1.0  # greatest offset of the sync curve, both ways
+CURVE_CLIPS = 64
 
 NOTES = {
     'easy': "another clip's sound", 'hard': "the clip's sound, windows apart", 'super_hard': "the clip's sound, windows overlap",
@@ -32,12 +38,14 @@ def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, s
     Raises:
         UserError: the records are not fit for it.
     """
-    training_pairs = _pairs(model, pattern, 1, 'records', say)
+    training_pairs, _ = _pairs(model, pattern, 1, 'records', say)
     threshold = metrics.best_threshold(metrics.of_kind(training_pairs, POSITIVE)[0], metrics.of_kind(training_pairs, EASY)[0])
-    pairs = _pairs(model, eval_pattern or pattern, windows_per_record, 'eval_records' if eval_pattern else 'records', say)
+    flag = 'eval_records' if eval_pattern else 'records'
+    pairs, skips = _pairs(model, eval_pattern or pattern, windows_per_record, flag, say)
     results = metrics.sync_metrics(pairs, threshold)
     results['measured_on'] = eval_pattern or pattern
     results['held_out'] = bool(eval_pattern)
+    results['skipped_records'] = {reason: {'times': count, 'first': names} for reason, (count, names) in skips.items()}
     os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
     plots.distance_histogram({kind: metrics.of_kind(pairs, index)[0] for index, kind in enumerate(KINDS)}, threshold,
                              os.path.join(run_dir, 'plots', 'distances.png'))
@@ -47,15 +55,58 @@ def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, s
     return results
 
 
+def measure_sync_curve(model, pattern, run_dir, flag, say=print):
+    """Distance against the offset of the sound, averaged over clips and for a single one; draws `plots/sync_curve.png`.
+
+    Args:
+        model: trained `TwoTower`.
+        pattern: glob of records.
+        run_dir: run folder, whose `result.json` gets the curve.
+        flag: name of the flag that the pattern comes from.
+        say: function that shows a line of text.
+
+    Returns:
+        Dict: `offset_seconds`, time of the sound's window minus that of the picture's; `distance`, mean over clips, and
+        `interval`, its 95 % bootstrap interval, at each offset; `clips`; `lowest_at_seconds`; None where no clip is long enough.
+    """
+    step = 1.0 / model.config.clip.fps
+    count = round(CURVE_SECONDS / step)
+    offsets = np.arange(-count, count + 1) * step
+    dataset = make_offset_dataset(pattern, model.config, offsets, flag=flag).take(CURVE_CLIPS)
+    rows, ids = [], []
+    for clip in tqdm.tqdm(dataset, f'{flag}: sync curve', unit='clip', disable=None):
+        distance = model.distances(model.embed_batch({'video': clip['video'], 'audio': clip['audio']}))[0].numpy()
+        rows.append(np.where(clip['fits'].numpy(), distance, np.nan))
+        ids.append(clip['example_id'].numpy().decode())
+    distances = np.array(rows)
+    # An offset that only some clips are long enough for would be a mean over other clips than its neighbours.
+    held = np.isfinite(distances).mean(0) > 0.5 if rows else np.zeros(len(offsets), bool)
+    if held.sum() < 3:
+        say(f'{pattern}: no sync curve, the clips are hardly longer than a window.')
+        return None
+    offsets, distances = offsets[held], distances[:, held]
+    rng = np.random.default_rng(0)
+    means = np.array([np.nanmean(distances[rng.integers(0, len(rows), len(rows))], 0) for _ in range(metrics.BOOTSTRAPS)])
+    results = {'offset_seconds': offsets.round(6).tolist(), 'distance': np.nanmean(distances, 0).tolist(),
+               'interval': np.percentile(means, [2.5, 97.5], axis=0).T.tolist(), 'clips': len(rows),
+               'lowest_at_seconds': float(offsets[np.nanmean(distances, 0).argmin()].round(6))}
+    path = os.path.join(run_dir, 'plots', 'sync_curve.png')
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    plots.sync_curve(results, distances[0], ids[0], path)
+    update_result(run_dir, {'sync_curve': results})
+    say(f'Distance is lowest at an offset of {results["lowest_at_seconds"]:+.2f} s (mean of {len(rows)} clips): {path}.')
+    return results
+
+
 def _pairs(model, pattern, passes, flag, say):
     state = PipelineState()
     dataset = make_dataset(pattern, model.config, training=False, state=state, passes=passes, flag=flag)
     pairs = metrics.pair_distances(model, dataset, progress=f'{flag}: pairs')
-    if state.skips():
+    if skips := state.skips():
         say(f'{pattern}: {state.describe_skips()}')
     if not pairs:
         raise UserError(f'--{flag}={pattern}: no usable clip; {state.describe_skips()}.')
-    return pairs
+    return pairs, skips
 
 
 def describe(results):

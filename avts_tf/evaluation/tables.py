@@ -10,6 +10,7 @@ import contextlib
 import csv
 import fcntl
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -19,12 +20,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from avts_tf import plots
-from avts_tf.config import UserError, make_config
+from avts_tf.config import Stopped, UserError, make_config
 from avts_tf.curriculum import parse_regime
-from avts_tf.evaluation import action
+from avts_tf.evaluation import action, audio
 from avts_tf.evaluation.sync import evaluate_sync
 from avts_tf.records import summary_path
-from avts_tf.training import RunFolder, train
+from avts_tf.runs import RunFolder
+from avts_tf.training import train
 
 # What the slides print, in percent; nothing else in this project may call itself published. AVTS accuracy is measured with easy
 # negatives, UCF101 and HMDB51 are means of three splits. Where the slides contradict themselves, see docs/results_action.md.
@@ -114,7 +116,7 @@ class Settings(NamedTuple):
         records, eval_records: globs that take the synthetic world's place, or None.
         label_prefix: as in `action.Protocol`, with `records`.
         data: dict from the name of a data set's flag to its value, or None.
-        devices: see `training.make_strategy`.
+        devices: see `devices.make_strategy`.
     """
 
     table_dir: str
@@ -151,8 +153,9 @@ def make_table(name, settings, write_world, say=print):
         steps = {}
         for content in cells.values():
             if isinstance(content, Figure):
-                for chain in content.steps:
-                    steps.update({step.folder: step for step in chain})
+                for step in itertools.chain(*content.steps):
+                    if steps.setdefault(step.folder, step) != step:
+                        raise ValueError(f'two different steps are called {step.folder}')
         todo = [step for step in steps.values() if not _finished(step, settings.table_dir)]
         say(f'{name}: {len(steps)} steps, {len(steps) - len(todo)} of them done already.')
         for number, step in enumerate(todo, 1):
@@ -177,9 +180,11 @@ def run_step(table_dir, folder):
         step = json.load(file)
     try:
         KINDS[step['kind']](os.path.join(table_dir, folder), **step['arguments'])
-    except UserError as error:
+    except (UserError, Stopped) as error:
         print(f'{os.path.join(table_dir, folder)}: {error}', file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, UserError) else 128 + error.signal_number)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _train(run_dir, config, records, eval_records, devices):
@@ -200,9 +205,20 @@ def _recognise(run_dir, config, protocol, records, eval_records, splits, devices
         action.recognise_actions(config, protocol, records, eval_records, run_dir, devices)
 
 
+def _classify_sounds(run_dir, config, protocol, input_path, dataset, tower_run_dir):
+    protocol = audio.Protocol(**protocol)
+    audio.classify_sounds(input_path, dataset, protocol, make_config(**config), run_dir=tower_run_dir, output=run_dir)
+
+
 # What each kind of step calls, with its run folder and its arguments, and the entry of result.json that tells that it is done.
-KINDS = {'train': _train, 'action': _recognise}
-DONE = {'train': 'sync', 'action': action.MODE}
+KINDS = {'train': _train, 'action': _recognise, 'audio': _classify_sounds}
+
+
+def _done_key(step):
+    if step.kind == 'audio':
+        protocol = step.arguments['protocol']
+        return f'{audio.MODE}_{step.arguments["dataset"]}_{protocol["features"]}_{protocol["classifier"]}'
+    return {'train': 'sync', 'action': action.MODE}[step.kind]
 
 
 # The tables: functions from `Settings` and the sets of records to a dict from (row, column) to a `Figure`, or to the reason why
@@ -218,19 +234,175 @@ def _curriculum(settings, sets):
     return cells
 
 
-TABLES = {'curriculum': _curriculum}
+def _curriculum_downstream(settings, sets):
+    cells = {}
+    for row, regime in (('single stage', 'easy'), ('curriculum', 'curriculum_mixed')):
+        cells[row, 'AVTS accuracy'] = Figure(
+            tuple((_pretrain(settings, sets, regime, seed),) for seed in settings.seeds), ('sync', 'avts_accuracy'))
+        cells[row, f'sounds, {_place(settings)}'] = _records_cell(settings, sets, 'avts', 'audio', True, regime=regime)
+        cells[row, f'actions, {_place(settings)}'] = _records_cell(settings, sets, 'avts', 'video', False, regime=regime)
+        for column in SOUND_SETS:
+            cells[row, column] = _sound_cell(settings, sets, column, 'avts', 'soundnet_records', regime=regime)
+        for column in ACTION_SETS:
+            cells[row, column] = _action_cell(settings, column, 'avts', 'kinetics_records', 'video', regime=regime)
+    return cells
 
 
-def _pretrain(settings, sets, regime='curriculum_mixed', seed=0, **overrides):
+def _action(settings, sets):
+    cells, place = {}, _place(settings)
+    for name, tower in (('MC2', 'mc2'), ('MC3', 'mc3'), ('I3D-RGB', 'i3d')):
+        for init, pretraining in (('scratch', 'none'), ('avts', 'AVTS Kinetics'), ('avts', 'AVTS AudioSet'),
+                                  ('supervised', 'supervised Kinetics')):
+            row = f'{name}, {pretraining}'
+            if row not in PUBLISHED['action']:
+                continue
+            if pretraining != 'AVTS AudioSet':
+                cells[row, f'actions, {place}'] = _records_cell(settings, sets, init, 'video', False, video_tower=tower)
+            source = 'audioset_records' if 'AudioSet' in pretraining else 'kinetics_records'
+            for column in ACTION_SETS:
+                cells[row, column] = _action_cell(settings, column, init, source, 'video', video_tower=tower)
+    return cells
+
+
+def _audio(settings, sets):
+    cells, place = {}, _place(settings)
+    for column in SOUND_SETS:
+        for row, features, classifier in (('SVM-MFCC', 'mfcc', 'svm'), ('random forest', 'mfcc', 'random_forest'),
+                                          ('audio subnet from scratch', 'scratch', 'svm'), ('random weights', 'random', 'svm')):
+            cells[row, column] = _sound_cell(settings, sets, column, 'scratch', '', features, classifier)
+        for row, init, source in (('SoundNet', 'soundnet', 'soundnet_records'), ('L3-Net', 'l3', 'soundnet_records'),
+                                  ('AVTS Kinetics', 'avts', 'kinetics_records'), ('AVTS AudioSet', 'avts', 'audioset_records'),
+                                  ('AVTS SoundNet', 'avts', 'soundnet_records')):
+            cells[row, column] = _sound_cell(settings, sets, column, init, source)
+        for name, init in (('SoundNet', 'soundnet'), ('L3-Net', 'l3'), ('AVTS', 'avts')):
+            cells[f'{name}, {place}', column] = _sound_cell(settings, sets, column, init, 'own')
+    column = f'sounds, {place}'
+    cells['audio subnet from scratch', column] = _records_cell(settings, sets, 'scratch', 'audio', False)
+    cells['random weights', column] = _records_cell(settings, sets, 'scratch', 'audio', True)
+    for name, init in (('SoundNet', 'soundnet'), ('L3-Net', 'l3'), ('AVTS', 'avts')):
+        cells[f'{name}, {place}', column] = _records_cell(settings, sets, init, 'audio', True)
+    return cells
+
+
+def _multisensory(settings, sets):
+    cells = {}
+    for name, init in (('Owens et al.', 'multisensory'), ('AVTS', 'avts')):
+        for seen, streams in (('vision only', 'video'), ('multisensory', 'both')):
+            cells[f'{name}, {seen}', f'actions, {_place(settings)}'] = _records_cell(settings, sets, init, streams, False)
+            cells[f'{name}, {seen}', 'UCF101'] = _action_cell(settings, 'UCF101', init, 'kinetics_records', streams)
+    return cells
+
+
+TABLES = {'curriculum': _curriculum, 'curriculum_downstream': _curriculum_downstream, 'action': _action, 'audio': _audio,
+          'multisensory': _multisensory}
+SOUND_SETS = {'ESC-10': 'esc10_input', 'ESC-50': 'esc50_input', 'DCASE2014': 'dcase2014_input'}
+ACTION_SETS = {'UCF101': 'ucf101_records', 'HMDB51': 'hmdb51_records'}
+SYSTEM_REGIMES = {'avts': 'curriculum_mixed', 'l3': 'easy', 'soundnet': 'easy', 'multisensory': 'hard'}
+
+
+def _place(settings):
+    return 'these records' if settings.records else 'synthetic world'
+
+
+def _records_cell(settings, sets, init, streams, freeze, regime='', **towers):
+    """Classes of the synthetic world (motions of what is seen, objects of what is heard alone), or of --records."""
+    prefix = settings.label_prefix if settings.records else ('object:' if streams == 'audio' else 'motion:')
+    if reason := _no_teacher(settings, init):
+        return reason
+    # The world's labelled videos are few: four passes an epoch, so that towers from scratch get to see enough.
+    overrides = {**towers, **({} if settings.records else {'passes_per_epoch': 4})}
+    chains = []
+    for seed in settings.seeds:
+        before = _before(settings, sets, init, regime, seed, prefix, towers)
+        name = f'{streams}{"-frozen" if freeze else ""}-{prefix.rstrip(":") or "label"}'
+        chains.append((*before, _fine_tune(settings, name, before, sets['labelled'], sets['test'], seed, streams=streams,
+                                           freeze=freeze, label_prefix=prefix, **overrides)))
+    return Figure(tuple(chains), (action.MODE, 'top1'))
+
+
+def _action_cell(settings, column, init, source, streams, regime='', **towers):
+    """Mean over the three official splits of UCF101 or HMDB51."""
+    needs = [ACTION_SETS[column]] + ([source] if init != 'scratch' else [])
+    if reason := _missing(settings, needs) or _no_teacher(settings, init):
+        return reason
+    pattern, chains = settings.data[ACTION_SETS[column]], []
+    for seed in settings.seeds:
+        before = _before(settings, _parts(settings, source), init, regime, seed, '', towers, source.split('_')[0])
+        train, test = (pattern.replace('{part}', part) for part in ('train', 'test'))
+        chains.append((*before, _fine_tune(settings, f'{column}-{streams}', before, train, test, seed, streams=streams,
+                                           splits=['1', '2', '3'], **towers)))
+    return Figure(tuple(chains), (action.MODE, 'top1'))
+
+
+def _sound_cell(settings, sets, column, init, source, features='tower', classifier='svm', regime=''):
+    """Mean over the folds of a collection of sounds; `source` 'own' trains on the synthetic world or on --records."""
+    flag = SOUND_SETS[column]
+    needs = [flag] + ([source] if source not in ('', 'own') else [])
+    if reason := _missing(settings, needs) or _no_teacher(settings, init):
+        return reason
+    chains = []
+    for seed in settings.seeds:
+        before = ()
+        if source:
+            trained_on = sets if source == 'own' else _parts(settings, source)
+            before = _before(settings, trained_on, init, regime, seed, '', {}, '' if source == 'own' else source.split('_')[0])
+        tower = before[-1].folder if before else ''
+        chains.append((*before, Step(f'sound-{column}-{classifier}-{tower or f"{features}-seed{seed}"}', 'audio', {
+            'config': {'preset': settings.preset, **settings.given, 'seed': seed},
+            'protocol': audio.Protocol(features, classifier, seed=seed)._asdict(), 'input_path': settings.data[flag],
+            'dataset': flag.split('_')[0], 'tower_run_dir': os.path.join(settings.table_dir, tower) if tower else ''})))
+    return Figure(tuple(chains), (_done_key(chains[0][-1]), 'accuracy'))
+
+
+def _missing(settings, needs):
+    absent = [f'--{name}' for name in needs if not settings.data.get(name)]
+    return f'needs {" and ".join(absent)}' if absent else ''
+
+
+def _no_teacher(settings, init):
+    return 'needs --teacher' if init == 'soundnet' and not settings.given.get('teacher') else ''
+
+
+def _parts(settings, source):
+    """The sets of a collection whose glob has {part} in it, or one glob for all."""
+    pattern = settings.data.get(source) or ''
+    train, test = (pattern.replace('{part}', part) for part in ('train', 'test'))
+    return {'train': train, 'held': test}
+
+
+def _before(settings, sets, init, regime, seed, prefix, towers, source=''):
+    """The steps that lead to the towers that are fine-tuned or probed: none, a training without labels, or one with."""
+    if init == 'scratch':
+        return ()
+    if init == 'supervised':
+        name = '-'.join(filter(None, ['supervised', source]))
+        return (_fine_tune(settings, name, (), sets['train'], sets['held'], seed, label_prefix=prefix, **towers),)
+    system = {} if init == 'avts' else {'system': init}
+    return (_pretrain(settings, sets, regime or SYSTEM_REGIMES[init], seed, source, **system, **towers),)
+
+
+def _pretrain(settings, sets, regime, seed, source='', **overrides):
     """The step of a training without labels."""
     # The slides draw one other clip for an easy negative. The mean over all others, this project's default, is another method.
     config = {'preset': settings.preset, 'easy_negatives': 'drawn', **overrides, **settings.given, 'seed': seed, 'regime': regime}
     if regime == 'first stage only':
         first = parse_regime('curriculum_mixed', make_config(settings.preset, **settings.given).train.epochs).stages[0]
         config['regime'] = f'{first.mix}:{first.epochs}'
-    name = '-'.join(str(value) for value in (*overrides.values(), regime.replace(' ', '_'), f'seed{seed}'))
-    return Step(f'train-{name}', 'train', {
+    parts = ['train', source, *overrides.values(), regime.replace(' ', '_'), f'seed{seed}']
+    return Step('-'.join(filter(None, parts)), 'train', {
         'config': config, 'records': sets['train'], 'eval_records': sets['held'], 'devices': settings.devices})
+
+
+def _fine_tune(settings, name, before, records, eval_records, seed, streams='video', freeze=False, label_prefix='', splits=(),
+               **overrides):
+    """The step of a training with labels, from the towers of the step before or from scratch."""
+    run_dir = os.path.join(settings.table_dir, before[-1].folder) if before else ''
+    protocol = action.Protocol('trained' if before else 'scratch', run_dir, streams, freeze, label_prefix=label_prefix)
+    config = {'preset': settings.preset, **overrides, **settings.given, 'seed': seed}
+    after = [before[-1].folder] if before else ['from_scratch', overrides.get('video_tower', ''), f'seed{seed}']
+    return Step('-'.join(filter(None, ['tune', name, *after])), 'action', {
+        'config': config, 'protocol': protocol._asdict(), 'records': records, 'eval_records': eval_records, 'splits': list(splits),
+        'devices': settings.devices})
 
 
 def _sets(settings, write_world, say):
@@ -275,7 +447,7 @@ def _finished(step, table_dir):
                      for name, value in wanted['arguments'].items() if before['arguments'].get(name) != value]
         raise UserError(f'{folder}: holds a step with other settings ({"; ".join(differing) or "another kind"}). Use another '
                         '--table_dir, or the same flags.')
-    return _result(step, table_dir).get(DONE[step.kind]) is not None
+    return _result(step, table_dir).get(_done_key(step)) is not None
 
 
 def _result(step, table_dir):
@@ -291,7 +463,12 @@ def _run(step, table_dir, lock):
     os.makedirs(os.path.join(table_dir, step.folder), exist_ok=True)
     _write(os.path.join(table_dir, step.folder), 'step.json', json.dumps(step._asdict(), indent=2) + '\n')
     code = f'import sys; sys.path[:] = {sys.path!r}; from {__name__} import run_step; run_step({table_dir!r}, {step.folder!r})'
-    process = subprocess.run([sys.executable, '-c', code], check=False, pass_fds=[lock.fileno()], stdin=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, '-c', code], pass_fds=[lock.fileno()], stdin=subprocess.DEVNULL)
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # Ctrl-C went to the step as well: it is writing its checkpoint
+        raise
     if process.returncode:
         raise UserError(f'{os.path.join(table_dir, step.folder)}: failed, see above. The same command goes on with it.')
 
