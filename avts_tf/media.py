@@ -3,8 +3,9 @@
 Times
     All times are presentation times in seconds, as the container and its edit lists give them, on the clock that a player
     shows: it reads 0 at the file's own start, which is the first time of any of its streams (of those below zero, such as the
-    run-in of a lossy sound coder, it shows nothing). An AVI has no presentation times: a frame there takes the time of its
-    place in the file.
+    run-in of a lossy sound coder, it shows nothing). AVI and WMV files give times in the order of decoding alone: a frame takes
+    the time of the packet that makes the decoder put it out; in an AVI, where nothing delays the sound too, the first frame
+    takes the first packet's time and the others follow.
 
     *   Time 0 of the result is the latest of `start_seconds`, the first frame's time and the first audio sample's time. Its
         end is the earliest of `end_seconds` and the ends of both streams; the video ends when its last frame's duration is
@@ -13,8 +14,8 @@ Times
         off by at most half of the interval between the two input frames around that time.
     *   Output sample n sounds at time 0 + n / sample_rate, to the nearest sample. Gaps in the audio's times are filled with
         silence, overlaps are cut from the later part. There are round(frames / fps * sample_rate) samples.
-    *   A stream whose times jump ahead by more than a minute is unreadable: nobody can say what belongs there. Frames whose
-        time lies before an earlier one's are left out; so is a stream in which they are more than one in twenty.
+    *   A stream whose times jump ahead by more than ten seconds is unreadable: nobody can say what belongs there. Frames whose
+        time lies before an earlier one's are left out, and more than one in twenty of them make the stream unreadable.
 
 Sound
     Any format, rate and number of channels becomes 16-bit mono at the wanted rate, low-passed where that is lower. Channels are
@@ -30,7 +31,7 @@ Pictures
 
 Streams
     Of several streams of a kind, the first that decodes is taken, and `note` says so. A cover picture is no video. A stream
-    decodes where at most one in twenty of its packets is damaged.
+    decodes where at most one in twenty of its packets is damaged; what cannot be decoded of it is left out.
 """
 
 import collections
@@ -51,13 +52,17 @@ REASONS = (
     'missing', 'unreadable', 'no_video', 'no_audio', 'silent', 'still', 'too_short', 'too_long', 'too_large', 'timeout', 'crashed',
 )
 
+# Chosen on real files. The quietest of 709 talking heads has -25 dBFS, phones in quiet rooms record at -65; sound that is all
+# zero has -120, also after lossy coders.
 SILENT_BELOW_DB = -70.0
-STILL_BELOW = 0.1
+# The stillest of the same 709, which fill the picture with a speaking mouth, has 1.45. Still pictures that nine lossy coders and
+# settings encoded as video have up to 0.29 and mostly below 0.1; with much noise added to each frame before, up to 0.9.
+STILL_BELOW = 0.5
 
 _LEAST_DB = -120.0
 # Containers round times to ticks, of 1 ms at worst, so smaller steps between audio frames are no gaps.
 _LEAST_GAP_SECONDS = 0.002
-_GREATEST_GAP_SECONDS = 60.0
+_GREATEST_GAP_SECONDS = 10.0
 _GREATEST_SECONDS = 1e8  # three years: beyond that a time is no time
 _MAX_DAMAGED = 0.05  # part of a stream's packets that may fail to decode, or of its frames that may run backwards
 _SAME_TIME_SECONDS = 1e-6
@@ -68,7 +73,10 @@ _INTERVALS = 1000  # of the last frames, whose median is the frame interval
 _BLOCK_FRAMES = 16
 _BLOCK_SECONDS = 10
 _MAX_JPEG_BYTES = 2**30  # a record cannot hold 2 GiB
-_THUMBNAIL = 32  # pixels of the longer side of the picture that motion is measured on
+_PIXEL_FORMATS = {'RGB': 'rgb24', 'YCbCr': 'yuvj444p'}
+_UNDATED = ('avi', 'asf')  # times of presentation that libavformat states for these are guesses
+_THUMBNAIL = 16  # most pixels of the longer side of the picture that motion is measured on
+_MOTION_SECONDS = 0.2
 _FILTER = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _MICROSECONDS = 1_000_000
 
@@ -83,8 +91,9 @@ class Media(NamedTuple):
         waveform: int16 [samples], mono.
         start_seconds: presentation time in the file of frame 0 and sample 0.
         volume_db: RMS level of the waveform in dBFS (0 is a full square wave), at least -120.
-        motion: mean absolute difference of the luma (0 to 255) of one output frame and the next, measured on thumbnails of 32
-            pixels, whose pixels average the noise away; None with `sound_only`.
+        motion: mean absolute difference of the luma (0 to 255) of output frames 0.2 s apart (or the first and the last), on
+            thumbnails of up to 16 pixels. Movement grows over that time and coders' noise does not, and each pixel of a
+            thumbnail is a mean over many. 0 where there is one frame, None with `sound_only`.
         source_fps: frames per second of the file, from the times of the frames that were decoded; 0 where there are less than two.
         note: what was passed over, in words; '' where nothing was.
     """
@@ -177,14 +186,14 @@ def read_media(path, options):
             lambda index: _read_sound(path, index, begin, end, longest, options.sample_rate)
         )
         if video:
-            sound_end = start + len(waveform) / options.sample_rate
+            # The end of a stream is known to a tick or a sample: at most that much is missing, and is added as silence.
+            sound_end = start + (len(waveform) + 1) / options.sample_rate if len(waveform) else start
             pictures = video.first_that_decodes(
                 lambda index: _read_pictures(path, index, max(begin, start), min(sound_end, end), options)
             )
             count = round(len(pictures.frames) / options.fps * options.sample_rate)
             first = round((pictures.start_seconds - start) * options.sample_rate)
             waveform = waveform[first:first + count]
-            # The end of a stream is known to a tick or a sample: at most that much is missing.
             waveform = np.pad(waveform, (0, count - len(waveform)))
         else:
             pictures = _Pictures([], 0, 0, start, None, 0.0)
@@ -197,7 +206,7 @@ def read_media(path, options):
     if options.silent_below_db is not None and volume_db < options.silent_below_db:
         raise Unsuitable('silent', f'a volume of {volume_db:.1f} dBFS, which is below {options.silent_below_db:g}')
     if options.still_below is not None and video and pictures.motion < options.still_below:
-        raise Unsuitable('still', f'a motion of {pictures.motion:.3f} grey levels a frame, which is below {options.still_below:g}')
+        raise Unsuitable('still', f'a motion of {pictures.motion:.3f} grey levels, which is below {options.still_below:g}')
     return Media(
         frames=pictures.frames, height=pictures.height, width=pictures.width, waveform=waveform,
         start_seconds=pictures.start_seconds, volume_db=volume_db, motion=pictures.motion, source_fps=pictures.source_fps,
@@ -251,7 +260,7 @@ def frame_blocks(path, fps, short_side):
         block, shown = [], None
         for frame in _on_grid(stream, start, math.inf, fps):
             if frame is not shown:
-                shown, array = frame, _upright(frame, _display_size(stream, short_side), 'rgb24')
+                shown, array = frame, np.array(_upright(frame, _display_size(stream, short_side), 'RGB'))
             block.append(array)
             if len(block) == _BLOCK_FRAMES:
                 yield block
@@ -268,10 +277,14 @@ def _explaining(path):
         raise Unsuitable('missing', 'there is no such file')
     try:
         yield
+    except (av.FFmpegError, OSError) as error:
+        raise Unsuitable('unreadable', _in_words(error)) from error
     except MemoryError as error:
         raise Unsuitable('too_large', 'it takes more memory than there is') from error
-    except (av.FFmpegError, OSError) as error:
-        raise Unsuitable('unreadable', ' '.join(f'{type(error).__name__}: {error}'.split())) from error
+
+
+def _in_words(error):
+    return ' '.join(str(error.strerror or error).split())
 
 
 def _open(path):
@@ -390,23 +403,33 @@ class _Stream:
                 self._refuse_large(codec)
                 self.aspect = float(stream.sample_aspect_ratio or 1)
                 self._interval = 1 / float(stream.average_rate) if stream.average_rate else 0.04
-            self.slack = min(0.001, float(stream.time_base))
+            tick = float(stream.time_base)
+            self.slack = min(0.001, tick)
             codec.thread_count = 1  # the workers share the processors already
             origin = _origin(container)
             if seek_seconds is not None:
                 container.seek(round((seek_seconds + origin) * _MICROSECONDS))
+            undated = self.kind == 'video' and container.format.name in _UNDATED
+            first_dts = delay = None
             for packet in container.demux(stream):
                 self._packets += 1
+                if first_dts is None and packet.size:
+                    first_dts = packet.dts
                 try:
                     frames = packet.decode()
                 except av.FFmpegError as error:
-                    self._damaged, self._error = self._damaged + 1, error
-                    if self._damaged > _MANY_DAMAGED:
-                        self.judge()
-                    continue
+                    self._damaged, self._error, frames = self._damaged + 1, error, ()
+                if self._damaged > _MANY_DAMAGED:
+                    self.judge()
                 for frame in frames:
                     self._decoded += 1
-                    seconds = None if frame.pts is None else frame.pts * float(frame.time_base) - origin
+                    self._damaged += frame.is_corrupt  # decoded, but the coder made good what was missing
+                    pts = frame.pts
+                    if undated:
+                        if delay is None:
+                            delay = (packet.dts or 0) - (first_dts or 0) if container.format.name == 'avi' else 0
+                        pts = None if packet.dts is None else packet.dts - delay
+                    seconds = None if pts is None else pts * tick - origin
                     if seconds is not None and abs(seconds) > _GREATEST_SECONDS:
                         raise Unsuitable('unreadable', f'the {self.kind} says that it is at {seconds:.3g} s')
                     yield seconds, frame
@@ -418,9 +441,11 @@ class _Stream:
 
     def judge(self):
         """Raises `Unsuitable` where too much of what was read is damaged."""
-        if self._damaged > _MAX_DAMAGED * self._packets:
-            raise Unsuitable('unreadable', f'{self._damaged} of {self._packets} {self.kind} packets are damaged: {self._error}')
-        if self._backwards > _MAX_DAMAGED * self._decoded:
+        # One alone is the last packet of a file that was cut off.
+        if self._damaged > max(1, _MAX_DAMAGED * self._packets) or (self._error and not self._decoded):
+            why = f' ({_in_words(self._error)})' if self._error else ''
+            raise Unsuitable('unreadable', f'{self._damaged} of {self._packets} {self.kind} packets are damaged{why}')
+        if self._backwards > max(1, _MAX_DAMAGED * self._decoded):
             raise Unsuitable('unreadable', f'the times of {self._backwards} of {self._decoded} {self.kind} frames run backwards')
         if not self._decoded:
             raise Unsuitable(f'no_{self.kind}', f'the {self.kind} stream is empty')
@@ -469,7 +494,7 @@ def _read_sound(path, index, begin, end, longest, sample_rate):
     Args:
         path: file.
         index: of the audio stream.
-        begin: seconds; what comes earlier is dropped, to the sample before.
+        begin: seconds; what comes earlier is dropped, to the nearest sample.
         end: seconds, and
         longest: seconds from the later one of `begin` and the first sample on; what comes after either is not read.
         sample_rate: Hz of the result.
@@ -481,7 +506,7 @@ def _read_sound(path, index, begin, end, longest, sample_rate):
     start, blocks, stop = None, [], end
     for seconds, samples in _placed(_sound_pieces(stream.frames(begin), sample_rate), sample_rate):
         if seconds + len(samples) / sample_rate > begin:
-            drop = max(0, math.floor((begin - seconds) * sample_rate))
+            drop = max(0, round((begin - seconds) * sample_rate))
             if start is None:
                 start = seconds + drop / sample_rate
                 # A little more, so that a sound that is too long is known to be.
@@ -492,7 +517,7 @@ def _read_sound(path, index, begin, end, longest, sample_rate):
     stream.judge()
     if start is None:
         return begin, np.zeros(0, np.int16)
-    return start, np.concatenate(blocks)[:max(0, math.ceil((stop - start) * sample_rate)) if stop < math.inf else None]
+    return start, np.concatenate(blocks)[:max(0, round((stop - start) * sample_rate)) if stop < math.inf else None]
 
 
 def _placed(pieces, sample_rate):
@@ -548,8 +573,8 @@ def _sound_pieces(frames, sample_rate):
 class _Run:
     """Audio frames without a gap between them, on their way through a resampler.
 
-    A run's time is the mean of what its frames say of it, those of its first ten seconds: where a container rounds times to
-    milliseconds, that is exact to much less than one.
+    A run's time is what its first frame says, as far as the others of its first ten seconds agree, each to half a tick: where a
+    container rounds times to milliseconds, that is exact to much less than one. Where they cannot all be right it is the mean.
 
     Attributes:
         end: time in seconds at which the run ends.
@@ -558,9 +583,12 @@ class _Run:
 
     def __init__(self, seconds, frame, sample_rate):
         self._setup, self._rate, self._out_rate = _setup(frame), frame.sample_rate, sample_rate
+        self._tick = float(frame.time_base)
         self._start, self._offset, self._errors = seconds, None, []
         self._added = self._taken = self._safe = 0  # samples: added and surely sounding at the file's rate, taken at the output's
         self._resampler, self._pieces = av.AudioResampler('s16', 'mono', sample_rate), []
+        # libswresample takes channels in no known order for those of the usual one of their number.
+        self._average = frame.layout.nb_channels > 2 and frame.layout.name.startswith(('ambisonic', f'{frame.layout.nb_channels} '))
         self.end = seconds
 
     @property
@@ -571,7 +599,7 @@ class _Run:
         if _setup(frame) != self._setup:
             return False
         expected = self._start + self._added / self._rate
-        return seconds is None or abs(seconds - expected) < max(float(frame.time_base), _LEAST_GAP_SECONDS)
+        return seconds is None or abs(seconds - expected) < max(self._tick, _LEAST_GAP_SECONDS)
 
     def add(self, seconds, frame):
         if seconds is not None:
@@ -579,10 +607,12 @@ class _Run:
         self._safe = self._added
         # Where ticks are samples, a shorter duration tells how much of the last frame is sound, not the coder's padding.
         sounding = frame.samples
-        if frame.duration and frame.time_base * self._rate == 1:
+        if frame.duration and self._tick * self._rate == 1:
             sounding = min(sounding, frame.duration)
         self.end = self._start + (self._added + sounding) / self._rate
         self._added += frame.samples
+        if self._average:
+            frame = _averaged(frame)
         frame.pts = None  # the resampler is to count samples
         self._pieces += self._resampler.resample(frame)
 
@@ -607,7 +637,11 @@ class _Run:
 
     def _cut(self, until):
         if self._offset is None:
-            self._offset = statistics.fmean(self._errors) if self._errors else 0.0
+            least, greatest = (pick(self._errors, default=0.0) for pick in (min, max))
+            if greatest - least <= self._tick:
+                self._offset = min(max(0.0, greatest - self._tick / 2), least + self._tick / 2)
+            else:
+                self._offset = statistics.fmean(self._errors)
         seconds = self._start + self._offset + self._taken / self._out_rate
         samples = np.concatenate([np.zeros(0, np.int16)] + [
             piece if isinstance(piece, np.ndarray) else piece.to_ndarray().reshape(-1) for piece in self._pieces
@@ -620,6 +654,19 @@ class _Run:
 
 def _setup(frame):
     return frame.format.name, frame.layout.name, frame.sample_rate
+
+
+def _averaged(frame):
+    """An audio frame whose one channel is the mean of those of another."""
+    samples = frame.to_ndarray()
+    channels = samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
+    mean = channels.mean(axis=0, dtype=np.float64)
+    if samples.dtype.kind != 'f':
+        full = 2.0 ** (8 * samples.itemsize - 1)
+        mean = mean / full - (samples.dtype.kind == 'u')
+    averaged = av.AudioFrame.from_ndarray(mean.astype(np.float32)[None], 'flt', 'mono')
+    averaged.sample_rate, averaged.time_base = frame.sample_rate, frame.time_base
+    return averaged
 
 
 class _Pictures(NamedTuple):
@@ -640,16 +687,14 @@ def _read_pictures(path, index, begin, end, options):
         `_Pictures`.
     """
     stream = _Stream(path, index, options.max_pixels)
-    frames, shown, thumbnail, motion, jpeg_bytes = [], None, None, 0.0, 0
+    frames, thumbnails, shown, jpeg_bytes = [], [], None, 0
     for frame in _on_grid(stream, begin, end, options.fps):
         if frame is not shown:
-            planes = _upright(frame, _display_size(stream, options.short_side), 'yuvj444p')
-            jpeg = _jpeg(planes, options.jpeg_quality)
-            last_thumbnail, thumbnail = thumbnail, _thumbnail(planes[..., 0])
-            if shown is not None:
-                motion += float(np.abs(thumbnail - last_thumbnail).mean())
-            shown = frame
+            # In JPEG's own colours, so that no conversion is left to do.
+            image = _upright(frame, _display_size(stream, options.short_side), 'YCbCr')
+            shown, jpeg, thumbnail = frame, _jpeg(image, options.jpeg_quality), _thumbnail(image)
         frames.append(jpeg)
+        thumbnails.append(thumbnail)
         jpeg_bytes += len(jpeg)
         if options.max_seconds and len(frames) > options.max_seconds * options.fps:
             raise _too_long(options.max_seconds)
@@ -658,8 +703,10 @@ def _read_pictures(path, index, begin, end, options):
     stream.judge()
     if not frames:
         return _Pictures([], 0, 0, begin, 0.0, 0.0)
-    height, width = planes.shape[:2]
-    return _Pictures(frames, height, width, max(begin, stream.first_seconds), motion / max(1, len(frames) - 1), stream.fps)
+    lag = max(1, min(round(_MOTION_SECONDS * options.fps), len(frames) - 1))
+    differences = [np.abs(after - before).mean() for before, after in zip(thumbnails, thumbnails[lag:], strict=False)]
+    motion = float(np.mean(differences)) if differences else 0.0
+    return _Pictures(frames, image.height, image.width, max(begin, stream.first_seconds), motion, stream.fps)
 
 
 def _on_grid(stream, begin, end, fps):
@@ -680,7 +727,7 @@ def _on_grid(stream, begin, end, fps):
             limit = _whole_frames(end - start, fps, stream.slack)
         else:
             gap = seconds - previous_seconds
-            if gap > _GREATEST_GAP_SECONDS and start + limit / fps > previous_seconds + _GREATEST_GAP_SECONDS:
+            if gap > _GREATEST_GAP_SECONDS and seconds > start:
                 raise Unsuitable('unreadable', f'the video times jump from {previous_seconds:.3f} s to {seconds:.3f} s')
             intervals.append(gap)
             choose(previous_seconds + gap / 2)
@@ -711,32 +758,36 @@ def _display_size(stream, short_side):
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _upright(frame, size, pixel_format):
-    """A frame scaled to (width, height), then turned and mirrored as its display matrix says: uint8 [H, W, 3]."""
-    picture = frame.reformat(
-        *size, pixel_format, dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.JPEG, interpolation=_FILTER, threads=1,
-    ).to_ndarray()
-    if pixel_format == 'yuvj444p':
-        picture = picture.transpose(1, 2, 0)
+def _upright(frame, size, mode):
+    """A frame scaled to (width, height), then turned and mirrored as its display matrix says: an image, 'RGB' or 'YCbCr'."""
+    scaled = frame.reformat(
+        *size, _PIXEL_FORMATS[mode], dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.JPEG, interpolation=_FILTER,
+        threads=1,
+    )
+    image = Image.merge(mode, [
+        Image.frombuffer('L', size, plane, 'raw', 'L', plane.line_size, 1) for plane in scaled.planes
+    ]) if len(scaled.planes) == 3 else Image.frombuffer(mode, size, scaled.planes[0], 'raw', mode, scaled.planes[0].line_size, 1)
     data = frame.side_data.get('DISPLAYMATRIX')
     if data is not None:
         # x' = a x + c y and y' = b x + d y, with y downwards.
         a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
         if abs(b) + abs(c) > abs(a) + abs(d):
-            picture, a, d = picture.transpose(1, 0, 2), c, b
-        picture = picture[::-1 if d < 0 else 1, ::-1 if a < 0 else 1]
-    return np.ascontiguousarray(picture)
+            image, a, d = image.transpose(Image.Transpose.TRANSPOSE), c, b
+        if a < 0:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if d < 0:
+            image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    return image
 
 
-def _thumbnail(luma):
-    """int16 thumbnail of a uint8 [H, W], each pixel the mean of a block."""
-    return np.asarray(Image.fromarray(luma).reduce(-(-max(luma.shape) // _THUMBNAIL)), np.int16)
+def _thumbnail(image):
+    """float32 thumbnail of an image's luma, each pixel the mean of a block."""
+    return np.asarray(image.getchannel(0).reduce(-(-max(image.size) // _THUMBNAIL)), np.float32)
 
 
-def _jpeg(planes, quality):
-    """JPEG bytes of uint8 [H, W, 3] in JPEG's own colours, so that no conversion is left to do."""
+def _jpeg(image, quality):
     buffer = io.BytesIO()
-    Image.fromarray(planes, 'YCbCr').save(buffer, 'JPEG', quality=quality)
+    image.save(buffer, 'JPEG', quality=quality)
     return buffer.getvalue()
 
 

@@ -289,7 +289,7 @@ def find_shards(pattern, flag='records'):
     """
     paths, pattern = [], pattern or ''
     for part in pattern.split(','):
-        found = _files(part.strip())
+        found = list_files(part.strip())
         if not found:
             raise UserError(
                 f'--{flag}={pattern}: no file matches{" " + repr(part.strip()) if "," in pattern else ""}. Give a glob of record '
@@ -302,7 +302,7 @@ def find_shards(pattern, flag='records'):
     return [(path, count) for path, count in shards if count]
 
 
-def _files(part):
+def list_files(part):
     """Paths that one glob matches, or that lie in one folder, without the files that writers put beside the shards."""
     if not part:
         return []
@@ -326,7 +326,7 @@ def count_records(path):
                 if len(header) < 12:
                     raise UserError(_cut_short(path, count, offset))
                 length, crc = struct.unpack('<QI', header)
-                if crc != _masked_crc(header[:8]):
+                if crc != masked_crc(header[:8]):
                     raise UserError(
                         f'{path}: not a TFRecord file, or damaged at byte {offset} (after {count} whole records). '
                         'Leave it out or write it again.'
@@ -356,7 +356,7 @@ def _crc_table():
 _CRC32C = _crc_table()
 
 
-def _masked_crc(data):
+def masked_crc(data):
     """The masked CRC-32C that TFRecord files put after each length."""
     crc = 0xFFFFFFFF
     for byte in data:
@@ -424,7 +424,7 @@ def naming_damage(*patterns):
     Args:
         *patterns: globs of the record files that are read inside; None is passed over.
     """
-    paths = [path for pattern in patterns if pattern for part in pattern.split(',') for path in _files(part.strip())]
+    paths = [path for pattern in patterns if pattern for part in pattern.split(',') for path in list_files(part.strip())]
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:

@@ -1,30 +1,46 @@
-"""Says what is in record files, and draws it: frames and waveform of a few records on one time axis.
+"""Says what is in record files, draws it, checks it and plays it.
 
     python -m tfrecords_tools.inspect 'data/world-*' --contact_sheet=sheet.png
+    python -m tfrecords_tools.inspect 'data/world-*' --verify
+    python -m tfrecords_tools.inspect 'data/world-*' --play=bark/one --output=clip.mp4
 
-A sound that does not lie under the picture that made it shows at a glance; `--contact_seconds=1` shows the first second alone,
-frame by frame.
+The contact sheet shows frames and waveform of a few records on one time axis: a sound that does not lie under the picture that
+made it shows at a glance. `--contact_seconds=1` shows the first second alone, frame by frame.
+
+`--verify` reads every record of every shard and names each that is not what `docs/records.md` promises, with its shard, its index
+in it (from 0), its id and the reason; the exit status is 1 where there is one. After a damaged record it goes on with the next;
+only where the length of a record is damaged, the rest of that shard is lost.
+
+`--play` writes one record back as a video, so that a person can hear and see that it is in sync.
 """
 
 import collections
+import fractions
 import io
 import math
 import os
+import struct
 import sys
+import tempfile
 from typing import NamedTuple
 
+import av
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
+from google.protobuf.message import DecodeError
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
 
 from avts_tf import records
 from avts_tf.config import UserError
 
 FRAMES_PER_ROW = 10  # at most
 ENVELOPE_BINS = 1200  # about one for each pixel of the sheet's width
+ALIGNED_SECONDS = 0.001  # what frame times and durations may be off by: readers take windows to the nearest frame and sample
+_AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 
 
 class Facts(NamedTuple):
@@ -39,6 +55,7 @@ class Facts(NamedTuple):
         sample_rate: Hz; 0 where the record states none.
         video_seconds: duration of the frames.
         audio_seconds: duration of the audio; 0 without audio.
+        grid_error_seconds: greatest difference of a frame's stated time from its place on the grid of the frame rate.
         labels: names of the classes, or indices where they have no names.
     """
 
@@ -50,6 +67,7 @@ class Facts(NamedTuple):
     sample_rate: float
     video_seconds: float
     audio_seconds: float
+    grid_error_seconds: float
     labels: tuple
 
 
@@ -118,6 +136,7 @@ def facts_of(record):
         sample_rate=float(record.sample_rate),
         video_seconds=video_seconds,
         audio_seconds=len(record.waveform) / float(record.sample_rate) if record.sample_rate > 0 else 0.0,
+        grid_error_seconds=float(np.abs(record.frame_seconds - np.arange(frames) / rate).max()) if rate > 0 and frames else 0.0,
         labels=tuple(labels),
     )
 
@@ -140,19 +159,25 @@ def summarize(shards, facts):
     Returns:
         A text of several lines.
     """
-    seconds = np.array([f.video_seconds for f in facts])
+    seconds = np.array([f.video_seconds if f.frames else f.audio_seconds for f in facts])
+    with_frames = [f for f in facts if f.frames]
     with_audio = [f for f in facts if f.samples]
     lines = [
         ('shards', f'{len(shards)}'),
         ('records', f'{len(facts)}'),
         ('duration', f'{_time(seconds.sum())} in all; shortest {seconds.min():.2f} s, median {np.median(seconds):.2f} s, '
                      f'longest {seconds.max():.2f} s'),
-        ('frame rates', _counts(f'{f.frame_rate:.6g} fps' if f.frame_rate else 'not stated' for f in facts)),
-        ('frame sizes', _counts('x'.join(map(str, f.frame_size)) if f.frame_size else 'no image' for f in facts)),
+        ('frame rates', _counts(f'{f.frame_rate:.6g} fps' if f.frame_rate else 'not stated' for f in with_frames)),
+        ('frame sizes', _counts('x'.join(map(str, f.frame_size)) if f.frame_size else 'no image' for f in with_frames)),
         ('sample rates', _counts(f'{f.sample_rate:.6g} Hz' if f.sample_rate else 'not stated' for f in with_audio)),
         ('audio', f'{len(with_audio)} with, {len(facts) - len(with_audio)} without'),
+        ('pictures', f'{len(with_frames)} with, {len(facts) - len(with_frames)} without'),
     ]
-    timed = [f for f in with_audio if f.sample_rate]
+    if with_frames:
+        worst = max(with_frames, key=lambda f: f.grid_error_seconds)
+        where = f', in {worst.example_id}' if worst.grid_error_seconds >= 0.00005 else ''
+        lines.append(('worst frame time', f'{1000 * worst.grid_error_seconds:.1f} ms off the grid{where}'))
+    timed = [f for f in with_frames if f.samples and f.sample_rate]
     if timed:
         worst = max(timed, key=lambda f: abs(f.audio_seconds - f.video_seconds))
         difference_ms = 1000 * (worst.audio_seconds - worst.video_seconds)
@@ -280,6 +305,198 @@ def _draw_wave(axes, record, facts, span):
         axes.spines[side].set_visible(False)
 
 
+def verify(patterns):
+    """Reads every record of every shard and checks what `docs/records.md` promises.
+
+    Args:
+        patterns: list of paths, globs or folders.
+
+    Returns:
+        Number of records, and a list of (path, index in the shard, id or '', reason) of the bad ones.
+
+    Raises:
+        UserError: a pattern matches no file.
+    """
+    paths = set()
+    for part in [part.strip() for pattern in patterns for part in pattern.split(',')] or ['']:
+        found = records.list_files(part)
+        if not found:
+            raise UserError(f'{part or "no record files given"}: no file matches. Give a glob of record files, quoted, such as '
+                            '"data/clips-*".')
+        paths.update(found)
+    bad, places, count = [], {}, 0
+    with tqdm(unit='record') as progress:
+        for path in sorted(paths):
+            for index, (serialized, reason) in enumerate(_each_record(path)):
+                name = ''
+                if serialized is not None:
+                    name, reason = _fault(serialized)
+                    if name and name in places and not reason:
+                        reason = f'the id is that of record {places[name][1]} of {places[name][0]} too'
+                    places.setdefault(name, (path, index))
+                if reason:
+                    bad.append((path, index, name, reason))
+                count += 1
+                progress.update()
+    return count, bad
+
+
+def _each_record(path):
+    """Yields per record of a file (bytes, ''), or (None, what is wrong) where its bytes are damaged.
+
+    TensorFlow checks the sums and stops at the first that is wrong; from there on each record is given to it alone.
+    """
+    whole = 0
+    try:
+        for serialized in tf.data.TFRecordDataset(path):
+            yield serialized.numpy(), ''
+            whole += 1
+        return
+    except tf.errors.OpError:
+        pass
+    size = tf.io.gfile.stat(path).length
+    with tf.io.gfile.GFile(path, 'rb') as file, tempfile.TemporaryDirectory() as folder:
+        alone = os.path.join(folder, 'record')
+        index = offset = 0
+        while offset < size:
+            file.seek(offset)
+            header = file.read(12)
+            if len(header) < 12 or struct.unpack('<I', header[8:])[0] != records.masked_crc(header[:8]):
+                cut = len(header) < 12
+                yield None, f'{"cut short" if cut else "the length is damaged"} at byte {offset} of {size}; what follows is lost'
+                return
+            length = struct.unpack('<Q', header[:8])[0] + 4
+            if offset + 12 + length > size:
+                yield None, f'cut short: {offset + 12 + length - size} of its bytes are missing'
+                return
+            if index >= whole:
+                with open(alone, 'wb') as copy:
+                    copy.write(header + file.read(length))
+                try:
+                    [serialized] = tf.data.TFRecordDataset(alone)
+                    yield serialized.numpy(), ''
+                except tf.errors.DataLossError:
+                    yield None, 'the checksum is wrong'
+            index, offset = index + 1, offset + 12 + length
+
+
+def _fault(serialized):
+    """(id, what is wrong with a record or '')."""
+    try:
+        example = tf.train.SequenceExample.FromString(serialized)
+    except DecodeError:
+        return '', 'no tf.train.SequenceExample'
+    context, lists = example.context.feature, example.feature_lists.feature_list
+    ids = context[records.EXAMPLE_ID].bytes_list.value
+    name = ids[0].decode(errors='replace') if ids else ''
+    seen, heard = records.FRAMES in lists, records.AUDIO_BYTES in lists or records.AUDIO_FLOATS in lists
+    wanted = [records.SAMPLE_RATE, records.NUM_SAMPLES] if heard else []
+    wanted += [records.FRAME_RATE, records.IMAGE_HEIGHT, records.IMAGE_WIDTH] if seen else []
+    missing = [] if name else [records.EXAMPLE_ID]
+    missing += [key for key in wanted if not (context[key].float_list.value or context[key].int64_list.value)]
+    if missing:
+        return name, f'no {", ".join(missing)}'
+    if not seen and not heard:
+        return name, f'neither {records.FRAMES} nor {records.AUDIO_BYTES} nor {records.AUDIO_FLOATS}'
+    raw = b''.join(value for feature in lists[records.AUDIO_BYTES].feature for value in feature.bytes_list.value)
+    if len(raw) % 2:
+        return name, f'{len(raw)} bytes of audio, no whole number of 16-bit samples'
+    record = records.Record(*(value.numpy() for value in records.parse(serialized)))
+    facts = facts_of(record)
+    if heard:
+        stated = context[records.NUM_SAMPLES].int64_list.value[0]
+        if facts.samples != stated:
+            return name, f'{facts.samples} audio samples, but {records.NUM_SAMPLES} is {stated}'
+        if not facts.sample_rate > 0 or not facts.samples:
+            return name, f'{facts.samples} audio samples at {facts.sample_rate:g} Hz'
+    if not seen:
+        return name, ''
+    if not facts.frame_rate > 0 or not facts.frames:
+        return name, f'{facts.frames} frames at {facts.frame_rate:g} fps'
+    times = len(lists[records.FRAME_TIMES].feature)
+    if times not in (0, facts.frames):
+        return name, f'{facts.frames} frames, but {times} times in {records.FRAME_TIMES}'
+    if facts.grid_error_seconds > ALIGNED_SECONDS:
+        return name, f'a frame is stated {1000 * facts.grid_error_seconds:.1f} ms off the grid of {facts.frame_rate:g} fps'
+    if heard and abs(facts.audio_seconds - facts.video_seconds) > ALIGNED_SECONDS:
+        return name, f'{facts.audio_seconds:.4f} s of audio beside {facts.video_seconds:.4f} s of video'
+    size = context[records.IMAGE_WIDTH].int64_list.value[0], context[records.IMAGE_HEIGHT].int64_list.value[0]
+    for i, frame in enumerate(record.frames):
+        image = _image(frame)
+        try:
+            if image is None or image.format != 'JPEG':
+                return name, f'frame {i} is no JPEG'
+            image.load()
+        except (OSError, SyntaxError) as error:  # what Pillow raises on damaged images
+            return name, f'frame {i} cannot be decoded: {error}'
+        if image.size != size:
+            return name, f'frame {i} is {image.width} x {image.height}, and the record states {size[0]} x {size[1]}'
+    return name, ''
+
+
+def play(patterns, example_id, output):
+    """Writes a record back as a video: H.264 (MPEG-4 where there is no coder for that) and AAC, in sync to the sample.
+
+    Args:
+        patterns: list of paths, globs or folders.
+        example_id: name of the record.
+        output: video file to write, such as 'clip.mp4'.
+
+    Raises:
+        UserError: there is no such record, it cannot be shown, or the file cannot be written.
+    """
+    if not output:
+        raise UserError(f'--play={example_id}: say with --output=clip.mp4 where to write it.')
+    ids = []
+    for record in read_records(find_shards(patterns)):
+        ids.append(record.example_id.decode(errors='replace'))
+        if ids[-1] == example_id:
+            break
+    else:
+        raise UserError(f'--play={example_id}: no record has this id; there are {len(ids)}, such as {", ".join(ids[:5])}.')
+    facts = facts_of(record)
+    if not facts.frames and not facts.samples:
+        raise UserError(f'--play={example_id}: neither picture nor sound is in this record.')
+    try:
+        with av.open(output, 'w') as container:
+            sound = _add_sound(container, facts) if facts.samples and facts.sample_rate else None
+            if facts.frames:
+                _play_frames(container, record, facts)
+            if sound:
+                _play_sound(container, sound, record, facts)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise UserError(f'--output={output}: cannot be written: {getattr(error, "strerror", None) or error}') from error
+
+
+def _add_sound(container, facts):
+    # Few players know other rates than these.
+    return container.add_stream('aac', rate=min(_AAC_RATES, key=lambda rate: abs(rate - facts.sample_rate)), layout='mono')
+
+
+def _play_frames(container, record, facts):
+    rate = fractions.Fraction(facts.frame_rate or facts.frames / facts.video_seconds).limit_denominator(1001)
+    coder = 'libx264' if 'libx264' in av.codecs_available else 'mpeg4'
+    stream = container.add_stream(coder, rate=rate, options={'crf': '18'} if coder == 'libx264' else {'qscale': '3'})
+    # Two colour samples lie side by side in these formats: an odd picture gets its last row or column twice.
+    stream.width, stream.height = (side + side % 2 for side in facts.frame_size)
+    stream.pix_fmt, stream.time_base = 'yuv420p', 1 / rate
+    for i, encoded in enumerate(record.frames):
+        image = np.asarray(_image(encoded).convert('RGB').resize(facts.frame_size))
+        image = np.pad(image, ((0, stream.height - len(image)), (0, stream.width - image.shape[1]), (0, 0)), 'edge')
+        frame = av.VideoFrame.from_ndarray(image, 'rgb24')
+        frame.pts, frame.time_base = i, 1 / rate
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+def _play_sound(container, stream, record, facts):
+    frame = av.AudioFrame.from_ndarray(record.waveform[None], 's16', 'mono')
+    frame.sample_rate, frame.pts = round(facts.sample_rate), 0
+    frame.time_base = fractions.Fraction(1, frame.sample_rate)
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
 def inspect(patterns, contact_sheet=None, sheet_records=6, sheet_seconds=0.0):
     """Reads records and says what is in them.
 
@@ -320,14 +537,27 @@ def _define_flags():
     # Here and not at import, so that importing this file leaves other programs' flags alone.
     flags.DEFINE_string('contact_sheet', None, 'PNG file to draw: frames and waveform of a few records on one time axis')
     flags.DEFINE_integer('records', 6, 'number of records on the contact sheet')
+    flags.DEFINE_boolean('verify', False, 'read every record and name each bad one; exit status 1 where there is one')
+    flags.DEFINE_string('play', None, 'id of a record to write back as a video, to --output')
+    flags.DEFINE_string('output', None, 'video file that --play writes, such as clip.mp4')
     flags.DEFINE_float('contact_seconds', 0.0, 'time shown of each record from its beginning, in seconds; 0 shows all')
 
 
 def main(argv):
     """Runs the command line; see `python -m tfrecords_tools.inspect --help`."""
-    values = flags.FLAGS
+    values, patterns = flags.FLAGS, argv[1:]
     try:
-        print(inspect(argv[1:], values.contact_sheet, values.records, values.contact_seconds), end='')
+        if values.verify:
+            count, bad = verify(patterns)
+            for path, index, name, reason in bad:
+                print(f'{path}, record {index}{f" ({name})" if name else ""}: {reason}')
+            print(f'{count} record(s) read, {len(bad)} bad')
+            sys.exit(1 if bad else 0)
+        if values.play:
+            play(patterns, values.play, values.output)
+            print(f'{values.play}: {values.output}')
+            return
+        print(inspect(patterns, values.contact_sheet, values.records, values.contact_seconds), end='')
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
