@@ -68,6 +68,11 @@ class LogMelConfig:
 class TowerConfig:
     """The two networks and the space they meet in."""
 
+    system: str = _parameter(
+        'avts', 'what is trained: AVTS, or a system that it is compared with (l3: frame and sound of one video or not; soundnet: '
+        'sound learns from --teacher; multisensory: early fusion, sound shifted or not)',
+        choices=('avts', 'l3', 'soundnet', 'multisensory'),
+    )
     video_tower: str = _parameter('mc3', 'video network', choices=('mc2', 'mc3', 'i3d'))
     video_width: float = _parameter(1.0, "multiplier of the video network's channels", minimum=0.05)
     audio_width: float = _parameter(1.0, "multiplier of the audio network's channels", minimum=0.05)
@@ -160,6 +165,7 @@ class TrainConfig:
     warmup_steps: int = _parameter(0, 'steps over which the learning rate rises from 0', minimum=0)
     clip_norm: float = _parameter(0.0, 'greatest global norm of the gradient; 0 is no clipping', minimum=0.0)
     seed: int = _parameter(0, 'seed of the weights, the order and the pairs', minimum=0, maximum=2**31 - 1)
+    teacher: str = _parameter('', 'image net that system=soundnet learns from: a SavedModel or the name of a Keras application')
     shuffle_records: int = _parameter(512, 'records in the shuffle buffer', minimum=1)
 
 

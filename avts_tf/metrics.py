@@ -1,7 +1,6 @@
 """Synchronisation in figures: how well a pair of towers tells sound that is in sync from sound that is not."""
 
 import numpy as np
-import tensorflow as tf
 import tqdm
 from sklearn.metrics import roc_auc_score
 
@@ -25,9 +24,8 @@ def pair_distances(model, batches, progress=None):
     parts = []
     for batch in tqdm.tqdm(batches, progress, unit='batch', disable=None if progress else True):
         outputs = model.embed_batch({'video': batch['video'], 'audio': batch['audio']})
-        distance = tf.norm(outputs['audio'] - outputs['video'][:, None], axis=-1)
         part = {name: batch[name].numpy() for name in ('kind', 'example_hash', 'video_start_seconds', 'audio_start_seconds')}
-        parts.append({**part, 'distance': distance.numpy()})
+        parts.append({**part, 'distance': model.distances(outputs).numpy()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
 

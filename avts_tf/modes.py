@@ -4,14 +4,15 @@ import os
 import sys
 
 from avts_tf import extraction, features, plots
-from avts_tf.config import UserError
+from avts_tf.config import UserError, make_config
 from avts_tf.devices import is_chief, worker_count
+from avts_tf.evaluation import action, audio, tables
 from avts_tf.evaluation.offset import calibrate, measure_files
 from avts_tf.evaluation.shortcuts import measure_shortcuts
-from avts_tf.evaluation.sync import evaluate_sync
+from avts_tf.evaluation.sync import evaluate_sync, measure_sync_curve
 from avts_tf.export import describe_training, export_towers
 from avts_tf.records import naming_damage, summary_path
-from avts_tf.runs import RunFolder, load_inputs, update_result
+from avts_tf.runs import RunFolder, load_config, load_inputs, update_result
 from avts_tf.training import load_model, train
 from avts_tf.tune import tune
 from tfrecords_tools.synthetic import write_world
@@ -53,6 +54,7 @@ def run_train(config, records, eval_records, run_dir, export_dir, devices, expor
         os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
         plots.training_curves(RunFolder(run_dir, config).history(), os.path.join(run_dir, 'plots', 'training.png'))
         evaluate_sync(model, records, eval_records, run_dir, say=say)
+        measure_sync_curve(model, eval_records or records, run_dir, 'eval_records' if eval_records else 'records', say)
     run_export(run_dir, export_dir, export_resample, say, model)
     say(f'Everything of this run is in {run_dir}: result.json, history.csv, plots/, checkpoints/, tensorboard/ '
         f'(look: tensorboard --logdir={run_dir}).')
@@ -68,6 +70,7 @@ def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, 
     say(f'{run_dir}: weights after {epochs} epochs.')
     with naming_damage(records, eval_records):
         evaluate_sync(model, records, eval_records, run_dir, windows_per_record, say)
+        measure_sync_curve(model, eval_records or records, run_dir, 'eval_records' if eval_records else 'records', say)
     if shortcuts:
         results = measure_shortcuts(model, records, eval_records or records, windows_per_record)
         update_result(run_dir, {'shortcuts': results})
@@ -79,6 +82,9 @@ def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, 
 def run_export(run_dir, export_dir, export_resample=False, say=print, model=None, which='newest'):
     """Exports both towers of a run folder; `export_resample` lets the audio tower's `at_rate` resample."""
     model = model or load_model(run_dir, which, say)[0]
+    if model.config.towers.system != 'avts':
+        say(f'--system={model.config.towers.system} is there to be compared with: no tower is exported.')
+        return
     update_result(run_dir, {'exported': export_towers(model, export_dir, say, describe_training(run_dir), export_resample)})
 
 
@@ -124,3 +130,91 @@ def run_features(inputs, output_dir, tower_paths, export_dir, num_workers, timeo
     say(extraction.describe(summary, output_dir, towers))
     if not summary['written'] + summary['existing']:
         sys.exit(1)
+
+
+def run_action_recognition(preset, given, records, eval_records, run_dir, init, init_run_dir, splits, devices, say=print,
+                           **protocol):
+    """Fine-tunes towers with a softmax on the records' labels and measures it on others.
+
+    Args:
+        preset, given: name of the preset, and the parameters that override it.
+        records, eval_records, run_dir, splits, devices: as in `evaluation.action.recognise_splits`.
+        init: 'scratch', 'avts', or a run folder, which stands for 'avts' and `init_run_dir`.
+        init_run_dir: run folder that the towers, or with 'scratch' their sizes, come from.
+        say: function that shows a line of text.
+        **protocol: the other fields of `evaluation.action.Protocol`.
+    """
+    if init not in ('scratch', 'avts'):
+        if init_run_dir:
+            raise UserError(f'--init={init}: names a run folder, and so does --init_run_dir={init_run_dir}; give one.')
+        init, init_run_dir = 'avts', init
+    if init == 'avts' and not init_run_dir:
+        raise UserError('--init=avts: give the run folder of the training with --init_run_dir.')
+    config = make_config(preset, **given)
+    if init_run_dir:
+        config = action.take_sizes(config, given, init_run_dir)
+    protocol = action.Protocol('trained' if init == 'avts' else 'scratch', init_run_dir or '', **protocol)
+    globs = [(pattern or '').replace('{split}', split) for pattern in (records, eval_records) for split in splits or ['']]
+    with naming_damage(*globs):
+        if splits:
+            action.recognise_splits(config, protocol, records, eval_records, run_dir, splits, devices, say)
+        else:
+            action.recognise_actions(config, protocol, records, eval_records, run_dir, devices, say)
+
+
+def run_audio_classification(preset, given, input_path, dataset, label_column, run_dir, tower_dir, output, say=print, **protocol):
+    """Classifies sounds by features of a tower or of their own; see `evaluation.audio`.
+
+    Args:
+        preset, given: name of the preset, None for small, and the parameters that override it, of towers that are no run's.
+        input_path, dataset, label_column, tower_dir: as in `audio.classify_sounds`.
+        run_dir: run folder of the tower; results go there where there is no `output`.
+        output: folder for the results.
+        say: function that shows a line of text.
+        **protocol: the fields of `audio.Protocol` but the seed.
+    """
+    if not input_path:
+        raise UserError('--input: needed; the sounds to classify, such as a folder or a CSV.')
+    # An exported tower gives one vector; a run's has maps, of which the cells say more.
+    pooling = protocol.pop('pooling') or ('mean' if tower_dir else 'cells')
+    if tower_dir and pooling != 'mean':
+        raise UserError(f'--conv5_pooling={pooling}: an exported tower gives the mean of conv5; leave it out, or use --run_dir.')
+    protocol = audio.Protocol(**protocol, pooling=pooling, seed=given.get('seed', 0))
+    given = {name: value for name, value in given.items() if name != 'seed'}
+    # "random" is a run's tower, where there is a run to compare with.
+    has_run = os.path.exists(os.path.join(run_dir, 'config.json'))
+    of_run = (protocol.features == 'tower' and not tower_dir) or (protocol.features == 'random' and has_run)
+    if (of_run or protocol.features == 'mfcc') and (given or preset):
+        raise UserError(f'--{([*given, "preset"])[0]}: has no meaning for --features={protocol.features}'
+                        f'{f", whose tower is that of {run_dir}" if of_run else ""}; leave it out.')
+    config = load_config(run_dir) if of_run else make_config(preset or 'small', **given, seed=protocol.seed)
+    audio.classify_sounds(input_path, dataset, protocol, config, run_dir, tower_dir, output or run_dir, label_column, say)
+
+
+def run_table(name, table_dir, preset, given, seeds, difficulty, records, eval_records, label_prefix, data, devices, say=print):
+    """Makes a table of the slides; see `evaluation.tables`.
+
+    Args:
+        name: key of `tables.TABLES`.
+        preset, given: name of the preset, None for tiny, and the parameters that override it.
+        seeds: number of seeds, from `given['seed']` or 0 on.
+        table_dir, difficulty, records, eval_records, label_prefix, data, devices: as in `tables.Settings`.
+        say: function that shows a line of text.
+    """
+    if name not in tables.TABLES:
+        raise UserError(f'--table={name}: use one of {", ".join(tables.TABLES)}.')
+    if 'regime' in given:
+        raise UserError(f'--regime={given["regime"]}: a table has regimes of its own; leave it out.')
+    given = dict(given)
+    first = given.pop('seed', 0)
+    preset = preset or 'tiny'
+    config = make_config(preset, **given)
+
+    def write(prefix, videos, seed, difficulty):
+        write_world(prefix, videos=videos, seed=seed, difficulty=difficulty, size=config.clip.frame_size + 8, fps=config.clip.fps,
+                    sample_rate=config.clip.sample_rate)
+
+    settings = tables.Settings(table_dir, preset, given, tuple(range(first, first + seeds)), difficulty, records, eval_records,
+                               label_prefix, data, devices)
+    with naming_damage(records, eval_records):
+        tables.make_table(name, settings, write, say)

@@ -88,6 +88,15 @@ def window_frames(frame_seconds, first, config):
     return tf.cast(tf.searchsorted(middles, wanted, side='left'), tf.int64)
 
 
+def sounds_at(record, start_seconds, config):
+    """The windows of sound that start at given times: float64 [...] -> int16 [..., samples]; silence outside of the clip."""
+    first = tf.cast(tf.round(start_seconds * config.clip.sample_rate), tf.int64)
+    place = first[..., None] + tf.range(config.clip.window_samples, dtype=tf.int64)
+    length = clip_samples(record)
+    sound = tf.gather(record.waveform, tf.clip_by_value(place, 0, length - 1))
+    return tf.where((place >= 0) & (place < length), sound, tf.cast(0, tf.int16))
+
+
 def usable_frames(record, config):
     """The number of leading frames that a window of video can start with, so that it ends within the clip's frames.
 

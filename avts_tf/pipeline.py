@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from avts_tf import records
 from avts_tf.config import UserError
-from avts_tf.pairs import draw_kinds, fill_easy, sample_clip, usable_frames
+from avts_tf.pairs import clip_samples, draw_kinds, fill_easy, sample_clip, sounds_at, usable_frames, window_frames
 from avts_tf.windows import KINDS
 
 # Why a record is not used, in the order in which it is looked for. 'lost' is what a damaged or vanished file no longer holds.
@@ -152,6 +152,26 @@ def make_dataset(pattern, config, *, training=True, state=None, passes=None, bat
         over_all = (state.epoch.read_value() * passes if training else 0) + number
         return read_pass(shards, config, state, number, over_all, skip)
 
+    clips = _clips(tf.data.Dataset.range(passes).flat_map(one_pass), config, state, skip,
+                   lambda record, usable, number: _clip(record, usable, number, config, training, state))
+
+    def finish(batch):
+        position = batch.pop('position')
+        return {**fill_easy(batch), 'end': tf.fill(tf.shape(position), position[-1] + 1)}
+
+    return ordered(clips.batch(batch_size, drop_remainder=training).map(finish, tf.data.AUTOTUNE))
+
+
+def _clips(elements, config, state, skip, cut):
+    """Elements of `read_pass` to dicts of tensors, with their `position`; what cannot be used is noted in `state`.
+
+    Args:
+        elements: `tf.data.Dataset` of what `unpack` reads.
+        config: `Config`.
+        state: `PipelineState`.
+        skip: whether what cannot be used is left out, or fails.
+        cut: function (record, number of its usable frames, number of the pass over all epochs) -> dict of tensors.
+    """
     def clip(*element):
         position, number, place, serialized = unpack(element)
         # What can fail waits for the note that says so.
@@ -162,19 +182,12 @@ def make_dataset(pattern, config, *, training=True, state=None, passes=None, bat
         with tf.control_dependencies([state.note(position, tf.gather([*CONTENT_REASONS, BAD_PICTURE], reason), record.example_id)]):
             fine = _check(reason == len(CONTENT_REASONS))
         with tf.control_dependencies([fine]):
-            parts = _clip(record, tf.identity(usable), number, config, training, state)
+            parts = cut(record, tf.identity(usable), number)
         with tf.control_dependencies(list(parts.values())), tf.control_dependencies([state.clear(position)]):
             return {'position': tf.identity(position), **{name: tf.identity(value) for name, value in parts.items()}}
 
-    dataset = tf.data.Dataset.range(passes).flat_map(one_pass).map(clip, tf.data.AUTOTUNE)
-    if skip:
-        dataset = dataset.ignore_errors()
-
-    def finish(batch):
-        position = batch.pop('position')
-        return {**fill_easy(batch), 'end': tf.fill(tf.shape(position), position[-1] + 1)}
-
-    return ordered(dataset.batch(batch_size, drop_remainder=training).map(finish, tf.data.AUTOTUNE))
+    clips = elements.map(clip, tf.data.AUTOTUNE)
+    return clips.ignore_errors() if skip else clips
 
 
 def ordered(dataset):
@@ -272,12 +285,20 @@ def _content_fault(record, usable, config):
     return tf.argmax(tf.stack([*conditions, tf.constant(True)]))
 
 
+def _hash(record):
+    return tf.strings.to_hash_bucket_fast(record.example_id, 2**62)
+
+
+def _clip_seed(record, number, config):
+    """The seed of a record in a pass, which counts over all epochs: int32 [2]."""
+    seed = tf.stack([tf.constant(config.train.seed, tf.int64), number])
+    return tf.random.fold_in(tf.cast(seed, tf.int32), tf.cast(_hash(record) % (2**31 - 1), tf.int32))
+
+
 def _clip(record, usable, number, config, training, state):
     """One record to one clip with its audio windows."""
-    hashed = tf.strings.to_hash_bucket_fast(record.example_id, 2**62)
-    seed = tf.stack([tf.constant(config.train.seed, tf.int64), number])
-    seed = tf.random.fold_in(tf.cast(seed, tf.int32), tf.cast(hashed % (2**31 - 1), tf.int32))
-    seeds = tf.random.split(seed, 5)
+    hashed = _hash(record)
+    seeds = tf.random.split(_clip_seed(record, number, config), 5)
     kinds = room_for = tf.range(len(KINDS))
     if training:
         kinds, room_for = draw_kinds(seeds[0], state.mix, config.pairs.audio_windows)
@@ -341,3 +362,93 @@ def _decode(frames, config, seed):
             pixels = pixels * 255.0
     pixels = tf.cast(tf.round(tf.clip_by_value(pixels, 0.0, 255.0)), tf.uint8)
     return tf.ensure_shape(pixels, [config.clip.frames, size, size, 3])
+
+
+
+def make_labelled_dataset(pattern, config, class_of, *, windows=0, streams=('video', 'audio'), state=None, flag='records'):
+    """Batches of windows in sync, each with the class of its record.
+
+    Args:
+        pattern: glob(s) of record files.
+        config: `Config`.
+        class_of: dict from example id to class index; records that it lacks are left out.
+        windows: 0 for training: a window of each record at a random place, `passes_per_epoch` times an epoch, shuffled and
+            augmented, anew in every epoch; a last batch that is not full is left out. Otherwise this many windows of each
+            record, equally spaced from its first to its last, with the centre crop, one record at a time.
+        streams: what to bring; what is not asked for is not decoded.
+        state: `PipelineState`, which gives the epoch and counts the records that no window could be taken from.
+        flag: name of the flag that the pattern comes from, for messages.
+
+    Returns:
+        `tf.data.Dataset` of (inputs, class index): inputs a dict of `video` uint8 [B, frames, size, size, 3] and `audio` int16
+        [B, samples], with int32 [B]. B is the batch size for training, else `windows`.
+    """
+    shards = records.find_shards(pattern, flag)
+    training, state = not windows, state or PipelineState()
+    passes = config.train.passes_per_epoch if training else 1
+    entries = tf.lookup.KeyValueTensorInitializer(list(class_of), tf.constant(list(class_of.values()), tf.int32))
+    table = tf.lookup.StaticHashTable(entries, -1)
+
+    def window(record, first, seed):
+        inputs = {}
+        if 'video' in streams:
+            inputs['video'] = _decode(tf.gather(record.frames, window_frames(record.frame_seconds, first, config)), config, seed)
+        if 'audio' in streams:
+            inputs['audio'] = sounds_at(record, record.frame_seconds[first], config)
+        return inputs
+
+    def random_window(record, usable, number):
+        seeds = tf.random.split(_clip_seed(record, number, config), 2)
+        first = tf.random.stateless_uniform([], seeds[0], 0, usable, tf.int64)
+        return {**window(record, first, seeds[1]), 'class': table.lookup(record.example_id)}
+
+    def spaced_windows(record, usable, number):
+        firsts = tf.linspace(tf.constant(0.0, tf.float64), tf.cast(usable - 1, tf.float64), windows)
+        kinds = {'video': tf.uint8, 'audio': tf.int16}
+        inputs = tf.map_fn(lambda first: window(record, first, None), tf.cast(tf.round(firsts), tf.int64),
+                           fn_output_signature={name: kinds[name] for name in streams})
+        return {**inputs, 'class': tf.fill([windows], table.lookup(record.example_id))}
+
+    def one_pass(number):
+        over_all = (state.epoch.read_value() * passes if training else 0) + number
+        return read_pass(shards, config, state, number, over_all, skip=True)
+
+    elements = tf.data.Dataset.range(passes).flat_map(one_pass)
+    elements = elements.filter(lambda *element: table.lookup(records.parse_labels(unpack(element)[3])[0]) >= 0)
+    clips = _clips(elements, config, state, True, random_window if training else spaced_windows)
+    if training:
+        clips = clips.batch(config.train.batch_size, drop_remainder=True)
+    return ordered(clips.map(lambda clip: ({name: clip[name] for name in streams}, clip['class'])))
+
+
+def make_offset_dataset(pattern, config, offsets_seconds, *, state=None, flag='eval_records'):
+    """The middle video window of each record, with its sound shifted by given offsets; one record at a time.
+
+    Args:
+        pattern: glob(s) of record files.
+        config: `Config`.
+        offsets_seconds: float [O], time of the sound's window minus that of the video's.
+        state: `PipelineState`, which counts the records that no window could be taken from.
+        flag: name of the flag that the pattern comes from, for messages.
+
+    Returns:
+        `tf.data.Dataset` of dicts: `video` uint8 [1, frames, size, size, 3]; `audio` int16 [1, O, samples]; `fits` bool [O],
+        whether that window lies within the clip; `example_id` string scalar.
+    """
+    shards = records.find_shards(pattern, flag)
+    state = state or PipelineState()
+
+    def shifted(record, usable, number):
+        first = usable // 2
+        starts = record.frame_seconds[first] + tf.constant(offsets_seconds, tf.float64)
+        first_samples = tf.cast(tf.round(starts * config.clip.sample_rate), tf.int64)
+        frames = tf.gather(record.frames, window_frames(record.frame_seconds, first, config))
+        return {
+            'video': _decode(frames, config, None)[None],
+            'audio': sounds_at(record, starts, config)[None],
+            'fits': (first_samples >= 0) & (first_samples + config.clip.window_samples <= clip_samples(record)),
+            'example_id': record.example_id,
+        }
+
+    zero = tf.constant(0, tf.int64)
+    return ordered(_clips(read_pass(shards, config, state, zero, zero, skip=True), config, state, True, shifted))

@@ -253,6 +253,14 @@ def unnamed(serialized):
     return 'unnamed-' + tf.strings.as_string(tf.strings.to_hash_bucket_fast(serialized, 2**62))
 
 
+def parse_labels(serialized):
+    """Name and labels of one record, without the cost of the rest: string scalar -> (string scalar, string [L])."""
+    context, _ = tf.io.parse_single_sequence_example(
+        serialized, {EXAMPLE_ID: tf.io.FixedLenFeature([], tf.string, ''), LABEL_STRING: tf.io.RaggedFeature(tf.string)})
+    example_id = tf.cond(tf.equal(context[EXAMPLE_ID], ''), lambda: unnamed(serialized), lambda: context[EXAMPLE_ID])
+    return example_id, context[LABEL_STRING]
+
+
 def shard_path(prefix, index, count):
     """The path of one shard: `PREFIX-00000-of-00016`."""
     return f'{prefix}-{index:05d}-of-{count:05d}'

@@ -22,9 +22,9 @@ from avts_tf import metrics, plots, records
 from avts_tf.config import Stopped, UserError
 from avts_tf.curriculum import CurriculumCallback, parse_regime
 from avts_tf.devices import is_chief, make_agreement, make_strategy, own_batches, worker_count
+from avts_tf.others import build_model
 from avts_tf.pipeline import PipelineState, describe_skips, make_dataset, merge_skips, steps_per_epoch
 from avts_tf.runs import KEPT_CHECKPOINTS, RunFolder, load_config, update_result, writing
-from avts_tf.two_tower import build_two_tower
 from avts_tf.windows import EASY, KINDS, POSITIVE
 
 CHECKPOINT_MINUTES = 10.0
@@ -101,7 +101,7 @@ def load_model(run_dir, which='newest', say=print):
     if not checkpoint:
         raise UserError(f'--run_dir={run_dir}: no checkpoint that is whole in {run.checkpoints}; --mode=train writes one after '
                         'each epoch.')
-    model = build_two_tower(config)
+    model = build_model(config)
     model.compile(optimizer=make_optimizer(config))
     run.restore(model, checkpoint, optimizer=False)
     return model, checkpoint.epochs
@@ -193,7 +193,7 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
                            PROBE_CLIPS)
     run = RunFolder(run_dir, config, {'records': pattern, 'eval_records': eval_pattern}, keep_checkpoints)
     with strategy.scope():
-        model = build_two_tower(config)
+        model = build_model(config)
         model.compile(optimizer=make_optimizer(config))
         model.optimizer.build(model.trainable_variables)
     if newest:

@@ -79,10 +79,15 @@ class TwoTower(keras.Model):
 
     def embed(self, batch):
         """Embeddings of a batch without augmentation or training: dict of `video` [B, D] and `audio` [B, K, D]."""
-        windows, samples = batch['audio'].shape[1:]
+        # K is read from the batch: evaluation asks for other numbers of windows than training.
+        windows, samples = tf.shape(batch['audio'])[1], batch['audio'].shape[2]
         video = self.video_tower(batch['video'], training=False)['embedding']
         audio = self.audio_tower(tf.reshape(batch['audio'], [-1, samples]), training=False)['embedding']
         return {'video': video, 'audio': tf.reshape(audio, [-1, windows, audio.shape[-1]])}
+
+    def distances(self, outputs):
+        """Distances of clips to their own audio windows, from the model's outputs: float32 [B, K], lower for "in sync"."""
+        return safe_sqrt(squared_distances(outputs['video'], outputs['audio']))
 
     def _model_inputs(self, batch):
         return {name: batch[name] for name in ('video', 'audio', 'spec_mask') if name in batch}
@@ -109,7 +114,7 @@ class TwoTower(keras.Model):
     def _update_metrics(self, loss, outputs, batch):
         rows = tf.cast(tf.shape(batch['kind'])[0], tf.float32)
         self.loss_metric.update_state(loss, sample_weight=rows)
-        distances = safe_sqrt(squared_distances(outputs['video'], outputs['audio']))
+        distances = self.distances(outputs)
         # Total variance of the embeddings over the global batch: 0 when all have met in one point.
         spread = tf.reduce_sum(tf.math.reduce_variance(gather_replicas(outputs['video']), 0))
         self.spread_metric.update_state(spread, sample_weight=rows)

@@ -136,7 +136,8 @@ def test_files_are_measured_and_put_in_sync(tmp_path, late_seconds):
     _write_file(folder / 'clip.mp4', 3, late_seconds)
     (folder / 'broken.mp4').write_bytes(b'no video at all')
     lines = []
-    answers = offset.measure_files(_model(), find_sources(str(folder)), str(tmp_path), str(tmp_path / 'out'), 1.0, fix=True, say=lines.append)
+    sources = find_sources(str(folder))
+    answers = offset.measure_files(_model(), sources, str(tmp_path), str(tmp_path / 'out'), 1.0, fix=True, say=lines.append)
     broken, good = answers
     assert broken['skipped'] == 'unreadable'
     assert good['offset_ms'] == pytest.approx(1000 * late_seconds, abs=25)
@@ -146,7 +147,7 @@ def test_files_are_measured_and_put_in_sync(tmp_path, late_seconds):
     curve = offset.offset_curve(_model(), offset.embed_picture(_model(), tf.constant(again.frames)), again.waveform)
     assert 1000 * curve.best[0] == pytest.approx(0, abs=25)
     # What is there is not written over, and the rest goes on.
-    offset.measure_files(_model(), find_sources(str(folder)), str(tmp_path), str(tmp_path / 'out'), 1.0, fix=True, say=lines.append)
+    offset.measure_files(_model(), sources, str(tmp_path), str(tmp_path / 'out'), 1.0, fix=True, say=lines.append)
     assert any('is there already' in line for line in lines)
 
 

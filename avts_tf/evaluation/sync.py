@@ -2,11 +2,17 @@
 
 import os
 
+import numpy as np
+import tqdm
+
 from avts_tf import metrics, plots
 from avts_tf.config import UserError
-from avts_tf.pipeline import PipelineState, make_dataset
+from avts_tf.pipeline import PipelineState, make_dataset, make_offset_dataset
 from avts_tf.runs import update_result
 from avts_tf.windows import EASY, KINDS, POSITIVE
+
+CURVE_SECONDS = 1.0  # greatest offset of the sync curve, both ways
+CURVE_CLIPS = 64
 
 NOTES = {
     'easy': "another clip's sound", 'hard': "the clip's sound, windows apart", 'super_hard': "the clip's sound, windows overlap",
@@ -46,6 +52,49 @@ def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, s
     update_result(run_dir, {'sync': results})
     for line in describe(results):
         say(line)
+    return results
+
+
+def measure_sync_curve(model, pattern, run_dir, flag, say=print):
+    """Distance against the offset of the sound, averaged over clips and for a single one; draws `plots/sync_curve.png`.
+
+    Args:
+        model: trained `TwoTower`.
+        pattern: glob of records.
+        run_dir: run folder, whose `result.json` gets the curve.
+        flag: name of the flag that the pattern comes from.
+        say: function that shows a line of text.
+
+    Returns:
+        Dict: `offset_seconds`, time of the sound's window minus that of the picture's; `distance`, mean over clips, and
+        `interval`, its 95 % bootstrap interval, at each offset; `clips`; `lowest_at_seconds`; None where no clip is long enough.
+    """
+    step = 1.0 / model.config.clip.fps
+    count = round(CURVE_SECONDS / step)
+    offsets = np.arange(-count, count + 1) * step
+    dataset = make_offset_dataset(pattern, model.config, offsets, flag=flag).take(CURVE_CLIPS)
+    rows, ids = [], []
+    for clip in tqdm.tqdm(dataset, f'{flag}: sync curve', unit='clip', disable=None):
+        distance = model.distances(model.embed_batch({'video': clip['video'], 'audio': clip['audio']}))[0].numpy()
+        rows.append(np.where(clip['fits'].numpy(), distance, np.nan))
+        ids.append(clip['example_id'].numpy().decode())
+    distances = np.array(rows)
+    # An offset that only some clips are long enough for would be a mean over other clips than its neighbours.
+    held = np.isfinite(distances).mean(0) > 0.5 if rows else np.zeros(len(offsets), bool)
+    if held.sum() < 3:
+        say(f'{pattern}: no sync curve, the clips are hardly longer than a window.')
+        return None
+    offsets, distances = offsets[held], distances[:, held]
+    rng = np.random.default_rng(0)
+    means = np.array([np.nanmean(distances[rng.integers(0, len(rows), len(rows))], 0) for _ in range(metrics.BOOTSTRAPS)])
+    results = {'offset_seconds': offsets.round(6).tolist(), 'distance': np.nanmean(distances, 0).tolist(),
+               'interval': np.percentile(means, [2.5, 97.5], axis=0).T.tolist(), 'clips': len(rows),
+               'lowest_at_seconds': float(offsets[np.nanmean(distances, 0).argmin()].round(6))}
+    path = os.path.join(run_dir, 'plots', 'sync_curve.png')
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    plots.sync_curve(results, distances[0], ids[0], path)
+    update_result(run_dir, {'sync_curve': results})
+    say(f'Distance is lowest at an offset of {results["lowest_at_seconds"]:+.2f} s (mean of {len(rows)} clips): {path}.')
     return results
 
 

@@ -1,0 +1,404 @@
+"""`--mode=action_recognition`: towers fine-tuned with a softmax on the labels of records.
+
+The pooled features of the towers that `streams` names (the last convolution of the video tower, conv5 of the audio tower),
+standardised and put side by side, go into one softmax. It is trained on windows at random places; a video's scores are the mean of
+the softmax over windows that are equally spaced from its beginning to its end, whatever they show.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import warnings
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from avts_tf import plots, records
+from avts_tf.config import Config, UserError
+from avts_tf.devices import make_strategy
+from avts_tf.evaluation.classification import classification_metrics, describe, percent
+from avts_tf.layers import BatchNorm
+from avts_tf.others import build_model
+from avts_tf.pipeline import PipelineState, make_labelled_dataset
+from avts_tf.runs import RunFolder, load_config, load_inputs, update_result
+from avts_tf.training import ADAPT_BATCHES, LearningRate, load_model, make_optimizer
+
+MODE = 'action_recognition'
+STREAMS = {'video': ('video',), 'audio': ('audio',), 'both': ('video', 'audio')}
+SAME_IN_RUN = ('clip', 'logmel', 'towers')  # groups of the configuration that come with the towers of a run
+LAST_STAGE = 5  # all networks here name their layers by five stages, conv1... to conv5... or mixed_5...
+
+
+class Protocol(NamedTuple):
+    """What is done with the towers; the rest is in `Config`.
+
+    Attributes:
+        init: 'scratch' for random weights, 'trained' for those of the run in `init_run_dir`.
+        init_run_dir: run folder of a training or of a fine-tuning, whose towers are taken; with init='scratch' their sizes
+            only; '' takes the sizes of the configuration.
+        streams: key of `STREAMS`.
+        freeze: whether the towers stay as they are, so that the softmax alone is trained.
+        layer_decay: each of a tower's five stages learns this many times as fast as the one above it; the last, this many times
+            as fast as the softmax.
+        label_prefix: of the labels of a record, the one that begins so is its class; '' where it has only one.
+        train_clips: number of training records, drawn by `seed` with all classes in their proportions; 0 takes all.
+        clips_per_video: windows per video whose scores are averaged.
+    """
+
+    init: str = 'scratch'
+    init_run_dir: str = ''
+    streams: str = 'video'
+    freeze: bool = False
+    layer_decay: float = 1.0
+    label_prefix: str = ''
+    train_clips: int = 0
+    clips_per_video: int = 10
+
+
+def take_sizes(config, given, run_dir):
+    """The configuration with the window, front end and towers of a run.
+
+    Args:
+        config: `Config`.
+        given: names of the parameters that were asked for.
+        run_dir: run folder.
+
+    Raises:
+        UserError: there is no run, or a parameter that comes from it was asked for.
+    """
+    source = load_config(run_dir)
+    for group in SAME_IN_RUN:
+        for field in dataclasses.fields(getattr(config, group)):
+            if field.name in given:
+                raise UserError(f'--{field.name}: comes with the towers of {run_dir}; leave it out.')
+    return Config(**{**{group.name: getattr(config, group.name) for group in dataclasses.fields(Config)},
+                     **{group: getattr(source, group) for group in SAME_IN_RUN}})
+
+
+def recognise_actions(config, protocol, pattern, eval_pattern, run_dir, devices='auto', say=print):
+    """Trains a classifier (or goes on), measures it on other records and writes `result.json`, `plots/confusion.png`.
+
+    Args:
+        config: `Config`.
+        protocol: `Protocol`.
+        pattern: glob of training records.
+        eval_pattern: glob of records to measure on.
+        run_dir: run folder of this fine-tuning.
+        devices: see `devices.make_strategy`.
+        say: function that shows a line of text.
+
+    Returns:
+        The metrics, as in `classification.classification_metrics`, with `train_videos`, `classes` and the protocol.
+
+    Raises:
+        UserError: the records, their labels, the run folders or the devices are not fit for it.
+    """
+    for flag, value in (('records', pattern), ('eval_records', eval_pattern)):
+        if not value:
+            raise UserError(f'--{flag}: --mode={MODE} needs records with labels to train on and others to test on.')
+    labels = read_labels(pattern, protocol.label_prefix, 'records')
+    tested = read_labels(eval_pattern, protocol.label_prefix, 'eval_records')
+    names = sorted(set(labels.values()))
+    if len(names) < 2:
+        raise UserError(f'--records={pattern}: one class only, {names[0]!r}; there is nothing to tell apart.')
+    unknown = sorted(set(tested.values()) - set(names))
+    if unknown:
+        raise UserError(
+            f'--eval_records={eval_pattern}: class {unknown[0]!r} is not among the {len(names)} classes of --records={pattern} '
+            f'({", ".join(names[:5])}{", ..." if len(names) > 5 else ""}).'
+        )
+    if both := sorted(set(labels) & set(tested)):
+        say(f'WARNING: {len(both)} records are trained on and measured on (first: {both[0]!r}).')
+    chosen = stratified(labels, protocol.train_clips, config.train.seed) if protocol.train_clips else list(labels)
+    class_of, tested_class = ({example: names.index(label[example]) for example in examples}
+                              for label, examples in ((labels, chosen), (tested, tested)))
+
+    strategy = make_strategy(devices)
+    inputs = {'mode': MODE, **protocol._asdict(), 'records': pattern, 'eval_records': eval_pattern, 'classes': names}
+    _refuse_another(run_dir, inputs)
+    run = RunFolder(run_dir, config, inputs)
+    with strategy.scope():
+        model = _initial_model(config, protocol)
+        classifier = build_classifier(model, protocol.streams, len(names), protocol.freeze, config.train.seed)
+        optimizer = make_optimizer(config)
+        scale_layers(optimizer, [protocol.layer_decay ** depth for depth in depths(classifier)])
+        classifier.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=['accuracy'])
+        optimizer.build(classifier.trainable_variables)
+    weights = f'weights of {protocol.init_run_dir}' if protocol.init == 'trained' else 'random weights'
+    say(f'{len(class_of)} training and {len(tested)} test videos of {len(names)} classes; streams: {protocol.streams}; '
+        f'{weights}{", frozen" if protocol.freeze else ""}.')
+    _fit(classifier, model, class_of, pattern, protocol, config, run, say)
+
+    scores, truth = score_videos(classifier, eval_pattern, tested_class, config, protocol, say)
+    results = {'train_videos': len(class_of), 'classes': names, **protocol._asdict(),
+               **classification_metrics(scores, truth, names)}
+    os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
+    plots.confusion_matrix(results['confusion'], names, f'{len(truth)} videos, top-1 {100 * results["top1"]:.1f} %',
+                           os.path.join(run_dir, 'plots', 'confusion.png'))
+    update_result(run_dir, {MODE: results})
+    for line in describe(results):
+        say(line)
+    return results
+
+
+def recognise_splits(config, protocol, pattern, eval_pattern, run_dir, splits, devices='auto', say=print):
+    """`recognise_actions` for each official split, whose name replaces {split} in the globs, and the mean over them.
+
+    Args:
+        splits: names of the splits; the rest as in `recognise_actions`.
+
+    Returns:
+        Dict: `splits`, the metrics of each by name; `top1` and, where there are more than 5 classes, `top5`, means.
+    """
+    for flag, value in (('records', pattern), ('eval_records', eval_pattern)):
+        if '{split}' not in (value or ''):
+            raise UserError(f'--{flag}={value}: --splits={",".join(splits)} wants {{split}} in it, which each name replaces.')
+    results = {}
+    for split in splits:
+        say(f'Split {split}:')
+        train, test = (value.replace('{split}', split) for value in (pattern, eval_pattern))
+        results[split] = recognise_actions(config, protocol, train, test, os.path.join(run_dir, f'split{split}'), devices, say)
+    summary = {'splits': results}
+    for name in ('top1', 'top5'):
+        values = [result[name] for result in results.values() if name in result]
+        if values:
+            summary[name] = float(np.mean(values))
+    update_result(run_dir, {MODE: summary})
+    for split, result in results.items():
+        say(f'split {split}: top-1 {percent(result["top1"], result["top1_interval"])}')
+    means = [f'{name} {100 * value:.1f} %' for name, value in summary.items() if name != 'splits']
+    say(f'mean of {len(splits)} splits: {", ".join(means)}')
+    return summary
+
+
+def read_labels(pattern, prefix, flag):
+    """The class of every record: dict from example id to label, without the prefix.
+
+    Raises:
+        UserError: a record has no such label or several, or two records of one name differ in it.
+    """
+    paths = [path for path, _ in records.find_shards(pattern, flag)]
+    labels = {}
+    for example, found in tf.data.TFRecordDataset(paths).map(records.parse_labels).as_numpy_iterator():
+        example, found = example.decode(), [label.decode() for label in found]
+        fitting = [label for label in found if label.startswith(prefix)]
+        if len(fitting) != 1:
+            which = f' that begin with {prefix!r}' if prefix else ''
+            raise UserError(
+                f'--{flag}={pattern}: record {example!r} has {len(fitting) or "no"} labels{which} (its labels: '
+                f'{", ".join(found) or "none"}), but needs one; '
+                + ('choose with --label_prefix.' if found else 'write the records from a CSV with a label column.')
+            )
+        label = fitting[0][len(prefix):]
+        if labels.setdefault(example, label) != label:
+            raise UserError(f'--{flag}={pattern}: two records are called {example!r}, of {labels[example]!r} and of {label!r}.')
+    return labels
+
+
+def stratified(labels, count, seed):
+    """Draws records so that the classes keep their proportions.
+
+    Args:
+        labels: dict from example id to label.
+        count: number of records, at least one per class.
+        seed: of the draw.
+
+    Returns:
+        List of `count` example ids; those of a smaller count are among those of a larger one where the quotas allow it.
+
+    Raises:
+        UserError: there are more classes than `count`, or fewer records.
+    """
+    by_class = {}
+    for example in sorted(labels):
+        by_class.setdefault(labels[example], []).append(example)
+    if not len(by_class) <= count <= len(labels):
+        raise UserError(
+            f'--train_clips={count}: must lie between the number of classes, {len(by_class)}, and of records, {len(labels)}.')
+    rng = np.random.default_rng(seed)
+    names = sorted(by_class)
+    for name in names:
+        rng.shuffle(by_class[name])
+    # One of each, then always to the class that is furthest behind its part.
+    quota = dict.fromkeys(names, 1)
+    for _ in range(count - len(names)):
+        behind = [name for name in names if quota[name] < len(by_class[name])]
+        quota[max(behind, key=lambda name: len(by_class[name]) * count / len(labels) - quota[name])] += 1
+    return [example for name in names for example in by_class[name][:quota[name]]]
+
+
+def build_classifier(model, streams, classes, freeze, seed):
+    """Towers with a softmax.
+
+    Args:
+        model: `TwoTower`, whose towers are shared, not copied.
+        streams: key of `STREAMS`.
+        classes: number of classes.
+        freeze: whether the towers' weights and batch-norm statistics stay.
+        seed: of the softmax's weights.
+
+    Returns:
+        `keras.Model` from a dict of `video` uint8 [B, frames, size, size, 3] and `audio` int16 [B, samples], as far as `streams`
+        asks for them, to logits float32 [B, classes].
+    """
+    inputs, features = {}, []
+    names = STREAMS[streams]
+    if streams == 'both' and hasattr(model, 'fused'):
+        # A net that joins the two itself; see others/multisensory.py.
+        inputs = {name: keras.Input(like.shape[1:], dtype=like.dtype, name=name) for name, like in model.fused.input.items()}
+        model.fused.trainable = not freeze
+        features, names = [model.fused(inputs)], ()
+    if 'video' in names:
+        tower = model.video_tower
+        if tower is None:
+            raise UserError(f'--streams={streams}: {model.name} has no video tower; use --streams=audio.')
+        inputs['video'] = keras.Input(tower.input.shape[1:], dtype='uint8', name='video')
+        network = keras.Model(tower.input, tower.output['features'], name='video_features')
+        network.trainable = not freeze
+        features.append(network(inputs['video']))
+    if 'audio' in names:
+        tower, network = model.audio_tower, model.audio_tower.get_layer('audio_network')
+        inputs['audio'] = keras.Input(tower.input.shape[1:], dtype='int16', name='audio')
+        network = keras.Model(network.input, network.output['conv5'], name='audio_features')
+        network.trainable = not freeze
+        features.append(network(tower.get_layer('log_mel')(inputs['audio'])))
+    # The two towers' features differ in scale by orders of magnitude.
+    features = [BatchNorm(center=False, scale=False, name=f'standardise{i}')(x) for i, x in enumerate(features)]
+    x = keras.layers.Concatenate(name='join')(features) if len(features) > 1 else features[0]
+    initializer = keras.initializers.GlorotUniform(seed)
+    logits = keras.layers.Dense(classes, kernel_initializer=initializer, dtype='float32', name='softmax')(x)
+    return keras.Model(inputs, logits, name='classifier')
+
+
+def scale_layers(optimizer, factors):
+    """Makes an optimiser multiply the learning rate of each trainable variable, in their order, by a factor.
+
+    The step alone is scaled; the decoupled weight decay, which is small beside it, is not.
+    """
+    plain = optimizer.update_step
+
+    def update_step(gradient, variable, learning_rate):
+        plain(gradient, variable, learning_rate * factors[optimizer._get_variable_index(variable)])
+
+    optimizer.update_step = update_step
+
+
+def depths(classifier):
+    """How many stages below the softmax each trainable variable of a classifier lies; 0 for what is above the towers."""
+    stage = {}
+    for network in classifier.layers:
+        if isinstance(network, keras.Model):
+            for layer in network.layers:
+                digit = re.search(r'\d', layer.name)
+                stage.update({id(variable): int(digit[0]) if digit else LAST_STAGE for variable in layer.trainable_variables})
+    return [LAST_STAGE + 1 - stage.get(id(variable), LAST_STAGE + 1) for variable in classifier.trainable_variables]
+
+
+def score_videos(classifier, pattern, class_of, config, protocol, say):
+    """Softmax of each video, averaged over its windows: float32 [N, C], and the true classes, int [N]."""
+    state = PipelineState()
+    dataset = make_labelled_dataset(pattern, config, class_of, windows=protocol.clips_per_video, streams=STREAMS[protocol.streams],
+                                    state=state, flag='eval_records')
+    probabilities = tf.function(lambda inputs: tf.reduce_mean(tf.nn.softmax(classifier(inputs, training=False)), 0))
+    scores, truth = [], []
+    for inputs, classes in tqdm.tqdm(dataset, 'test videos', len(class_of), unit='video', disable=None):
+        scores.append(probabilities(inputs).numpy())
+        truth.append(int(classes[0]))
+    if state.skips():
+        say(f'{pattern}: {state.describe_skips()}')
+    if not scores:
+        raise UserError(f'--eval_records={pattern}: no usable video; {state.describe_skips()}.')
+    return np.stack(scores), np.array(truth)
+
+
+def _initial_model(config, protocol):
+    """The `TwoTower` whose towers are fine-tuned."""
+    if protocol.init == 'scratch':
+        return build_model(config)
+    source = load_inputs(protocol.init_run_dir) if os.path.exists(os.path.join(protocol.init_run_dir, 'config.json')) else {}
+    if source.get('mode') != MODE:
+        return load_model(protocol.init_run_dir)[0]
+    # Of a fine-tuning: its classifier holds the same towers.
+    run_config = load_config(protocol.init_run_dir)
+    run = RunFolder(protocol.init_run_dir, run_config)
+    model = build_model(run_config)
+    classifier = build_classifier(model, source['streams'], len(source['classes']), source['freeze'], 0)
+    if not run.restore(classifier, optimizer=False):
+        raise UserError(f'--init={protocol.init_run_dir}: no checkpoint that is whole there.')
+    return model
+
+
+def _refuse_another(run_dir, inputs):
+    """Raises a `UserError` where a run folder holds a run of another kind, or with another protocol."""
+    if not os.path.exists(os.path.join(run_dir, 'config.json')):
+        return
+    before = load_inputs(run_dir)
+    # Through JSON and back, as what is in the file.
+    for name, value in json.loads(json.dumps(inputs)).items():
+        if before.get(name) != value:
+            raise UserError(f'--run_dir={run_dir}: holds another run ({name} is {before.get(name)}, asked for {value}); '
+                            'use another --run_dir.')
+
+
+def _fit(classifier, model, class_of, pattern, protocol, config, run, say):
+    """Trains until all epochs are done, going on after those that are."""
+    state = PipelineState()
+    dataset = make_labelled_dataset(pattern, config, class_of, streams=STREAMS[protocol.streams], state=state)
+    steps = len(class_of) * config.train.passes_per_epoch // config.train.batch_size
+    if not steps:
+        raise UserError(f'{len(class_of)} training videos make no full batch of --batch_size={config.train.batch_size}; lower it, '
+                        'or raise --passes_per_epoch.')
+    done = run.epochs_done()
+    if done:
+        run.restore(classifier)
+        run.write_history(run.history()[:done])
+        say(f'{run.path}: going on after epoch {done} of {config.train.epochs}.' if done < config.train.epochs else
+            f'{run.path}: all {done} epochs are done.')
+    elif protocol.init == 'scratch' and 'audio' in STREAMS[protocol.streams]:
+        sounds = [inputs['audio'] for inputs, _ in dataset.take(ADAPT_BATCHES)]
+        model.audio_tower.get_layer('log_mel').adapt(sounds)
+    if done >= config.train.epochs:
+        return
+    state.epoch.assign(done)
+    state.reset_counts()
+    with warnings.catch_warnings():
+        # The end of an epoch is where the records end: what Keras warns of is meant.
+        warnings.filterwarnings('ignore', message='(.*ran out of data.*|.*shuffle=True.*)')
+        classifier.fit(dataset, epochs=config.train.epochs, initial_epoch=done, verbose=0, callbacks=[
+            LearningRate(config.train, steps * config.train.epochs, run.history()),
+            _Epochs(run, state, steps, config.train.epochs, done, say)])
+
+
+class _Epochs(keras.callbacks.Callback):
+    """Shows progress; at the end of an epoch sets the pipeline to the next and keeps history and weights."""
+
+    def __init__(self, run, state, steps, epochs, done, say):
+        super().__init__()
+        self._run, self._state, self._epochs, self._say = run, state, epochs, say
+        self._bar = tqdm.tqdm(total=steps * epochs, initial=steps * done, unit='step', disable=None, dynamic_ncols=True)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        # Before the next epoch's iterator is made.
+        self._state.epoch.assign(epoch + 1)
+        if not np.isfinite(logs['loss']):
+            raise UserError(f'the loss is {logs["loss"]} in epoch {epoch + 1}; lower --learning_rate and use a new --run_dir.')
+        self._run.write_history([*self._run.history()[:epoch], {'epoch': epoch + 1, **logs}])
+        self._run.save(self.model, epoch + 1)
+        line = (f'epoch {epoch + 1}/{self._epochs} loss {logs["loss"]:.4f} | '
+                f'accuracy on training windows {100 * logs["accuracy"]:.1f} %')
+        if self._bar.disable:
+            self._say(line)
+        else:
+            self._bar.set_postfix_str(line)
+
+    def on_train_end(self, logs=None):
+        self._bar.close()
+        if self._state.skips():
+            self._say(self._state.describe_skips())

@@ -1,0 +1,147 @@
+"""The audio tower trained from scratch with a softmax on a small collection of sounds ("our audio subnet").
+
+Its last layer gives the classes' scores instead of an embedding, from the mean over time. A few hundred clips are learned by heart
+in minutes, so each training window is changed: it lies at a random place, its loudness changes, two windows are mixed with their
+labels (mixup), noise is added, and stretches of time and bands of the spectrogram are blanked (SpecAugment).
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from avts_tf.records import PCM_SCALE
+from avts_tf.towers.audio import build_audio_network, build_frontend
+from avts_tf.training import learning_rate_at, make_optimizer
+
+GAIN_DB = 10.0              # greatest change of loudness, either way
+MIXUP_ALPHA = 0.4           # of the beta distribution that the weight of a window in its mixture is drawn from
+NOISE_DB = -90.0, -50.0     # of full scale
+MASK_SECONDS = 0.4          # longest blanked stretch of time
+MASK_BANDS = 0.3            # greatest part of the bands blanked
+LABEL_SMOOTHING = 0.1
+DRAWS = 5                   # tries for a window that is not digital silence, which collections pad short clips with
+
+
+class Subnet(NamedTuple):
+    """A trained network: `front_end` and `network` layers, `window_samples`, and its number of `parameters`."""
+
+    front_end: object
+    network: object
+    window_samples: int
+    parameters: int
+
+    def classify(self, windows):
+        """int16 [K, window_samples] -> probabilities float32 [K, classes], and conv5 float32 [K, channels]."""
+        outputs = self.network(self.front_end(windows), training=False)
+        return tf.nn.softmax(outputs['embedding']).numpy(), outputs['conv5'].numpy()
+
+
+def train_subnet(config, waveforms, labels, class_count, seed, window_seconds, title=''):
+    """Trains the network on windows of clips.
+
+    Args:
+        config: `Config`; its log-mel, the width of its audio tower and its `train` are used.
+        waveforms: list of int16 [samples].
+        labels: int [N].
+        class_count: number of classes.
+        seed: of weights and augmentation.
+        window_seconds: length of a window.
+        title: of the progress bar.
+
+    Returns:
+        A `Subnet`.
+    """
+    config = dataclasses.replace(
+        config, clip=dataclasses.replace(config.clip, frames=max(1, round(window_seconds * config.clip.fps))),
+        towers=dataclasses.replace(config.towers, embedding_size=class_count, head='average', normalize='none'))
+    train, samples = config.train, config.clip.window_samples
+    keras.utils.set_random_seed(seed)
+    rng = np.random.default_rng(seed)
+    waveforms = [np.pad(waveform, (0, max(0, samples - len(waveform)))) for waveform in waveforms]
+    front_end = build_frontend(config)
+    front_end.build([None, samples])
+    front_end.adapt(waveform[None] for waveform in waveforms)
+    steps, bands = front_end.compute_output_shape([None, samples])[1:]
+    network = build_audio_network(config, steps)
+    optimizer = make_optimizer(config)
+    optimizer.build(network.trainable_variables)
+
+    @tf.function
+    def step(windows, targets, mask):
+        spectrogram = front_end(windows) * mask
+        with tf.GradientTape() as tape:
+            scores = network(spectrogram, training=True)['embedding']
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, scores))
+        variables = network.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return loss
+
+    batch_size = min(train.batch_size, len(waveforms))
+    epoch_steps = math.ceil(len(waveforms) * train.passes_per_epoch / batch_size)
+    losses, order, done = [], np.empty(0, int), 0
+    progress = tqdm.tqdm(range(train.epochs), f'{title}: training', unit='epoch', leave=False, disable=None)
+    for _ in progress:
+        total = 0.0
+        for _ in range(epoch_steps):
+            while len(order) < batch_size:
+                order = np.concatenate([order, rng.permutation(len(waveforms))])
+            chosen, order = order[:batch_size], order[batch_size:]
+            windows = np.stack([draw_window(waveforms[i], samples, rng) for i in chosen])
+            targets = np.eye(class_count, dtype=np.float32)[labels[chosen]]
+            windows, targets = augment(windows, targets, rng)
+            mask = draw_masks(batch_size, steps, bands, round(MASK_SECONDS / config.logmel.stft_hop_seconds), rng)
+            optimizer.learning_rate.assign(learning_rate_at(train, done, train.epochs * epoch_steps, losses))
+            total += float(step(windows, targets, mask))
+            done += 1
+        losses.append(total / epoch_steps)
+        progress.set_postfix(loss=f'{losses[-1]:.3f}')
+    return Subnet(front_end, network, samples, network.count_params())
+
+
+def draw_window(waveform, samples, rng):
+    """A window at a random place that is not all digital silence, if there is one: int16 [length] -> float32 [samples]."""
+    for _ in range(DRAWS):
+        start = rng.integers(0, len(waveform) - samples + 1)
+        window = waveform[start:start + samples]
+        if window.any():
+            break
+    return window.astype(np.float32) / PCM_SCALE
+
+
+def augment(windows, targets, rng):
+    """Changes a batch: loudness, mixtures of two windows and of their targets, noise.
+
+    Args:
+        windows: float32 [B, samples] in [-1, 1].
+        targets: float32 [B, classes], each row 1 in all.
+        rng: `np.random.Generator`.
+
+    Returns:
+        Both, float32, changed; rows of targets still add up to 1.
+    """
+    batch = len(windows)
+    windows = windows * (10 ** (rng.uniform(-GAIN_DB, GAIN_DB, [batch, 1]) / 20)).astype(np.float32)
+    weight = rng.beta(MIXUP_ALPHA, MIXUP_ALPHA, [batch, 1]).astype(np.float32)
+    weight = np.maximum(weight, 1 - weight)
+    other = rng.permutation(batch)
+    windows = weight * windows + (1 - weight) * windows[other]
+    targets = weight * targets + (1 - weight) * targets[other]
+    noise = (10 ** (rng.uniform(*NOISE_DB, [batch, 1]) / 20)).astype(np.float32)
+    windows = windows + noise * rng.standard_normal(windows.shape, np.float32)
+    return windows, targets * (1 - LABEL_SMOOTHING) + LABEL_SMOOTHING / targets.shape[1]
+
+
+def draw_masks(batch, steps, bands, longest, rng):
+    """float32 [batch, steps, bands] of ones, but for one stretch of time and one of bands in each that are 0, the mean."""
+    masks = np.ones([batch, steps, bands], np.float32)
+    for mask in masks:
+        for axis, size, most in ((0, steps, longest), (1, bands, round(MASK_BANDS * bands))):
+            length = rng.integers(0, min(most, size) + 1)
+            start = rng.integers(0, size - length + 1)
+            mask[(slice(None),) * axis + (slice(start, start + length),)] = 0
+    return masks
