@@ -4,9 +4,7 @@ import csv
 import json
 import os
 import wave
-from fractions import Fraction
 
-import av
 import keras
 import numpy as np
 import pytest
@@ -15,7 +13,6 @@ import scipy.signal
 import tensorflow as tf
 
 import main
-from avts_tf import media
 from avts_tf.config import UserError, make_config
 from avts_tf.evaluation import audio, mfcc, subnet
 from avts_tf.layouts import Source, find_sources
@@ -153,21 +150,6 @@ def test_filters():
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
-
-
-def test_a_page_of_ogg_vorbis_that_begins_with_a_short_block_leaves_no_hole():
-    # Of such a frame libavformat states too short a duration and, as it counts back from the page's end, too late a time.
-    count = np.arange(1024 + 576 + 128 + 1024, dtype=np.int16)
-    frames, first = [], 0
-    for samples, late in ((1024, 0), (576, 448), (128, 0), (1024, 0)):
-        frame = av.AudioFrame.from_ndarray(count[None, first:first + samples], 's16', 'mono')
-        frame.sample_rate, frame.time_base = 44100, Fraction(1, 44100)
-        frame.pts, frame.duration = first + late, samples - late
-        frames.append((frame.pts / 44100, frame))
-        first += samples
-    [(start, read)] = media._sound_pieces(frames, 44100)
-    assert start == pytest.approx(0)
-    np.testing.assert_array_equal(read, count)
 
 
 def test_bad_sounds_are_counted_and_left_out(collection, capfd):

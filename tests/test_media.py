@@ -170,6 +170,21 @@ def test_hole_in_the_sound_is_silent(tmp_path):
     assert 0.6 <= silent.min() < 0.63 and 0.88 < silent.max() <= 0.92  # packets of 23 ms are whole
 
 
+def test_a_page_of_ogg_vorbis_that_begins_with_a_short_block_leaves_no_hole():
+    # Of such a frame libavformat states too short a duration and, as it counts back from the page's end, too late a time.
+    count = np.arange(1024 + 576 + 128 + 1024, dtype=np.int16)
+    frames, first = [], 0
+    for samples, late in ((1024, 0), (576, 448), (128, 0), (1024, 0)):
+        frame = av.AudioFrame.from_ndarray(count[None, first:first + samples], 's16', 'mono')
+        frame.sample_rate, frame.time_base = 44100, fractions.Fraction(1, 44100)
+        frame.pts, frame.duration = first + late, samples - late
+        frames.append((frame.pts / 44100, frame))
+        first += samples
+    [(start, read)] = media._sound_pieces(frames, 44100)
+    assert start == pytest.approx(0)
+    np.testing.assert_array_equal(read, count)
+
+
 @pytest.mark.parametrize('name, options', [
     ('a.mp4', {}), ('a.mkv', {'video': 'libx264', 'b_frames': 2, 'group': 50}), ('a.ts', {'audio': 'mp2', 'group': 50}),
     ('a.avi', {'audio': 'pcm_s16le', 'group': 500}), ('a.mov', {'audio': 'pcm_s16le', 'video': 'libx264', 'b_frames': 2}),
