@@ -14,7 +14,7 @@ from absl import app, flags, logging
 
 from avts_tf.config import PRESETS, Stopped, UserError, make_config, parameters
 
-MODES = ('train', 'evaluate', 'export', 'action_recognition', 'table')
+MODES = ('train', 'evaluate', 'export', 'action_recognition', 'audio_classification', 'table')
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum('mode', 'train', MODES, 'What to do.')
@@ -51,6 +51,21 @@ flags.DEFINE_integer('train_clips', 0, 'action_recognition: number of training r
                      lower_bound=0)
 flags.DEFINE_integer('clips_per_video', 10, 'action_recognition: windows per test video whose scores are averaged.', lower_bound=1)
 flags.DEFINE_list('splits', [], 'action_recognition: official splits, such as 1,2,3; each replaces {split} in the globs.')
+
+flags.DEFINE_string('input', None, 'audio_classification: the sounds, a folder, a glob or a CSV.')
+flags.DEFINE_string('dataset', '', 'audio_classification: layout of --input, such as esc10, esc50 or dcase2014.')
+flags.DEFINE_string('label_column', '', 'audio_classification: column of the CSV that holds the class.')
+flags.DEFINE_enum('features', 'tower', ['tower', 'random', 'mfcc', 'scratch'], 'audio_classification: conv5 of the audio tower of '
+                  '--run_dir (or of --tower), frozen; the same with random weights; 26 numbers from MFCCs; or the tower trained '
+                  'from scratch on the sounds.')
+flags.DEFINE_enum('classifier', 'svm', ['svm', 'random_forest', 'knn'], 'audio_classification: what classifies the features.')
+flags.DEFINE_enum('conv5_pooling', None, ['mean', 'mean_std', 'cells'], 'audio_classification: how conv5 becomes a vector: its '
+                  'mean; mean and deviation; or the maximum in each of 2 x 5 cells of time and bands. Default: cells; mean with '
+                  '--tower.')
+flags.DEFINE_string('tower', '', 'audio_classification: exported audio tower, instead of that of --run_dir.')
+flags.DEFINE_integer('make_folds', 0, 'audio_classification: number of folds to make of whole recordings; 0 takes those of the '
+                     'collection.', lower_bound=0)
+flags.DEFINE_string('output', '', 'audio_classification: folder for result.json and plots. Default: --run_dir.')
 
 flags.DEFINE_string('table', None, 'table: which one: curriculum, curriculum_downstream, action, audio, multisensory.')
 flags.DEFINE_string('table_dir', 'runs/tables', 'table: folder of its runs and of what it writes.')
@@ -105,6 +120,12 @@ def main(argv):
             FLAGS.preset or 'small', given, FLAGS.records, FLAGS.eval_records, FLAGS.run_dir, FLAGS.init, FLAGS.init_run_dir,
             FLAGS.splits, FLAGS.devices, streams=FLAGS.streams, freeze=FLAGS.freeze, layer_decay=FLAGS.layer_decay,
             label_prefix=FLAGS.label_prefix, train_clips=FLAGS.train_clips, clips_per_video=FLAGS.clips_per_video)
+        return
+    if FLAGS.mode == 'audio_classification':
+        given = {field.name: FLAGS[field.name].value for _, field in parameters() if FLAGS[field.name].present}
+        modes.run_audio_classification(
+            FLAGS.preset, given, FLAGS.input, FLAGS.dataset, FLAGS.label_column, FLAGS.run_dir, FLAGS.tower, FLAGS.output,
+            features=FLAGS.features, classifier=FLAGS.classifier, pooling=FLAGS.conv5_pooling, make_folds=FLAGS.make_folds)
         return
     if FLAGS.mode == 'table':
         given = {field.name: FLAGS[field.name].value for _, field in parameters() if FLAGS[field.name].present}

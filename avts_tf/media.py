@@ -531,6 +531,8 @@ def _sound_pieces(frames, sample_rate):
     for seconds, frame in frames:
         if not frame.samples or frame.sample_rate <= 0:
             continue
+        if run and run.ends_where_expected(seconds, frame):
+            seconds = None
         if run is None or not run.goes_on_with(seconds, frame):
             if run:
                 yield run.finish()
@@ -592,6 +594,16 @@ class _Run:
         """The same for the rest."""
         self._pieces += self._resampler.resample(None)
         return self._cut(round((self.end - self._start) * self._out_rate))
+
+    def ends_where_expected(self, seconds, frame):
+        """Whether a frame begins too late by as much as its stated duration is too short, so that its end is right.
+
+        So it is where a page of Ogg Vorbis begins as the coder goes from long blocks to short ones.
+        """
+        if seconds is None or not frame.duration or frame.time_base * self._rate != 1:
+            return False
+        missing = (frame.samples - frame.duration) / self._rate
+        return missing > 0 and abs(seconds - missing - self._start - self._added / self._rate) < float(frame.time_base)
 
     def _cut(self, until):
         if self._offset is None:

@@ -5,12 +5,12 @@ import os
 from avts_tf import plots
 from avts_tf.config import UserError, make_config
 from avts_tf.devices import is_chief, worker_count
-from avts_tf.evaluation import action, tables
+from avts_tf.evaluation import action, audio, tables
 from avts_tf.evaluation.shortcuts import measure_shortcuts
 from avts_tf.evaluation.sync import evaluate_sync, measure_sync_curve
 from avts_tf.export import export_towers
 from avts_tf.records import naming_damage, summary_path
-from avts_tf.runs import RunFolder, load_inputs, update_result
+from avts_tf.runs import RunFolder, load_config, load_inputs, update_result
 from avts_tf.training import load_model, train
 from tfrecords_tools.synthetic import write_world
 
@@ -113,6 +113,35 @@ def run_action_recognition(preset, given, records, eval_records, run_dir, init, 
             action.recognise_splits(config, protocol, records, eval_records, run_dir, splits, devices, say)
         else:
             action.recognise_actions(config, protocol, records, eval_records, run_dir, devices, say)
+
+
+def run_audio_classification(preset, given, input_path, dataset, label_column, run_dir, tower_dir, output, say=print, **protocol):
+    """Classifies sounds by features of a tower or of their own; see `evaluation.audio`.
+
+    Args:
+        preset, given: name of the preset, None for small, and the parameters that override it, of towers that are no run's.
+        input_path, dataset, label_column, tower_dir: as in `audio.classify_sounds`.
+        run_dir: run folder of the tower; results go there where there is no `output`.
+        output: folder for the results.
+        say: function that shows a line of text.
+        **protocol: the fields of `audio.Protocol` but the seed.
+    """
+    if not input_path:
+        raise UserError('--input: needed; the sounds to classify, such as a folder or a CSV.')
+    # An exported tower gives one vector; a run's has maps, of which the cells say more.
+    pooling = protocol.pop('pooling') or ('mean' if tower_dir else 'cells')
+    if tower_dir and pooling != 'mean':
+        raise UserError(f'--conv5_pooling={pooling}: an exported tower gives the mean of conv5; leave it out, or use --run_dir.')
+    protocol = audio.Protocol(**protocol, pooling=pooling, seed=given.get('seed', 0))
+    given = {name: value for name, value in given.items() if name != 'seed'}
+    # "random" is a run's tower, where there is a run to compare with.
+    has_run = os.path.exists(os.path.join(run_dir, 'config.json'))
+    of_run = (protocol.features == 'tower' and not tower_dir) or (protocol.features == 'random' and has_run)
+    if (of_run or protocol.features == 'mfcc') and (given or preset):
+        raise UserError(f'--{([*given, "preset"])[0]}: has no meaning for --features={protocol.features}'
+                        f'{f", whose tower is that of {run_dir}" if of_run else ""}; leave it out.')
+    config = load_config(run_dir) if of_run else make_config(preset or 'small', **given, seed=protocol.seed)
+    audio.classify_sounds(input_path, dataset, protocol, config, run_dir, tower_dir, output or run_dir, label_column, say)
 
 
 def run_table(name, table_dir, preset, given, seeds, difficulty, records, eval_records, label_prefix, data, devices, say=print):

@@ -153,6 +153,31 @@ def sync_curve(curve, single, name, path):
     plt.close(figure)
 
 
+def embedding_map(points, labels, names, title, path):
+    """Clips as points in the plane, coloured by class.
+
+    Args:
+        points: float [N, 2].
+        labels: int [N].
+        names: C names.
+        title: of the picture.
+        path: PNG file.
+    """
+    figure, axis = plt.subplots(figsize=(9, 7), layout='constrained')
+    colours = matplotlib.colormaps['tab10' if len(names) <= 10 else 'tab20'].colors
+    for index, name in enumerate(names):
+        own = points[labels == index]
+        if len(own):
+            # More classes than colours: the shape tells the rounds apart.
+            axis.scatter(*own.T, s=26, color=colours[index % len(colours)], marker='osD^vPX'[index // len(colours) % 7],
+                         alpha=0.8, linewidths=0, label=name)
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title, fontsize=10)
+    figure.legend(loc='outside right upper', fontsize=8 if len(names) <= 25 else 6, ncols=1 + (len(names) - 1) // 40)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 OURS, PUBLISHED = '#1f77b4', '#c9b27c'
 
 
