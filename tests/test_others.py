@@ -52,7 +52,7 @@ def config_of(system, teacher='', **overrides):
     return make_config('tiny', system=system, regime=regime, teacher=teacher, **{**SMALL, **overrides})
 
 
-@pytest.mark.parametrize('system', ['l3', 'multisensory', 'soundnet'])
+@pytest.mark.parametrize('system', [pytest.param('l3', marks=pytest.mark.slow), 'multisensory', 'soundnet'])
 def test_a_batch_is_learnt_by_heart_and_the_probes_take_the_model(system, clips, teacher):
     config = config_of(system, teacher)
     model = build_model(config)
@@ -134,6 +134,7 @@ def test_mistakes(overrides, words):
         build_model(make_config('tiny', **{**SMALL, **overrides}))
 
 
+@pytest.mark.slow
 def test_trained_and_loaded_by_the_same_commands(clips, teacher, tmp_path):
     config = config_of('soundnet', teacher, epochs=1)
     model = train(config, clips, str(tmp_path / 'run'), say=lambda line: None)
