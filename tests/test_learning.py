@@ -6,7 +6,7 @@ from avts_tf import metrics
 from avts_tf.config import make_config
 from avts_tf.curriculum import parse_regime
 from avts_tf.pipeline import PipelineState, make_dataset
-from avts_tf.training import COLLAPSE_EPOCHS, Measure, Progress, train
+from avts_tf.training import COLLAPSE_EPOCHS, Measure, Progress, Standing, train
 from avts_tf.two_tower import build_two_tower
 from avts_tf.windows import EASY, HARD, POSITIVE
 from tfrecords_tools.synthetic import write_world
@@ -40,12 +40,14 @@ def test_collapse_is_said(eight_clips):
         kernel, bias = network.get_layer('projection').weights
         kernel.assign(kernel * 0)
         bias.assign(bias + 1)                               # every clip and every sound in one point
-    measure = Measure(model, probe, PipelineState(), config)
+    standing = Standing()
+    measure = Measure(model, probe, PipelineState(), standing, config)
     said = []
     for _ in range(COLLAPSE_EPOCHS):
         logs = {'spread': 0.0, 'loss': 1.0}
         measure.on_epoch_end(0, logs)
         said.append(logs['collapsed'])
+        standing.rows.append(logs)
     assert logs['auc_easy'] == logs['auc_hard'] == 0.5
     assert said == [0] * (COLLAPSE_EPOCHS - 1) + [1]
     network.get_layer('projection').weights[0].assign(kernel + 1)
@@ -54,7 +56,7 @@ def test_collapse_is_said(eight_clips):
     assert logs['collapsed'] == 1                           # the sounds alone spread out: the pictures still do not
 
     lines = []
-    progress = Progress(1, parse_regime('easy', 1), 0, PipelineState(), lines.append)
+    progress = Progress(parse_regime('easy', 1), PipelineState(), standing, lines.append)
     progress.on_train_begin()
     progress.on_epoch_end(0, {'clips_per_second': 1.0, **logs})
     progress.on_train_end()

@@ -147,7 +147,8 @@ def test_shapes_and_types(shard):
     expected = {
         'video': ((4, 12, 32, 32, 3), 'uint8'), 'audio': ((4, 3, 7680), 'int16'), 'label': ((4, 3), 'float32'),
         'kind': ((4, 3), 'int32'), 'example_hash': ((4,), 'int64'), 'audio_hash': ((4, 3), 'int64'),
-        'video_start_seconds': ((4,), 'float64'), 'audio_start_seconds': ((4, 3), 'float64'), 'spec_mask': ((4, 3), 'int32'),
+        'video_start_seconds': ((4,), 'float64'), 'audio_start_seconds': ((4, 3), 'float64'),
+        'end': ((4,), 'int64'), 'replaced': ((4,), 'int32'), 'spec_mask': ((4, 3), 'int32'),
     }
     assert {name: (tuple(value.shape), value.dtype.name) for name, value in batch.items()} == expected
 
@@ -251,8 +252,10 @@ def test_only_the_frames_of_the_window_are_decoded(encoded, tmp_path):
 
     spoilt = write_records(tmp_path / 'spoilt', [edit_record(record, spoil(clip)) for clip, record in enumerate(encoded)])
     assert_same(collect(make_dataset(spoilt, config_of(), state=state_of())), expected)
+    state = state_of(epoch=1)
     with pytest.raises(tf.errors.InvalidArgumentError):
-        collect(make_dataset(spoilt, config_of(), state=state_of(epoch=1)))
+        collect(make_dataset(spoilt, config_of(), state=state, on_bad_record='stop'))
+    assert state.first_fault()[0] == 'bad_picture'
 
 
 @pytest.mark.parametrize('training', [True, False])
@@ -283,13 +286,13 @@ def test_skipped_records_are_counted_with_the_first_of_each(tmp_path):
     batches = collect(make_dataset(path, config, state=state))
     assert sorted(clip for clip, _ in clips_of(batches)) == list(range(6))
     assert state.skips() == {
-        'no_audio': (2, 'mute-1'), 'no_frames': (1, 'blind'), 'other_sample_rate': (1, '44k'), 'too_short': (3, 'short-sound'),
-        'no_frame_times': (1, 'timeless'),
+        'no_audio': (2, ['mute-1', 'mute-2']), 'no_frames': (1, ['blind']), 'other_sample_rate': (1, ['44k']),
+        'too_short': (3, ['short-sound', 'short-picture', 'short-both']), 'no_frame_times': (1, ['timeless']),
     }
     text = state.describe_skips()
-    assert text.startswith('records skipped: ') and "3 too_short (first: 'short-sound')" in text
+    assert text.startswith('records skipped: ') and "2 no_audio (first: 'mute-1', 'mute-2')" in text
     state.reset_counts()
-    assert state.skips() == {} and state.describe_skips() == '' and state.replaced.numpy() == 0
+    assert state.skips() == {} and state.describe_skips() == ''
 
 
 def test_a_record_just_long_enough_is_used(tmp_path):
@@ -298,7 +301,7 @@ def test_a_record_just_long_enough_is_used(tmp_path):
     batches = collect(make_dataset(path, config_of(), state=state))
     assert state.skips() == {}
     # Neither a hard nor a super-hard negative has room: easy ones stand in, and are counted.
-    assert kind_counts(batches) == {POSITIVE: 4, EASY: 4} and state.replaced.numpy() == 4
+    assert kind_counts(batches) == {POSITIVE: 4, EASY: 4} and batches[0]['replaced'].tolist() == [1] * 4
     assert [entry['video_start_seconds'] for _, entry in clips_of(batches)] == [0.0] * 4
 
 
