@@ -83,8 +83,8 @@ def main(argv):
     of_features = FEATURE_OPTIONS if FLAGS.mode == 'features' else ()
     given = [field.name for _, field in parameters() if FLAGS[field.name].present and field.name not in of_features]
     if given or FLAGS.preset:
-        raise UserError(f'--{(given or ["preset"])[0]}: --mode={FLAGS.mode} takes the configuration of the run in --run_dir; '
-                        'leave it out.')
+        raise UserError(f'--{(given or ["preset"])[0]}: --mode={FLAGS.mode} takes the configuration of the '
+                        f'{"tower" if of_features else "run in --run_dir"}; leave it out.')
     if FLAGS.mode == 'evaluate':
         modes.run_evaluate(FLAGS.records, FLAGS.eval_records, FLAGS.run_dir, FLAGS.windows_per_record, FLAGS.shortcuts)
     elif FLAGS.mode == 'features':
