@@ -24,7 +24,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import app, flags, logging
 
 from avts_tf import build_two_tower, make_config
 from avts_tf.export import export_towers
@@ -140,6 +140,7 @@ def measure(towers, sources, hop_seconds, folder):
 
 def main(argv):
     del argv
+    logging.set_verbosity(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         # The video tower goes unused: as small as it can be.
         model = build_two_tower(make_config('paper', video_width=0.05, frame_size=16))
