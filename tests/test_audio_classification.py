@@ -437,13 +437,16 @@ def test_towers_of_a_run_and_exported(collection, run_dir, tmp_path):
     assert set(results) == {'audio_classification_sounds_tower_svm', 'audio_classification_sounds_random_svm'}
 
     class Exported(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, 'waveform')])
-        def serve(self, waveform):
-            spectrum = tf.abs(tf.signal.stft(waveform, 400, 200, 512))
+        @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int16, 'waveform')])
+        def pcm(self, waveform):
+            spectrum = tf.abs(tf.signal.stft(tf.cast(waveform, tf.float32) / 32768, 400, 200, 512))
             return {'conv5': tf.reduce_mean(tf.math.log(spectrum + 1e-4), 1)}
 
-    exported = Exported()
-    tf.saved_model.save(exported, str(tmp_path / 'towers/3'), signatures=exported.serve)
+    exported, version = Exported(), tmp_path / 'towers/3'
+    tf.saved_model.save(exported, str(version), signatures={'pcm': exported.pcm})
+    (version / 'assets').mkdir(exist_ok=True)
+    metadata = {'tower': 'audio_tower', 'sample_rate': 8000, 'clip': {'window_samples': 8000}}
+    (version / 'assets/metadata.json').write_text(json.dumps(metadata))
     command(f'--input={collection}', f'--tower={tmp_path}/towers', f'--output={tmp_path}/exported')
     probed = saved_result(tmp_path / 'exported')['audio_classification_sounds_tower_svm']
     assert probed['accuracy'] > 0.85 and probed['pooling'] == 'mean' and probed['tower'].endswith('towers')
@@ -457,7 +460,7 @@ def test_towers_of_a_run_and_exported(collection, run_dir, tmp_path):
     (['--input={csv}', '--features=mfcc', '--audio_width=0.5'], ['--audio_width', 'mfcc']),
     (['--input={csv}', '--run_dir={run}', '--preset=tiny'], ['--preset', 'leave it out']),
     (['--input={csv}', '--run_dir={run}', '--features=random', '--epochs=3'], ['--epochs', 'leave it out']),
-    (['--input={csv}', '--tower=nowhere'], ['--tower=nowhere', 'no SavedModel']),
+    (['--input={csv}', '--tower=nowhere'], ['nowhere', 'no such folder']),
     (['--input={csv}', '--tower=x', '--conv5_pooling=cells'], ['--conv5_pooling=cells', 'mean']),
     (['--input={csv}', '--features=mfcc', '--make_folds=40'], ['--make_folds=40', 'recording']),
 ])

@@ -38,9 +38,9 @@ from avts_tf import media, plots, workers
 from avts_tf.config import UserError
 from avts_tf.evaluation import mfcc, subnet
 from avts_tf.evaluation.classification import percent, wilson_interval
+from avts_tf.features import AudioTower, load_tower
 from avts_tf.layouts import find_sources
 from avts_tf.others import build_model
-from avts_tf.records import PCM_SCALE
 from avts_tf.runs import update_result
 from avts_tf.towers.audio import build_audio_tower, embed_waveform
 from avts_tf.training import load_model
@@ -96,7 +96,7 @@ def classify_sounds(input_path, dataset, protocol, config, run_dir='', tower_dir
         input_path: collection, as `layouts.find_sources` takes it.
         dataset: its layout.
         protocol: `Protocol`.
-        config: `Config` of the tower for "random" and "scratch", and for the sample rate of an exported one.
+        config: `Config` of the tower for "random" and "scratch".
         run_dir: run folder of the tower that is probed, where there is no `tower_dir`.
         tower_dir: exported audio tower that is probed.
         output: folder for the results.
@@ -114,8 +114,8 @@ def classify_sounds(input_path, dataset, protocol, config, run_dir='', tower_dir
     plan_folds(sources, protocol, input_path)  # a mistake in the lists should not cost a wait
     tower = None
     if protocol.features == 'tower':
-        tower = load_exported(tower_dir) if tower_dir else load_tower(run_dir, say)
-        config = config if tower_dir else tower.config
+        tower = _exported_tower(tower_dir) if tower_dir else _tower_of_run(run_dir, say)
+        config = tower.config
     if protocol.features in ('tower', 'random') and (tower_dir or config.towers.system != 'avts'):
         protocol = protocol._replace(pooling='mean')  # that is all they give
     try:
@@ -123,7 +123,7 @@ def classify_sounds(input_path, dataset, protocol, config, run_dir='', tower_dir
     except OSError as error:
         raise UserError(f'--output={output}: cannot be made: {error.strerror}.') from None
 
-    sample_rate = mfcc.SAMPLE_RATE if protocol.features == 'mfcc' else config.clip.sample_rate
+    sample_rate = mfcc.SAMPLE_RATE if protocol.features == 'mfcc' else (tower or config.clip).sample_rate
     sources, waveforms, skipped = read_sounds(sources, sample_rate, CLIP_SECONDS.get(dataset), say)
     names = sorted({source.label for source in sources})
     folds = plan_folds(sources, protocol, input_path)
@@ -285,42 +285,29 @@ class _Tower(NamedTuple):
     """What is probed.
 
     Attributes:
+        sample_rate: Hz.
         audio_tower: that of a run.
         config: its `Config`.
-        conv5: function float32 [B, samples] -> float32 [B, C], of an exported tower instead.
+        conv5: function int16 [B, samples] -> float32 [B, C], of an exported tower instead.
     """
 
+    sample_rate: int
     audio_tower: object = None
     config: object = None
     conv5: object = None
 
 
-def load_tower(run_dir, say=print):
-    """The audio tower of a run, as a `_Tower`."""
-    model, epochs = load_model(run_dir)
+def _tower_of_run(run_dir, say):
+    model, epochs = load_model(run_dir, say=say)
     say(f'{run_dir}: weights after {epochs} epochs.')
-    return _Tower(model.audio_tower, model.config)
+    return _Tower(model.config.clip.sample_rate, model.audio_tower, model.config)
 
 
-def load_exported(path):
-    """The conv5 of an exported audio tower, as a `_Tower`.
-
-    Raises:
-        UserError: there is none.
-    """
-    versions = sorted((name for name in os.listdir(path) if name.isdigit()), key=int) if os.path.isdir(path) else []
-    folder = os.path.join(path, versions[-1]) if versions else path
-    try:
-        loaded = tf.saved_model.load(folder)
-        signature = loaded.signatures['serving_default']
-        given, outputs = signature.structured_input_signature[1], signature.structured_outputs
-    except (OSError, KeyError) as error:
-        raise UserError(f'--tower={path}: no SavedModel there that can be served: {error}') from None
-    if set(given) != {'waveform'} or 'conv5' not in outputs:
-        raise UserError(f'--tower={path}: takes {", ".join(given)} and gives {", ".join(outputs)}; an exported audio tower takes '
-                        'waveform and gives conv5.')
-    # It lives as long as what it was loaded with.
-    return _Tower(conv5=lambda windows, _=loaded: signature(waveform=tf.cast(windows, tf.float32) / PCM_SCALE)['conv5'])
+def _exported_tower(path):
+    tower = load_tower(path)
+    if not isinstance(tower, AudioTower):
+        raise UserError(f'--tower={path}: a video tower; sounds need an audio tower.')
+    return _Tower(tower.rate, conv5=lambda windows: tower.run(windows)['conv5'])
 
 
 class _Outcome(NamedTuple):
@@ -350,7 +337,7 @@ def _outcomes(protocol, tower, config, waveforms, labels, groups, folds, window_
             yield _Outcome(np.eye(class_count)[model.predict(features[fold.test])], {}, features, everything)
     else:
         fixed = tower and tower.conv5 and _embed(
-            tower.conv5, waveforms, round(WINDOW_SECONDS * config.clip.sample_rate), window_count, 'features')
+            tower.conv5, waveforms, round(WINDOW_SECONDS * tower.sample_rate), window_count, 'features')
         for fold in folds:
             features = fixed
             if features is None:
