@@ -279,8 +279,14 @@ def test_made_folds_keep_recordings_together():
     assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(len(rows)))
     for fold in folds:
         assert not {sources[i].group for i in fold.train} & {sources[i].group for i in fold.test}
-    with pytest.raises(UserError, match=r"--make_folds=6: class 'a' .* 5 recording"):
-        audio.plan_folds(sources, audio.Protocol(make_folds=6), 'x')
+    folds = audio.plan_folds(sources, audio.Protocol(make_folds=12), 'x')   # more than a class has recordings
+    assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(len(rows)))
+    assert not any({sources[i].group for i in fold.train} & {sources[i].group for i in fold.test} for fold in folds)
+    for count in (1, 16):
+        with pytest.raises(UserError, match=f'--make_folds={count}: .* 15 recordings of 3 classes'):
+            audio.plan_folds(sources, audio.Protocol(make_folds=count), 'x')
+    with pytest.raises(UserError, match="class 'd' .* one recording"):
+        audio.plan_folds([*sources, source('d.wav', 'd')], audio.Protocol(make_folds=2), 'x')
 
 
 def test_clips_of_one_recording_do_not_choose_c():

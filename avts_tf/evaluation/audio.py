@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import os
 import time
+import warnings
 from typing import NamedTuple
 
 import keras
@@ -190,7 +191,18 @@ def plan_folds(sources, protocol, input_path):
     if len(set(labels)) < 2:
         raise UserError(f'--input={input_path}: {len(set(labels))} class(es); there is nothing to tell apart.')
     if protocol.make_folds:
-        return _made_folds(labels, groups, protocol, input_path)
+        folds = _made_folds(labels, groups, protocol, input_path)
+    else:
+        folds = _published_folds(sources, groups, input_path)
+    for fold in folds:
+        unknown = sorted(set(labels[fold.test].tolist()) - set(labels[fold.train].tolist()))
+        if unknown:
+            raise UserError(f'--input={input_path}: class {unknown[0]!r} is in {fold.name} alone, so that nothing can be learned '
+                            'of it when that is tested; add clips of it to other folds, or take it out.')
+    return folds
+
+
+def _published_folds(sources, groups, input_path):
     parts = np.array([source.split for source in sources])
     if not all(parts):
         raise UserError(f'--input={input_path}: {sources[int(np.argmin(parts != ""))].data_path} is in no fold; give the CSV a '
@@ -204,31 +216,29 @@ def plan_folds(sources, protocol, input_path):
                             f'recording ({group}); what is learned from one would be known of the other.')
     trained, tested = [name for name in names if name in TRAIN_PARTS], [name for name in names if name in TEST_PARTS]
     if trained and tested and len(names) == 2:
-        folds = [Fold(tested[0], np.flatnonzero(parts == trained[0]), np.flatnonzero(parts == tested[0]))]
-    elif len(names) == 1:
+        return [Fold(tested[0], np.flatnonzero(parts == trained[0]), np.flatnonzero(parts == tested[0]))]
+    if len(names) == 1:
         raise UserError(f'--input={input_path}: one part only, {names[0]}; testing needs another to learn from '
                         '(--make_folds=5 makes folds of whole recordings).')
-    elif trained or tested:
+    if trained or tested:
         raise UserError(f'--input={input_path}: the parts {", ".join(names)} are neither folds nor one to train on and one to test '
                         'on.')
-    else:
-        folds = [Fold(name, np.flatnonzero(parts != name), np.flatnonzero(parts == name)) for name in names]
-    for fold in folds:
-        unknown = sorted(set(labels[fold.test].tolist()) - set(labels[fold.train].tolist()))
-        if unknown:
-            raise UserError(f'--input={input_path}: class {unknown[0]!r} is in {fold.name} alone, so that nothing can be learned '
-                            'of it when that is tested; add clips of it to other folds, or take it out.')
-    return folds
+    return [Fold(name, np.flatnonzero(parts != name), np.flatnonzero(parts == name)) for name in names]
 
 
 def _made_folds(labels, groups, protocol, input_path):
-    fewest, name = min((len(set(groups[labels == name])), str(name)) for name in set(labels))
-    if fewest < protocol.make_folds:
-        raise UserError(f'--make_folds={protocol.make_folds}: class {name!r} of --input={input_path} has {fewest} recording(s), '
-                        'and each fold needs one.')
-    splitter = StratifiedGroupKFold(protocol.make_folds, shuffle=True, random_state=protocol.seed)
-    return [Fold(f'made{number}', train, test) for number, (train, test) in
-            enumerate(splitter.split(labels, labels, groups), 1)]
+    count, fewest, name = protocol.make_folds, *min((len(set(groups[labels == name])), str(name)) for name in set(labels))
+    if fewest < 2:
+        raise UserError(f'--make_folds={count}: class {name!r} of --input={input_path} has one recording; it cannot be learned '
+                        'from others when that is tested.')
+    # Where a class has fewer recordings than there are folds, some folds lack it.
+    if not 2 <= count <= min(len(set(groups)), max(collections.Counter(labels.tolist()).values())):
+        raise UserError(f'--make_folds={count}: --input={input_path} has {len(set(groups))} recordings of {len(set(labels))} '
+                        'classes; use 2 or more, and not more than the largest class has clips.')
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=protocol.seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='The least populated class')
+        return [Fold(f'made{number}', *fold) for number, fold in enumerate(splitter.split(labels, labels, groups), 1)]
 
 
 def read_sounds(sources, sample_rate, clip_seconds, say):
