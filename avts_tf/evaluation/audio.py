@@ -558,4 +558,6 @@ def project(vectors, seed):
     vectors = PCA(min(30, *vectors.shape), random_state=seed).fit_transform(vectors)
     if len(vectors) < 8:
         return np.pad(vectors, ((0, 0), (0, 2)))[:, :2]
-    return TSNE(perplexity=min(30, (len(vectors) - 1) / 3), init='pca', random_state=seed).fit_transform(vectors)
+    # The approximation only pays, and its threads only agree with a busy machine, where there are many points.
+    method = 'exact' if len(vectors) < 500 else 'barnes_hut'
+    return TSNE(perplexity=min(30, (len(vectors) - 1) / 3), init='pca', random_state=seed, method=method).fit_transform(vectors)
