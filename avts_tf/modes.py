@@ -184,9 +184,9 @@ def run_audio_classification(preset, given, input_path, dataset, label_column, r
     # "random" is a run's tower, where there is a run to compare with.
     has_run = os.path.exists(os.path.join(run_dir, 'config.json'))
     of_run = (protocol.features == 'tower' and not tower_dir) or (protocol.features == 'random' and has_run)
-    if (of_run or protocol.features == 'mfcc') and (given or preset):
-        raise UserError(f'--{([*given, "preset"])[0]}: has no meaning for --features={protocol.features}'
-                        f'{f", whose tower is that of {run_dir}" if of_run else ""}; leave it out.')
+    if (of_run or tower_dir or protocol.features == 'mfcc') and (given or preset):
+        origin = f', whose tower is that of {tower_dir or run_dir}' if of_run or tower_dir else ''
+        raise UserError(f'--{([*given, "preset"])[0]}: has no meaning for --features={protocol.features}{origin}; leave it out.')
     config = load_config(run_dir) if of_run else make_config(preset or 'small', **given, seed=protocol.seed)
     audio.classify_sounds(input_path, dataset, protocol, config, run_dir, tower_dir, output or run_dir, label_column, say)
 

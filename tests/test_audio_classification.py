@@ -279,8 +279,14 @@ def test_made_folds_keep_recordings_together():
     assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(len(rows)))
     for fold in folds:
         assert not {sources[i].group for i in fold.train} & {sources[i].group for i in fold.test}
-    with pytest.raises(UserError, match=r"--make_folds=6: class 'a' .* 5 recording"):
-        audio.plan_folds(sources, audio.Protocol(make_folds=6), 'x')
+    folds = audio.plan_folds(sources, audio.Protocol(make_folds=12), 'x')   # more than a class has recordings
+    assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(len(rows)))
+    assert not any({sources[i].group for i in fold.train} & {sources[i].group for i in fold.test} for fold in folds)
+    for count in (1, 16):
+        with pytest.raises(UserError, match=f'--make_folds={count}: .* 15 recordings of 3 classes'):
+            audio.plan_folds(sources, audio.Protocol(make_folds=count), 'x')
+    with pytest.raises(UserError, match="class 'd' .* one recording"):
+        audio.plan_folds([*sources, source('d.wav', 'd')], audio.Protocol(make_folds=2), 'x')
 
 
 def test_clips_of_one_recording_do_not_choose_c():
@@ -437,13 +443,16 @@ def test_towers_of_a_run_and_exported(collection, run_dir, tmp_path):
     assert set(results) == {'audio_classification_sounds_tower_svm', 'audio_classification_sounds_random_svm'}
 
     class Exported(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, 'waveform')])
-        def serve(self, waveform):
-            spectrum = tf.abs(tf.signal.stft(waveform, 400, 200, 512))
+        @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int16, 'waveform')])
+        def pcm(self, waveform):
+            spectrum = tf.abs(tf.signal.stft(tf.cast(waveform, tf.float32) / 32768, 400, 200, 512))
             return {'conv5': tf.reduce_mean(tf.math.log(spectrum + 1e-4), 1)}
 
-    exported = Exported()
-    tf.saved_model.save(exported, str(tmp_path / 'towers/3'), signatures=exported.serve)
+    exported, version = Exported(), tmp_path / 'towers/3'
+    tf.saved_model.save(exported, str(version), signatures={'pcm': exported.pcm})
+    (version / 'assets').mkdir(exist_ok=True)
+    metadata = {'tower': 'audio_tower', 'sample_rate': 8000, 'clip': {'window_samples': 8000}}
+    (version / 'assets/metadata.json').write_text(json.dumps(metadata))
     command(f'--input={collection}', f'--tower={tmp_path}/towers', f'--output={tmp_path}/exported')
     probed = saved_result(tmp_path / 'exported')['audio_classification_sounds_tower_svm']
     assert probed['accuracy'] > 0.85 and probed['pooling'] == 'mean' and probed['tower'].endswith('towers')
@@ -457,7 +466,7 @@ def test_towers_of_a_run_and_exported(collection, run_dir, tmp_path):
     (['--input={csv}', '--features=mfcc', '--audio_width=0.5'], ['--audio_width', 'mfcc']),
     (['--input={csv}', '--run_dir={run}', '--preset=tiny'], ['--preset', 'leave it out']),
     (['--input={csv}', '--run_dir={run}', '--features=random', '--epochs=3'], ['--epochs', 'leave it out']),
-    (['--input={csv}', '--tower=nowhere'], ['--tower=nowhere', 'no SavedModel']),
+    (['--input={csv}', '--tower=nowhere'], ['nowhere', 'no such folder']),
     (['--input={csv}', '--tower=x', '--conv5_pooling=cells'], ['--conv5_pooling=cells', 'mean']),
     (['--input={csv}', '--features=mfcc', '--make_folds=40'], ['--make_folds=40', 'recording']),
 ])

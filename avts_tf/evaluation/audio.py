@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import os
 import time
+import warnings
 from typing import NamedTuple
 
 import keras
@@ -38,9 +39,9 @@ from avts_tf import media, plots, workers
 from avts_tf.config import UserError
 from avts_tf.evaluation import mfcc, subnet
 from avts_tf.evaluation.classification import percent, wilson_interval
+from avts_tf.features import AudioTower, load_tower
 from avts_tf.layouts import find_sources
 from avts_tf.others import build_model
-from avts_tf.records import PCM_SCALE
 from avts_tf.runs import update_result
 from avts_tf.towers.audio import build_audio_tower, embed_waveform
 from avts_tf.training import load_model
@@ -96,7 +97,7 @@ def classify_sounds(input_path, dataset, protocol, config, run_dir='', tower_dir
         input_path: collection, as `layouts.find_sources` takes it.
         dataset: its layout.
         protocol: `Protocol`.
-        config: `Config` of the tower for "random" and "scratch", and for the sample rate of an exported one.
+        config: `Config` of the tower for "random" and "scratch".
         run_dir: run folder of the tower that is probed, where there is no `tower_dir`.
         tower_dir: exported audio tower that is probed.
         output: folder for the results.
@@ -114,8 +115,8 @@ def classify_sounds(input_path, dataset, protocol, config, run_dir='', tower_dir
     plan_folds(sources, protocol, input_path)  # a mistake in the lists should not cost a wait
     tower = None
     if protocol.features == 'tower':
-        tower = load_exported(tower_dir) if tower_dir else load_tower(run_dir, say)
-        config = config if tower_dir else tower.config
+        tower = _exported_tower(tower_dir) if tower_dir else _tower_of_run(run_dir, say)
+        config = tower.config
     if protocol.features in ('tower', 'random') and (tower_dir or config.towers.system != 'avts'):
         protocol = protocol._replace(pooling='mean')  # that is all they give
     try:
@@ -123,7 +124,7 @@ def classify_sounds(input_path, dataset, protocol, config, run_dir='', tower_dir
     except OSError as error:
         raise UserError(f'--output={output}: cannot be made: {error.strerror}.') from None
 
-    sample_rate = mfcc.SAMPLE_RATE if protocol.features == 'mfcc' else config.clip.sample_rate
+    sample_rate = mfcc.SAMPLE_RATE if protocol.features == 'mfcc' else (tower or config.clip).sample_rate
     sources, waveforms, skipped = read_sounds(sources, sample_rate, CLIP_SECONDS.get(dataset), say)
     names = sorted({source.label for source in sources})
     folds = plan_folds(sources, protocol, input_path)
@@ -190,7 +191,18 @@ def plan_folds(sources, protocol, input_path):
     if len(set(labels)) < 2:
         raise UserError(f'--input={input_path}: {len(set(labels))} class(es); there is nothing to tell apart.')
     if protocol.make_folds:
-        return _made_folds(labels, groups, protocol, input_path)
+        folds = _made_folds(labels, groups, protocol, input_path)
+    else:
+        folds = _published_folds(sources, groups, input_path)
+    for fold in folds:
+        unknown = sorted(set(labels[fold.test].tolist()) - set(labels[fold.train].tolist()))
+        if unknown:
+            raise UserError(f'--input={input_path}: class {unknown[0]!r} is in {fold.name} alone, so that nothing can be learned '
+                            'of it when that is tested; add clips of it to other folds, or take it out.')
+    return folds
+
+
+def _published_folds(sources, groups, input_path):
     parts = np.array([source.split for source in sources])
     if not all(parts):
         raise UserError(f'--input={input_path}: {sources[int(np.argmin(parts != ""))].data_path} is in no fold; give the CSV a '
@@ -204,31 +216,29 @@ def plan_folds(sources, protocol, input_path):
                             f'recording ({group}); what is learned from one would be known of the other.')
     trained, tested = [name for name in names if name in TRAIN_PARTS], [name for name in names if name in TEST_PARTS]
     if trained and tested and len(names) == 2:
-        folds = [Fold(tested[0], np.flatnonzero(parts == trained[0]), np.flatnonzero(parts == tested[0]))]
-    elif len(names) == 1:
+        return [Fold(tested[0], np.flatnonzero(parts == trained[0]), np.flatnonzero(parts == tested[0]))]
+    if len(names) == 1:
         raise UserError(f'--input={input_path}: one part only, {names[0]}; testing needs another to learn from '
                         '(--make_folds=5 makes folds of whole recordings).')
-    elif trained or tested:
+    if trained or tested:
         raise UserError(f'--input={input_path}: the parts {", ".join(names)} are neither folds nor one to train on and one to test '
                         'on.')
-    else:
-        folds = [Fold(name, np.flatnonzero(parts != name), np.flatnonzero(parts == name)) for name in names]
-    for fold in folds:
-        unknown = sorted(set(labels[fold.test].tolist()) - set(labels[fold.train].tolist()))
-        if unknown:
-            raise UserError(f'--input={input_path}: class {unknown[0]!r} is in {fold.name} alone, so that nothing can be learned '
-                            'of it when that is tested; add clips of it to other folds, or take it out.')
-    return folds
+    return [Fold(name, np.flatnonzero(parts != name), np.flatnonzero(parts == name)) for name in names]
 
 
 def _made_folds(labels, groups, protocol, input_path):
-    fewest, name = min((len(set(groups[labels == name])), str(name)) for name in set(labels))
-    if fewest < protocol.make_folds:
-        raise UserError(f'--make_folds={protocol.make_folds}: class {name!r} of --input={input_path} has {fewest} recording(s), '
-                        'and each fold needs one.')
-    splitter = StratifiedGroupKFold(protocol.make_folds, shuffle=True, random_state=protocol.seed)
-    return [Fold(f'made{number}', train, test) for number, (train, test) in
-            enumerate(splitter.split(labels, labels, groups), 1)]
+    count, fewest, name = protocol.make_folds, *min((len(set(groups[labels == name])), str(name)) for name in set(labels))
+    if fewest < 2:
+        raise UserError(f'--make_folds={count}: class {name!r} of --input={input_path} has one recording; it cannot be learned '
+                        'from others when that is tested.')
+    # Where a class has fewer recordings than there are folds, some folds lack it.
+    if not 2 <= count <= min(len(set(groups)), max(collections.Counter(labels.tolist()).values())):
+        raise UserError(f'--make_folds={count}: --input={input_path} has {len(set(groups))} recordings of {len(set(labels))} '
+                        'classes; use 2 or more, and not more than the largest class has clips.')
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=protocol.seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='The least populated class')
+        return [Fold(f'made{number}', *fold) for number, fold in enumerate(splitter.split(labels, labels, groups), 1)]
 
 
 def read_sounds(sources, sample_rate, clip_seconds, say):
@@ -285,42 +295,29 @@ class _Tower(NamedTuple):
     """What is probed.
 
     Attributes:
+        sample_rate: Hz.
         audio_tower: that of a run.
         config: its `Config`.
-        conv5: function float32 [B, samples] -> float32 [B, C], of an exported tower instead.
+        conv5: function int16 [B, samples] -> float32 [B, C], of an exported tower instead.
     """
 
+    sample_rate: int
     audio_tower: object = None
     config: object = None
     conv5: object = None
 
 
-def load_tower(run_dir, say=print):
-    """The audio tower of a run, as a `_Tower`."""
-    model, epochs = load_model(run_dir)
+def _tower_of_run(run_dir, say):
+    model, epochs = load_model(run_dir, say=say)
     say(f'{run_dir}: weights after {epochs} epochs.')
-    return _Tower(model.audio_tower, model.config)
+    return _Tower(model.config.clip.sample_rate, model.audio_tower, model.config)
 
 
-def load_exported(path):
-    """The conv5 of an exported audio tower, as a `_Tower`.
-
-    Raises:
-        UserError: there is none.
-    """
-    versions = sorted((name for name in os.listdir(path) if name.isdigit()), key=int) if os.path.isdir(path) else []
-    folder = os.path.join(path, versions[-1]) if versions else path
-    try:
-        loaded = tf.saved_model.load(folder)
-        signature = loaded.signatures['serving_default']
-        given, outputs = signature.structured_input_signature[1], signature.structured_outputs
-    except (OSError, KeyError) as error:
-        raise UserError(f'--tower={path}: no SavedModel there that can be served: {error}') from None
-    if set(given) != {'waveform'} or 'conv5' not in outputs:
-        raise UserError(f'--tower={path}: takes {", ".join(given)} and gives {", ".join(outputs)}; an exported audio tower takes '
-                        'waveform and gives conv5.')
-    # It lives as long as what it was loaded with.
-    return _Tower(conv5=lambda windows, _=loaded: signature(waveform=tf.cast(windows, tf.float32) / PCM_SCALE)['conv5'])
+def _exported_tower(path):
+    tower = load_tower(path)
+    if not isinstance(tower, AudioTower):
+        raise UserError(f'--tower={path}: a video tower; sounds need an audio tower.')
+    return _Tower(tower.rate, conv5=lambda windows: tower.run(windows)['conv5'])
 
 
 class _Outcome(NamedTuple):
@@ -350,7 +347,7 @@ def _outcomes(protocol, tower, config, waveforms, labels, groups, folds, window_
             yield _Outcome(np.eye(class_count)[model.predict(features[fold.test])], {}, features, everything)
     else:
         fixed = tower and tower.conv5 and _embed(
-            tower.conv5, waveforms, round(WINDOW_SECONDS * config.clip.sample_rate), window_count, 'features')
+            tower.conv5, waveforms, round(WINDOW_SECONDS * tower.sample_rate), window_count, 'features')
         for fold in folds:
             features = fixed
             if features is None:
