@@ -4,6 +4,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: demo test test-slow lint env clean
@@ -11,8 +12,9 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 demo: $(VENV)/run
 	$(BIN)/python main.py
 
+# Each test file stays in one process: files share what is costly to make.
 test: $(VENV)/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: $(VENV)/dev
 	$(BIN)/python -m pytest -m slow

@@ -144,6 +144,7 @@ def run_action_recognition(preset, given, records, eval_records, run_dir, init, 
         say: function that shows a line of text.
         **protocol: the other fields of `evaluation.action.Protocol`.
     """
+    refuse_several_machines('--mode=action_recognition: trains on the devices of one machine; unset TF_CONFIG.')
     if init not in ('scratch', 'avts'):
         if init_run_dir:
             raise UserError(f'--init={init}: names a run folder, and so does --init_run_dir={init_run_dir}; give one.')
@@ -201,6 +202,7 @@ def run_table(name, table_dir, preset, given, seeds, difficulty, records, eval_r
         table_dir, difficulty, records, eval_records, label_prefix, data, devices: as in `tables.Settings`.
         say: function that shows a line of text.
     """
+    refuse_several_machines('--mode=table: runs on the devices of one machine; unset TF_CONFIG.')
     if name not in tables.TABLES:
         raise UserError(f'--table={name}: use one of {", ".join(tables.TABLES)}.')
     if 'regime' in given:

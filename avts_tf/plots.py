@@ -235,6 +235,7 @@ def regime_curves(histories, switch, path):
                           marker='.' if len(epochs) < 3 else None)
                 axis.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.12, linewidth=0)
         axis.axvline(switch + 0.5, color='grey', linestyle=':', linewidth=1)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set(title=title, xlabel='epoch')
     axes[1].axhline(0.5, color='grey', linewidth=0.8)
     axes[2].axhline(0.5, color='grey', linewidth=0.8)

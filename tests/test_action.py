@@ -1,7 +1,11 @@
 """Action recognition: its labels, windows, statistics and protocol."""
 
+import csv
 import dataclasses
 import json
+import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -276,3 +280,27 @@ def test_a_stopped_run_goes_on_to_the_same_end(world, tmp_path):
     assert stopped.keys() == unbroken.keys() and len(stopped) > 10
     for name, values in unbroken.items():
         np.testing.assert_allclose(stopped[name], values, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one(world, tmp_path):
+    root = pathlib.Path(__file__).parent.parent
+    losses = []
+    for devices in (1, 2):
+        run_dir = tmp_path / f'devices{devices}'
+        subprocess.run(
+            [sys.executable, str(root / 'main.py'), '--mode=action_recognition', '--preset=tiny', '--frame_size=16', '--epochs=2',
+             '--batch_size=8', '--streams=both', '--label_prefix=object:', '--clips_per_video=1', f'--devices={devices}',
+             f'--records={world["train"]}', f'--eval_records={world["test"]}', f'--run_dir={run_dir}'],
+            check=True, capture_output=True)
+        with open(run_dir / 'history.csv', newline='') as file:
+            losses.append([float(row['loss']) for row in csv.DictReader(file)])
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+def test_an_epoch_is_made_of_the_records_alone(learnt):
+    """Keras's own loop ends an epoch under a strategy with a step on a batch of zeros."""
+    config, run_dir, _ = learnt
+    steps = 48 * config.train.passes_per_epoch // config.train.batch_size * config.train.epochs
+    optimizer = RunFolder(run_dir, config).read_checkpoint().arrays['optimizer-0000']
+    assert int(optimizer) == steps

@@ -486,7 +486,7 @@ def test_killed_at_random_moments(folder, tmp_path):
     start(table, tmp_path / 'timed' / 'set', '--shards=40').communicate()
     longest = time.monotonic() - begin
     kills = 0
-    while kills < 25:
+    while kills < 20:
         out = tmp_path / 'killed' / 'set'
         shutil.rmtree(out.parent, ignore_errors=True)
         while True:

@@ -9,7 +9,6 @@ import dataclasses
 import json
 import os
 import re
-import warnings
 from typing import NamedTuple
 
 import keras
@@ -19,13 +18,13 @@ import tqdm
 
 from avts_tf import plots, records
 from avts_tf.config import Config, UserError
-from avts_tf.devices import make_strategy
+from avts_tf.devices import make_strategy, own_batches
 from avts_tf.evaluation.classification import classification_metrics, describe, percent
 from avts_tf.layers import BatchNorm
 from avts_tf.others import build_model
 from avts_tf.pipeline import PipelineState, make_labelled_dataset
 from avts_tf.runs import RunFolder, load_config, load_inputs, update_result
-from avts_tf.training import ADAPT_BATCHES, LearningRate, load_model, make_optimizer
+from avts_tf.training import ADAPT_BATCHES, learning_rate_at, load_model, make_optimizer
 
 MODE = 'action_recognition'
 STREAMS = {'video': ('video',), 'audio': ('audio',), 'both': ('video', 'audio')}
@@ -100,6 +99,10 @@ def recognise_actions(config, protocol, pattern, eval_pattern, run_dir, devices=
     for flag, value in (('records', pattern), ('eval_records', eval_pattern)):
         if not value:
             raise UserError(f'--{flag}: --mode={MODE} needs records with labels to train on and others to test on.')
+    strategy = make_strategy(devices)  # before TensorFlow starts, which then keeps the number of its devices
+    if config.train.batch_size % strategy.num_replicas_in_sync:
+        raise UserError(f'--batch_size={config.train.batch_size}: cannot be divided among {strategy.num_replicas_in_sync} devices '
+                        f'(--devices={devices}); use a multiple.')
     labels = read_labels(pattern, protocol.label_prefix, 'records')
     tested = read_labels(eval_pattern, protocol.label_prefix, 'eval_records')
     names = sorted(set(labels.values()))
@@ -117,7 +120,6 @@ def recognise_actions(config, protocol, pattern, eval_pattern, run_dir, devices=
     class_of, tested_class = ({example: names.index(label[example]) for example in examples}
                               for label, examples in ((labels, chosen), (tested, tested)))
 
-    strategy = make_strategy(devices)
     inputs = {'mode': MODE, **protocol._asdict(), 'records': pattern, 'eval_records': eval_pattern, 'classes': names}
     _refuse_another(run_dir, inputs)
     run = RunFolder(run_dir, config, inputs)
@@ -126,12 +128,12 @@ def recognise_actions(config, protocol, pattern, eval_pattern, run_dir, devices=
         classifier = build_classifier(model, protocol.streams, len(names), protocol.freeze, config.train.seed)
         optimizer = make_optimizer(config)
         scale_layers(optimizer, [protocol.layer_decay ** depth for depth in depths(classifier)])
-        classifier.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=['accuracy'])
+        classifier.compile(optimizer)
         optimizer.build(classifier.trainable_variables)
     weights = f'weights of {protocol.init_run_dir}' if protocol.init == 'trained' else 'random weights'
     say(f'{len(class_of)} training and {len(tested)} test videos of {len(names)} classes; streams: {protocol.streams}; '
         f'{weights}{", frozen" if protocol.freeze else ""}.')
-    _fit(classifier, model, class_of, pattern, protocol, config, run, say)
+    _fit(classifier, model, strategy, class_of, pattern, protocol, config, run, say)
 
     scores, truth = score_videos(classifier, eval_pattern, tested_class, config, protocol, say)
     results = {'train_videos': len(class_of), 'classes': names, **protocol._asdict(),
@@ -267,7 +269,8 @@ def build_classifier(model, streams, classes, freeze, seed):
         network.trainable = not freeze
         features.append(network(tower.get_layer('log_mel')(inputs['audio'])))
     # The two towers' features differ in scale by orders of magnitude.
-    features = [BatchNorm(center=False, scale=False, name=f'standardise{i}')(x) for i, x in enumerate(features)]
+    features = [BatchNorm(center=False, scale=False, synchronized=model.config.towers.sync_batchnorm, name=f'standardise{i}')(x)
+                for i, x in enumerate(features)]
     x = keras.layers.Concatenate(name='join')(features) if len(features) > 1 else features[0]
     initializer = keras.initializers.GlorotUniform(seed)
     logits = keras.layers.Dense(classes, kernel_initializer=initializer, dtype='float32', name='softmax')(x)
@@ -344,7 +347,7 @@ def _refuse_another(run_dir, inputs):
                             'use another --run_dir.')
 
 
-def _fit(classifier, model, class_of, pattern, protocol, config, run, say):
+def _fit(classifier, model, strategy, class_of, pattern, protocol, config, run, say):
     """Trains until all epochs are done, going on after those that are."""
     state = PipelineState()
     dataset = make_labelled_dataset(pattern, config, class_of, streams=STREAMS[protocol.streams], state=state)
@@ -363,42 +366,50 @@ def _fit(classifier, model, class_of, pattern, protocol, config, run, say):
         model.audio_tower.get_layer('log_mel').adapt(sounds)
     if done >= config.train.epochs:
         return
-    state.epoch.assign(done)
     state.reset_counts()
-    with warnings.catch_warnings():
-        # The end of an epoch is where the records end: what Keras warns of is meant.
-        warnings.filterwarnings('ignore', message='(.*ran out of data.*|.*shuffle=True.*)')
-        classifier.fit(dataset, epochs=config.train.epochs, initial_epoch=done, verbose=0, callbacks=[
-            LearningRate(config.train, steps * config.train.epochs, run.history()),
-            _Epochs(run, state, steps, config.train.epochs, done, say)])
+    # A loop of our own: Keras's ends an epoch on several devices with a step on a batch of zeros.
+    batches = own_batches(dataset.map(lambda inputs, classes: {**inputs, 'class': classes}), strategy)
 
+    rows, optimizer = run.history(), classifier.optimizer
+    with strategy.scope():
+        mean_loss, accuracy = keras.metrics.Mean(), keras.metrics.SparseCategoricalAccuracy()
 
-class _Epochs(keras.callbacks.Callback):
-    """Shows progress; at the end of an epoch sets the pipeline to the next and keeps history and weights."""
+    @tf.function(reduce_retracing=True)
+    def train_step(batch):
+        def one(batch):
+            classes = batch.pop('class')
+            with tf.GradientTape() as tape:
+                logits = classifier(batch, training=True)
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
+                # Keras's optimisers add the gradients of the replicas up, so that each gives its part of the global mean.
+                scaled = tf.reduce_mean(losses) / strategy.num_replicas_in_sync
+            variables = classifier.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables, strict=True))
+            mean_loss.update_state(losses)
+            accuracy.update_state(classes, logits)
+        strategy.run(one, args=(dict(batch),))
 
-    def __init__(self, run, state, steps, epochs, done, say):
-        super().__init__()
-        self._run, self._state, self._epochs, self._say = run, state, epochs, say
-        self._bar = tqdm.tqdm(total=steps * epochs, initial=steps * done, unit='step', disable=None, dynamic_ncols=True)
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._bar.update()
-
-    def on_epoch_end(self, epoch, logs=None):
-        # Before the next epoch's iterator is made.
-        self._state.epoch.assign(epoch + 1)
-        if not np.isfinite(logs['loss']):
-            raise UserError(f'the loss is {logs["loss"]} in epoch {epoch + 1}; lower --learning_rate and use a new --run_dir.')
-        self._run.write_history([*self._run.history()[:epoch], {'epoch': epoch + 1, **logs}])
-        self._run.save(self.model, epoch + 1)
-        line = (f'epoch {epoch + 1}/{self._epochs} loss {logs["loss"]:.4f} | '
-                f'accuracy on training windows {100 * logs["accuracy"]:.1f} %')
-        if self._bar.disable:
-            self._say(line)
-        else:
-            self._bar.set_postfix_str(line)
-
-    def on_train_end(self, logs=None):
-        self._bar.close()
-        if self._state.skips():
-            self._say(self._state.describe_skips())
+    with tqdm.tqdm(total=steps * config.train.epochs, initial=steps * done, unit='step', disable=None, dynamic_ncols=True) as bar:
+        for epoch in range(done, config.train.epochs):
+            state.epoch.assign(epoch)
+            mean_loss.reset_state()
+            accuracy.reset_state()
+            for batch in batches:
+                optimizer.learning_rate.assign(learning_rate_at(
+                    config.train, int(optimizer.iterations.numpy()), steps * config.train.epochs, [row['loss'] for row in rows]))
+                train_step(batch)
+                bar.update()
+            logs = {'loss': float(mean_loss.result()), 'accuracy': float(accuracy.result())}
+            if not np.isfinite(logs['loss']):
+                raise UserError(f'the loss is {logs["loss"]} in epoch {epoch + 1}; lower --learning_rate and use a new --run_dir.')
+            rows.append({'epoch': epoch + 1, **logs})
+            run.write_history(rows)
+            run.save(classifier, epoch + 1)
+            line = (f'epoch {epoch + 1}/{config.train.epochs} loss {logs["loss"]:.4f} | '
+                    f'accuracy on training windows {100 * logs["accuracy"]:.1f} %')
+            if bar.disable:
+                say(line)
+            else:
+                bar.write(line)
+    if state.skips():
+        say(state.describe_skips())

@@ -29,7 +29,8 @@ from avts_tf.runs import RunFolder
 from avts_tf.training import train
 
 # What the slides print, in percent; nothing else in this project may call itself published. AVTS accuracy is measured with easy
-# negatives, UCF101 and HMDB51 are means of three splits. Where the slides contradict themselves, see docs/results_action.md.
+# negatives, UCF101 and HMDB51 are means of three splits. Where the slides contradict themselves, see
+# docs/results_regimes_and_actions.md.
 PUBLISHED = {
     'curriculum': {
         'easy': {'AVTS accuracy': 69.0},

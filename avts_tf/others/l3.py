@@ -27,13 +27,14 @@ def build_l3(config):
 
     frames = keras.Input([clip.frames, clip.frame_size, clip.frame_size, 3], dtype='uint8', name='frames')
     frame = NormalizePixels(False, name='normalize_pixels')(MiddleFrame(autocast=False, name='middle_frame')(frames))
-    seen = _subnet(frame, config.towers.video_width, 'features')
+    seen = _subnet(frame, config.towers.video_width, config.towers.sync_batchnorm, 'features')
     video_tower = keras.Model(frames, {'embedding': seen, 'features': seen}, name='video_tower')
 
     waveform = keras.Input([clip.window_samples], dtype='int16', name='waveform')
     spectrogram = LogSpectrogram(clip.sample_rate, WINDOW_SECONDS, HOP_SECONDS, FFT_SIZE, name=FRONTEND)(waveform)
     bins = keras.Input(spectrogram.shape[1:], name='spectrogram')
-    heard = _subnet(keras.layers.Reshape([*bins.shape[1:], 1], name='add_channel')(bins), config.towers.audio_width, 'conv5')
+    x = keras.layers.Reshape([*bins.shape[1:], 1], name='add_channel')(bins)
+    heard = _subnet(x, config.towers.audio_width, config.towers.sync_batchnorm, 'conv5')
     network = keras.Model(bins, {'embedding': heard, 'conv5': heard}, name='audio_network')
     audio_tower = keras.Model(waveform, network(spectrogram), name='audio_tower')
 
@@ -50,13 +51,13 @@ def build_l3(config):
     return model
 
 
-def _subnet(x, width, name):
+def _subnet(x, width, synchronized, name):
     """[batch, height, width, channels] -> [batch, 512 * width]."""
     for block, channels in enumerate(BLOCKS, 1):
         for number in (1, 2):
             x = keras.layers.Conv2D(scaled(channels, width), 3, padding='same', use_bias=False, kernel_initializer='he_normal',
                                     name=f'conv{block}_{number}')(x)
-            x = BatchNorm(name=f'conv{block}_{number}_bn')(x)
+            x = BatchNorm(synchronized=synchronized, name=f'conv{block}_{number}_bn')(x)
             x = keras.layers.ReLU(name=f'conv{block}_{number}_relu')(x)
         if block < len(BLOCKS):
             x = keras.layers.MaxPooling2D(2, padding='same', name=f'pool{block}')(x)

@@ -39,7 +39,7 @@ def build_multisensory(config):
 
     def unit(x, layer, channels, kernel, stride, name):
         x = layer(channels, kernel, strides=stride, padding='same', use_bias=False, kernel_initializer='he_normal', name=name)(x)
-        return keras.layers.ReLU(name=f'{name}_relu')(BatchNorm(name=f'{name}_bn')(x))
+        return keras.layers.ReLU(name=f'{name}_relu')(BatchNorm(synchronized=towers.sync_batchnorm, name=f'{name}_bn')(x))
 
     waveform = keras.Input([clip.window_samples], dtype='int16', name='audio')
     sound = Waveform(name=FRONTEND)(waveform)
@@ -64,7 +64,8 @@ def build_multisensory(config):
     y = keras.layers.Concatenate(name='fuse')([y, tiled])
     y = unit(y, keras.layers.Conv3D, scaled(128, towers.video_width), 1, 1, 'fused0')
     for number, channels in enumerate(JOINT_CHANNELS, 1):
-        y = _residual(y, unit, scaled(channels, towers.video_width), 1 if number == 1 else 2, f'fused{number}')
+        stride = 1 if number == 1 else 2
+        y = _residual(y, unit, scaled(channels, towers.video_width), stride, towers.sync_batchnorm, f'fused{number}')
     features = keras.layers.GlobalAveragePooling3D(name='features', dtype='float32')(y)
     fusion = keras.Model([frames, steps_input], features, name='fusion')
     silent = fusion([frames, Silence(x.shape[1:], autocast=False, name='silence')(frames)])
@@ -82,10 +83,10 @@ def build_multisensory(config):
     return model
 
 
-def _residual(x, unit, channels, stride, name):
+def _residual(x, unit, channels, stride, synchronized, name):
     y = unit(x, keras.layers.Conv3D, channels, 3, (1, stride, stride), f'{name}_a')
     y = keras.layers.Conv3D(channels, 3, padding='same', use_bias=False, kernel_initializer='he_normal', name=f'{name}_b')(y)
-    y = BatchNorm(name=f'{name}_b_bn')(y)
+    y = BatchNorm(synchronized=synchronized, name=f'{name}_b_bn')(y)
     if stride > 1 or x.shape[-1] != channels:
         x = keras.layers.Conv3D(channels, 1, strides=(1, stride, stride), name=f'{name}_shortcut')(x)
     return keras.layers.ReLU(name=f'{name}_relu')(keras.layers.Add(name=f'{name}_add')([x, y]))

@@ -50,7 +50,8 @@ def build_soundnet(config):
     for number, (channels, kernel, stride, pool) in enumerate(CONVOLUTIONS, 1):
         x = keras.layers.Conv1D(scaled(channels, config.towers.audio_width), kernel, stride, padding='same', use_bias=False,
                                 kernel_initializer='he_normal', name=f'conv{number}')(x)
-        x = keras.layers.ReLU(name=f'conv{number}_relu')(BatchNorm(name=f'conv{number}_bn')(x))
+        x = BatchNorm(synchronized=config.towers.sync_batchnorm, name=f'conv{number}_bn')(x)
+        x = keras.layers.ReLU(name=f'conv{number}_relu')(x)
         if pool:
             x = keras.layers.MaxPooling1D(pool, padding='same', name=f'pool{number}')(x)
         if number == POOL5:
