@@ -226,7 +226,7 @@ def parse(serialized):
     frame_seconds = tf.cond(tf.equal(tf.size(times), count), lambda: times, lambda: grid)
     sound_starts = tf.concat([lists[AUDIO_TIME].values, [0]], 0)[0]
     frame_seconds -= tf.cast(sound_starts, tf.float64) / MICROSECONDS
-    heard = ~(frame_seconds < 0.0)  # a time that is no number stays, to be found out
+    heard = tf.math.is_nan(frame_seconds) | (frame_seconds >= 0.0)  # a time that is no number stays, to be found out
     example_id = tf.cond(tf.equal(context[EXAMPLE_ID], ''), lambda: unnamed(serialized), lambda: context[EXAMPLE_ID])
     floats = lists[AUDIO_FLOATS].values
     pcm = tf.io.decode_raw(tf.strings.reduce_join(lists[AUDIO_BYTES]), tf.int16)

@@ -23,7 +23,7 @@ from avts_tf.config import Stopped, UserError
 from avts_tf.curriculum import CurriculumCallback, parse_regime
 from avts_tf.devices import is_chief, make_agreement, make_strategy, own_batches, worker_count
 from avts_tf.others import build_model
-from avts_tf.pipeline import PipelineState, describe_skips, make_dataset, merge_skips, steps_per_epoch
+from avts_tf.pipeline import LOST, PipelineState, describe_skips, make_dataset, merge_skips, steps_per_epoch
 from avts_tf.runs import KEPT_CHECKPOINTS, RunFolder, load_config, update_result, writing
 from avts_tf.windows import EASY, KINDS, POSITIVE
 
@@ -164,6 +164,8 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
     """
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+    lead, stops = is_chief(), on_bad_record == 'stop'
+    say = say if lead else lambda line: None
     curriculum = parse_regime(config.train.regime, config.train.epochs)
     # A mistake in the records should not cost a wait: look at them before anything is built.
     standing = Standing(pattern=pattern)
@@ -178,13 +180,12 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
             standing, pattern=pattern, steps=steps_per_epoch(shards, config),
             shards=[(path, count, stamp) for (path, count), stamp in zip(shards, records.stamps(shards), strict=True)])
     strategy = make_strategy(devices)
-    replicas, lead = strategy.num_replicas_in_sync, is_chief()
+    replicas = strategy.num_replicas_in_sync
     if config.train.batch_size % replicas:
         raise UserError(
             f'--batch_size={config.train.batch_size}: cannot be divided among {replicas} devices (--devices={devices}); use a '
             'multiple.'
         )
-    say = say if lead else lambda line: None
     state = PipelineState()
     dataset = make_dataset(pattern, config, state=state, shards=standing.counts(), on_bad_record=on_bad_record)
     probe_flag = 'eval_records' if eval_pattern else 'records'
@@ -211,10 +212,12 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
     else:
         first = PipelineState()
         first.mix.assign(curriculum.mix(0).vector())
-        picture, sounds = None, []
-        for batch in make_dataset(pattern, config, state=first, shards=standing.counts()).take(ADAPT_BATCHES):
-            picture = picture or batch
-            sounds.append(batch['audio'].numpy()[:, 0])
+        sounds = []
+        with _naming_bad_record(first, stops):
+            for batch in make_dataset(
+                    pattern, config, state=first, shards=standing.counts(), on_bad_record=on_bad_record).take(ADAPT_BATCHES):
+                picture = picture or batch
+                sounds.append(batch['audio'].numpy()[:, 0])
         if not sounds:
             raise _no_batch(pattern, first.skips(), config)
         model.audio_tower.get_layer('log_mel').adapt(sounds)
@@ -225,7 +228,7 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
         *([Keep(run, state, standing, picture)] if lead else []),
         *([Progress(curriculum, state, standing, say)] if lead else []),
     ]
-    with _naming_bad_record(state) if on_bad_record == 'stop' else contextlib.nullcontext(), _naming_lost_worker():
+    with _naming_bad_record(state, stops), _naming_lost_worker():
         _run_epochs(model, strategy, dataset, state, standing, curriculum, run, callbacks, checkpoint_minutes,
                     newest.arrays['metrics'] if newest else None)
     return model
@@ -396,15 +399,16 @@ def _stopped(run, signal_number, where):
 
 
 @contextlib.contextmanager
-def _naming_bad_record(state):
-    """Turns TensorFlow's error on a record that cannot be used into a `UserError` that names it (--on_bad_record=stop)."""
+def _naming_bad_record(state, stops):
+    """Turns TensorFlow's error on a record that cannot be used, where it `stops`, into a `UserError` that names it."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
         # The rest of what fails would be a fault here.
-        if 'Iterator' not in error.message or not (fault := state.first_fault()):
+        if not stops or 'Iterator' not in error.message or not (fault := state.first_fault()):
             raise
         reason, name = fault
+        reason = 'holds fewer records than when the training began' if reason == LOST else reason
         raise UserError(f'{name}: {reason}. Mend it or leave it out, and the same command goes on; --on_bad_record=skip goes on '
                         'without it.') from error
 
@@ -463,10 +467,15 @@ class LearningRate(keras.callbacks.Callback):
         self._train, self._total_steps = train, total_steps
         self._losses = [row['loss'] for row in rows]
 
+    def on_train_begin(self, logs=None):
+        self._step = int(self.model.optimizer.iterations.numpy())  # counted from here on: a device need not wait to be asked
+
     def on_train_batch_begin(self, batch, logs=None):
-        optimizer = self.model.optimizer
-        step = int(optimizer.iterations.numpy())
-        optimizer.learning_rate.assign(learning_rate_at(self._train, step, self._total_steps, self._losses))
+        rate = learning_rate_at(self._train, self._step, self._total_steps, self._losses)
+        self.model.optimizer.learning_rate.assign(rate)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._step += 1
 
     def on_epoch_end(self, epoch, logs=None):
         self._losses.append(logs['loss'])
@@ -520,7 +529,7 @@ class Keep(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._standing.rows.append({'epoch': epoch + 1, **{name: value for name, value in logs.items() if name not in TIMING}})
         self._run.write_history(self._standing.rows)
-        timing = [row for row in self._run.read_table('timing.csv') if row['epoch'] <= epoch]
+        timing = [{**row, 'epoch': int(row['epoch'])} for row in self._run.read_table('timing.csv') if row['epoch'] <= epoch]
         self._run.write_table('timing.csv', [*timing, {'epoch': epoch + 1, **{name: logs[name] for name in TIMING}}])
         skips = merge_skips(self._standing.skips, self._standing.epoch_skips)
         update_result(self._run.path, {'training': {

@@ -5,12 +5,15 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from avts_tf.config import make_config
 from avts_tf.losses import ContrastiveLoss, all_pairs_loss, infonce_loss, pair_losses, safe_sqrt, squared_distances
+from avts_tf.two_tower import TwoTower
 from avts_tf.windows import EASY, HARD, NO_PAIR, POSITIVE, SUPER_HARD
 
 MARGIN = 0.99
@@ -218,3 +221,19 @@ def test_gradient_is_finite_at_distance_zero(positive_term):
         assert np.isfinite(values).all()
         for gradient in tape.gradient(values, [video, audio]):
             assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize('easy_negatives', ['drawn', 'weighted'])
+def test_slots_without_a_pair_do_not_count(easy_negatives):
+    rng = np.random.default_rng(1)
+    config = make_config('tiny', easy_negatives=easy_negatives)
+    model = types.SimpleNamespace(config=config, contrastive_loss=ContrastiveLoss(MARGIN))
+    shapes = {'video': (4, 3), 'audio': (4, 2, 3)}
+    outputs = {name: tf.constant(rng.normal(size=shape), tf.float32) for name, shape in shapes.items()}
+    kind = np.array([[POSITIVE, HARD], [POSITIVE, NO_PAIR], [POSITIVE, NO_PAIR], [POSITIVE, HARD]], np.int32)
+    batch = {'kind': tf.constant(kind), 'example_hash': tf.range(4, dtype=tf.int64), 'audio_hash': tf.zeros([4, 2], tf.int64)}
+    distances = np.linalg.norm(outputs['audio'].numpy() - outputs['video'].numpy()[:, None], axis=-1)
+    pairs = [distance**2 if slot == POSITIVE else max(MARGIN - distance, 0.0) ** 2
+             for distance, slot in zip(distances.flat, kind.flat, strict=True) if slot != NO_PAIR]
+    assert len(pairs) == 6
+    np.testing.assert_allclose(TwoTower._batch_loss(model, outputs, batch), np.mean(pairs), rtol=1e-5)

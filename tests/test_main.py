@@ -113,6 +113,8 @@ def test_evaluate_again_and_shortcuts(finished):
     (['--records={world}/train-*-of-*', '--frames=900'], ['too_short', 'synthetic-']),
     (['--records={world}/train-*-of-*', '--sample_rate=22050'], ['other_sample_rate', '22050']),
     (['--records={world}/train-*-of-*', '--margin=-1'], ['--margin=-1', 'at least 0']),
+    (['--records={world}/train-*-of-*', '--spec_augment', '--spec_freq_bands=41'], ['--spec_freq_bands=41', '--mel_bands=40']),
+    (['--records={world}/train-*-of-*', '--spec_augment', '--spec_time_seconds=9'], ['--spec_time_seconds=9', '0.48 s']),
     (['--mode=evaluate', '--run_dir=nowhere'], ['nowhere', 'no run']),
     (['--mode=evaluate', '--run_dir=nowhere', '--margin=1'], ['--margin', 'leave it out']),
     (['--optimizer=magic'], ['--optimizer=magic', 'sgd']),

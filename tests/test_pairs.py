@@ -5,8 +5,11 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import counting_video
 
-from avts_tf.pairs import draw_kinds, fill_easy
+from avts_tf import records
+from avts_tf.config import make_config
+from avts_tf.pairs import draw_kinds, fill_easy, sample_clip, usable_frames
 from avts_tf.windows import EASY, HARD, NO_PAIR, POSITIVE, SUPER_HARD
 
 
@@ -127,3 +130,28 @@ def test_a_choice_depends_on_the_seed_of_its_own_row_only():
     batch['seed'] += tf.constant([[0], [9], [9], [9], [9], [9]])
     other = _function(2)(batch)['audio_hash'].numpy()
     assert other[0, 1] == first['audio_hash'][0, 1] and (other != first['audio_hash']).any()
+
+
+def test_where_the_picture_lies_does_not_tell_the_label():
+    # With one window of sound: a hard negative needs room beside the picture, and so must the positive that stands in its place.
+    config = make_config(frames=12, audio_windows=1)
+    record = records.parse(records.encode(counting_video(0, 2.0)))
+    usable, draws = usable_frames(record, config), 6000
+
+    @tf.function
+    def sample(mix):
+        def one(number):
+            seeds = tf.random.split(tf.stack([number, 7]), 2)
+            kinds, room_for = draw_kinds(seeds[0], mix, 1)
+            clip = sample_clip(record, usable, kinds, room_for, seeds[1], config)
+            return tf.cast(tf.round(clip['video_start_seconds'] * 25), tf.int32), clip['kind'][0]
+        return tf.map_fn(one, tf.range(draws), fn_output_signature=(tf.int32, tf.int32))
+
+    for mix in ([0.0, 1.0, 0.0], [0.4, 0.3, 0.3]):
+        starts, kinds = (value.numpy() for value in sample(tf.constant(mix)))
+        counts = np.stack([np.bincount(starts[chosen], minlength=39) for chosen in (kinds == POSITIVE, kinds != POSITIVE)])
+        assert counts.sum(1).min() > 0.45 * draws
+        seen = counts[:, counts.sum(0) > 0]
+        expected = seen.sum(1, keepdims=True) * seen.sum(0) / seen.sum()
+        statistic, freedom = ((seen - expected) ** 2 / expected).sum(), seen.shape[1] - 1
+        assert statistic < freedom + 4.5 * np.sqrt(2 * freedom)

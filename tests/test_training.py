@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-# Small enough for seconds, of two stages and two passes an epoch, with a learning rate that follows from the losses. Rounding grows
-# as training goes on: a small rate, and SGD, because Adam divides small gradients by their own rounding.
+# Small enough for seconds, of two stages and two passes an epoch, with a learning rate that follows from the losses. Training
+# magnifies rounding: a small rate, and SGD, because Adam divides small gradients by their own rounding.
 SETTINGS = {
     'frame_size': 16, 'batch_size': 4, 'video_width': 0.05, 'audio_width': 0.05, 'embedding_size': 16, 'warmup_steps': 0,
-    'optimizer': 'sgd', 'learning_rate': 0.002, 'schedule': 'plateau', 'passes_per_epoch': 2, 'shuffle_records': 4,
+    'optimizer': 'sgd', 'learning_rate': 0.0003, 'schedule': 'plateau', 'passes_per_epoch': 2, 'shuffle_records': 4,
     'regime': 'easy:1,easy=0.5+hard=0.5:1',
 }
 
@@ -94,17 +94,16 @@ def signal_at(folder, run_dir, epochs, step, number, **options):
 
 @pytest.fixture(scope='module')
 def world(tmp_path_factory):
-    """20 records that can be used and one that cannot, in three files, and some to measure on."""
+    """20 records that can be used and one that cannot, in four files, and some to measure on."""
     from conftest import counting_video, write_records
 
     from avts_tf import records
+    from tfrecords_tools.synthetic import write_world
 
     folder = tmp_path_factory.mktemp('world')
-    encoded = [records.encode(counting_video(clip, 1.4, size=24)) for clip in range(20)]
-    encoded.insert(7, records.encode(counting_video(99, 0.1)))
-    for index in range(3):
-        write_records(folder / f'train-{index}', encoded[index::3])
-    write_records(folder / 'held-0', [records.encode(counting_video(clip, 1.4, size=24)) for clip in range(30, 36)])
+    write_world(str(folder / 'train'), videos=20, size=24, seconds=1.4, shards=3)
+    write_world(str(folder / 'held'), videos=6, size=24, seconds=1.4, seed=1)
+    write_records(folder / 'train-short', [records.encode(counting_video(99, 0.1))])
     return folder
 
 
@@ -225,7 +224,7 @@ def test_a_loss_that_is_no_number_stops_and_names_epoch_step_and_clips(world, tm
     with pytest.raises(UserError) as error:
         train_run(world, tmp_path / 'run', settings={'learning_rate': 1e30, 'normalize': 'none', 'schedule': 'constant'})
     message = str(error.value)
-    assert 'the loss is nan in epoch 1, step ' in message and '--learning_rate' in message and 'clip-' in message
+    assert 'the loss is nan in epoch 1, step ' in message and '--learning_rate' in message and 'synthetic-' in message
 
 
 # Several machines: processes of this one, with the same run folder.
@@ -253,9 +252,9 @@ def weights(path):
 
 
 def assert_close(values, model):
-    """Weights are those of a model, to rounding that about 20 steps have magnified."""
+    """Weights and batch-norm statistics are those of a model, to rounding: 20 steps have moved them by far more."""
     for weight, value in zip(model.weights, values, strict=True):
-        np.testing.assert_allclose(value, weight.numpy(), rtol=2e-3, atol=2e-3, err_msg=weight.path)
+        np.testing.assert_allclose(value, weight.numpy(), rtol=1e-4, atol=1e-5, err_msg=weight.path)
 
 
 def test_two_machines_train_stop_and_go_on_as_one(world, unbroken, tmp_path):
@@ -280,7 +279,7 @@ def test_two_machines_train_stop_and_go_on_as_one(world, unbroken, tmp_path):
         rows.append([dict(zip(header.split(','), line.split(','), strict=True)) for line in lines])
     for row, expected in zip(*rows, strict=True):
         for name in ('loss', 'spread', 'distance_positive', 'pairs_easy', 'pairs_hard', 'records_skipped', 'too_short_for_kind'):
-            np.testing.assert_allclose(float(row[name]), float(expected[name]), rtol=1e-3, err_msg=name)
+            np.testing.assert_allclose(float(row[name]), float(expected[name]), rtol=1e-4, err_msg=name)
 
 
 @pytest.mark.slow
