@@ -481,18 +481,17 @@ def test_signals_and_sigkill(folder, tmp_path):
 def test_killed_at_random_moments(folder, tmp_path):
     table, rng = many_rows(folder, 200), random.Random(0)
     write.write_records(table, str(tmp_path / 'whole' / 'set'), short_side=32, shards=40)
-    whole = read_files(tmp_path / 'whole')
-    begin = time.monotonic()
-    start(table, tmp_path / 'timed' / 'set', '--shards=40').communicate()
-    longest = time.monotonic() - begin
-    kills = 0
+    whole, out, kills = read_files(tmp_path / 'whole'), tmp_path / 'killed' / 'set', 0
+    aside = f'{out}.writing'
     while kills < 20:
-        out = tmp_path / 'killed' / 'set'
         shutil.rmtree(out.parent, ignore_errors=True)
         while True:
+            done, more = len(lines_of(aside)), rng.randint(0, 15)
             process = start(table, out, '--shards=40', f'--workers={rng.randint(1, 3)}')
+            # Its start takes longer than its work: what is random is a moment of the work.
+            wait_for(lambda: os.path.exists(f'{aside}/plan.json') and len(lines_of(aside)) >= done + more, process)  # noqa: B023
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=rng.uniform(0.3, 1.1) * longest)
+                process.communicate(timeout=rng.uniform(0.0, 0.5))
                 assert process.returncode == 0
                 break
             process.kill()
