@@ -206,6 +206,7 @@ def test_without_any_whole_checkpoint_it_begins_anew(world, unbroken, tmp_path):
     assert_same_run(run, model, *unbroken)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_costs_no_checkpoint(world, unbroken, tmp_path):
     run = tmp_path / 'run'
     shutil.copytree(unbroken[0], run)
@@ -257,6 +258,15 @@ def assert_close(values, model):
         np.testing.assert_allclose(value, weight.numpy(), rtol=1e-4, atol=1e-5, err_msg=weight.path)
 
 
+def test_two_machines_go_on_as_one_would(world, unbroken, tmp_path):
+    # From the middle of a training on one machine.
+    run = tmp_path / 'run'
+    shutil.copytree(unbroken[0], run)
+    os.remove(run / 'checkpoints' / names(run)[-1])
+    check_finished(start_workers(world, run, tmp_path, checkpoint_minutes=100.0), run, unbroken, tmp_path)
+
+
+@pytest.mark.slow
 def test_two_machines_train_stop_and_go_on_as_one(world, unbroken, tmp_path):
     run = tmp_path / 'run'
     processes = start_workers(world, run, tmp_path)
@@ -265,9 +275,14 @@ def test_two_machines_train_stop_and_go_on_as_one(world, unbroken, tmp_path):
     stopped = ends(processes)
     assert [status for status, _ in stopped] == [143, 143], stopped
     assert 'goes on from there' in stopped[0][1] and names(run)[-1] > 'epoch-0001-step-000002'
-    finished = ends(start_workers(world, run, tmp_path))
+    check_finished(start_workers(world, run, tmp_path), run, unbroken, tmp_path)
+
+
+def check_finished(processes, run, unbroken, tmp_path):
+    """Two machines end with the same weights and statistics, and with those and the figures of one machine to rounding."""
+    finished = ends(processes)
     assert [status for status, _ in finished] == [0, 0], finished
-    assert 'on 2 machines' in finished[0][1] and 'Going on after epoch 1 and' in finished[0][1]
+    assert 'on 2 machines' in finished[0][1] and 'Going on after epoch 1' in finished[0][1]
     assert finished[1][1].strip() == ''                        # one of them speaks
     first, second = weights(tmp_path / 'worker-0.npz'), weights(tmp_path / 'worker-1.npz')
     for one, other in zip(first, second, strict=True):         # weights and batch-norm statistics
