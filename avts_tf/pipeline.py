@@ -6,6 +6,8 @@ clip, and what lies before is read but neither parsed nor decoded. What cannot b
 an interrupted epoch counts what an unbroken one does.
 """
 
+import os
+
 import tensorflow as tf
 
 from avts_tf import records
@@ -18,6 +20,7 @@ UNREADABLE, BAD_PICTURE, LOST = 'unreadable', 'bad_picture', 'lost'
 CONTENT_REASONS = ('no_frames', 'no_frame_times', 'bad_frame_times', 'no_audio', 'bad_sound', 'other_sample_rate', 'too_short')
 SKIP_REASONS = (UNREADABLE, *CONTENT_REASONS, BAD_PICTURE, LOST)
 NAMED_SKIPS = 5  # ids that are kept of each reason
+PARALLEL_CLIPS = os.cpu_count()  # TensorFlow's tuning does not see through a stage that leaves errors out
 EVAL_BATCH_SIZE = 32  # clips among which evaluation finds its easy negatives: one number, so that all measure the same pairs
 CROP_SCALES = 4  # the multi-scale crop draws among this many sizes, evenly spaced
 MAX_PIXELS = 2**26  # of a frame: one that claims more is no frame of a clip, and decoding it would take all memory
@@ -186,7 +189,7 @@ def _clips(elements, config, state, skip, cut):
         with tf.control_dependencies(list(parts.values())), tf.control_dependencies([state.clear(position)]):
             return {'position': tf.identity(position), **{name: tf.identity(value) for name, value in parts.items()}}
 
-    clips = elements.map(clip, tf.data.AUTOTUNE)
+    clips = elements.map(clip, PARALLEL_CLIPS)
     return clips.ignore_errors() if skip else clips
 
 
