@@ -450,15 +450,21 @@ def describe_training(run_dir):
     run, inputs = RunFolder(run_dir, load_config(run_dir)), load_inputs(run_dir)
     results = load_result(run_dir)
     results.pop('exported', None)
-    for values in results.values():
-        if isinstance(values, dict) and values.get('measured_on'):
-            values['measured_on'] = _base_names(values['measured_on'])
     return {
         'epochs': run.epochs_done(),
         'records': _describe_records(inputs.get('records')),
         'eval_records': _describe_records(inputs.get('eval_records')),
-        'results': results,
+        'results': _without_folders(results),
     }
+
+
+def _without_folders(value):
+    """A value of JSON in which the folders of this machine are left out of paths and globs."""
+    if isinstance(value, dict):
+        return {name: _without_folders(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(part) for part in value]
+    return _base_names(value) if isinstance(value, str) and value.startswith(os.sep) else value
 
 
 def _base_names(pattern):

@@ -8,6 +8,7 @@ from avts_tf.config import UserError, make_config
 from avts_tf.devices import is_chief, worker_count
 from avts_tf.evaluation import action, audio, tables
 from avts_tf.evaluation.offset import calibrate, measure_files
+from avts_tf.evaluation.projector import write_projector
 from avts_tf.evaluation.shortcuts import measure_shortcuts
 from avts_tf.evaluation.sync import evaluate_sync, measure_sync_curve
 from avts_tf.export import describe_training, export_towers
@@ -53,11 +54,18 @@ def run_train(config, records, eval_records, run_dir, export_dir, devices, expor
             model, _ = load_model(run_dir)  # on this machine's own devices: the others have done their part
         os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
         plots.training_curves(RunFolder(run_dir, config).history(), os.path.join(run_dir, 'plots', 'training.png'))
-        evaluate_sync(model, records, eval_records, run_dir, say=say)
-        measure_sync_curve(model, eval_records or records, run_dir, 'eval_records' if eval_records else 'records', say)
+        _measure(model, records, eval_records, run_dir, say)
     run_export(run_dir, export_dir, export_resample, say, model)
     say(f'Everything of this run is in {run_dir}: result.json, history.csv, plots/, checkpoints/, tensorboard/ '
         f'(look: tensorboard --logdir={run_dir}).')
+
+
+def _measure(model, records, eval_records, run_dir, say, **options):
+    evaluate_sync(model, records, eval_records, run_dir, say=say, **options)
+    pattern, flag = (eval_records, 'eval_records') if eval_records else (records, 'records')
+    measure_sync_curve(model, pattern, run_dir, flag, say)
+    if model.config.towers.system == 'avts':  # the others have no embeddings that picture and sound share
+        write_projector(model, pattern, run_dir, flag)
 
 
 def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, say=print, which='newest'):
@@ -69,8 +77,7 @@ def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, 
         raise UserError('--records: needed to choose the distance threshold; give the records of the training.')
     say(f'{run_dir}: weights after {epochs} epochs.')
     with naming_damage(records, eval_records):
-        evaluate_sync(model, records, eval_records, run_dir, windows_per_record, say)
-        measure_sync_curve(model, eval_records or records, run_dir, 'eval_records' if eval_records else 'records', say)
+        _measure(model, records, eval_records, run_dir, say, windows_per_record=windows_per_record)
     if shortcuts:
         results = measure_shortcuts(model, records, eval_records or records, windows_per_record)
         update_result(run_dir, {'shortcuts': results})

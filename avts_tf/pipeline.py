@@ -436,7 +436,7 @@ def make_offset_dataset(pattern, config, offsets_seconds, *, state=None, flag='e
 
     Returns:
         `tf.data.Dataset` of dicts: `video` uint8 [1, frames, size, size, 3]; `audio` int16 [1, O, samples]; `fits` bool [O],
-        whether that window lies within the clip; `example_id` string scalar.
+        whether that window lies within the clip; `example_id` string scalar; `label_string` string [L].
     """
     shards = records.find_shards(pattern, flag)
     state = state or PipelineState()
@@ -451,6 +451,7 @@ def make_offset_dataset(pattern, config, offsets_seconds, *, state=None, flag='e
             'audio': sounds_at(record, starts, config)[None],
             'fits': (first_samples >= 0) & (first_samples + config.clip.window_samples <= clip_samples(record)),
             'example_id': record.example_id,
+            'label_string': record.label_string,
         }
 
     zero = tf.constant(0, tf.int64)

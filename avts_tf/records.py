@@ -366,7 +366,7 @@ def masked_crc(data):
 
 
 def stamps(shards):
-    """[size, time of change in ns] of each file of `find_shards`, None where it is gone."""
+    """[size, time of change in ns, exact to the second] of each file of `find_shards`, None where it is gone."""
     found = []
     for path, _ in shards:
         try:

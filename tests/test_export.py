@@ -469,7 +469,8 @@ def test_a_run_is_described_without_the_paths_of_this_machine(tmp_path):
     runs.write_arrays(str(run / 'checkpoints' / 'epoch-0007-step-000000.npz'), {}, {})
     inputs = {'records': f'{data}/a-*-of-*, {data}/b-*', 'eval_records': f'{data}/gone-*'}
     (run / 'config.json').write_text(json.dumps({**json.loads(make_config('tiny').to_json()), 'inputs': inputs}))
-    results = {'sync': {'threshold': 0.8, 'measured_on': f'{data}/gone-*'}, 'exported': {'audio_tower': f'{run}/1'}}
+    results = {'sync': {'threshold': 0.8, 'measured_on': f'{data}/gone-*'}, 'exported': {'audio_tower': f'{run}/1'},
+               'training': {'skipped_records': {'lost': {'times': 1, 'first': [f'{data}/a-00000-of-00001', 'folder/clip']}}}}
     (run / 'result.json').write_text(json.dumps(results))
     for name, count in (('a-00000-of-00002', 2), ('a-00001-of-00002', 1), ('b-00000-of-00001', 4)):
         with tf.io.TFRecordWriter(str(data / name)) as writer:
@@ -480,7 +481,8 @@ def test_a_run_is_described_without_the_paths_of_this_machine(tmp_path):
     assert description == {
         'epochs': 7, 'records': {'glob': 'a-*-of-*,b-*', 'records': 7, 'datasets': ['first']},
         'eval_records': {'glob': 'gone-*', 'records': None, 'datasets': []},
-        'results': {'sync': {'threshold': 0.8, 'measured_on': 'gone-*'}}}
+        'results': {'sync': {'threshold': 0.8, 'measured_on': 'gone-*'},
+                    'training': {'skipped_records': {'lost': {'times': 1, 'first': ['a-00000-of-00001', 'folder/clip']}}}}}
     assert str(tmp_path) not in json.dumps(description)
 
 

@@ -213,6 +213,7 @@ def test_a_file_that_is_damaged_in_mid_epoch(good, tmp_path, how):
     config, state = config_of(batch_size=3, passes_per_epoch=2), state_of()
     dataset = make_dataset(f'{tmp_path}/clips-*', config, state=state)
     stopping = make_dataset(f'{tmp_path}/clips-*', config, state=state_of(), on_bad_record='stop')
+    os.utime(paths[1], (0, 0))  # times of change are told to the second, and the spoiling comes within the same one
     before = records.stamps([(path, 4) for path in paths])
     spoil_file(paths[1], how, good[4:])
     assert [a != b for a, b in zip(before, records.stamps([(path, 4) for path in paths]), strict=True)] == [False, True]
