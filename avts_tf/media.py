@@ -25,7 +25,7 @@ Sound
 
 Pictures
     Frames are upright (turned and mirrored as the file's display matrix says, to a multiple of 90 degrees), with square pixels,
-    and never enlarged. Colours are 8 bits, by the matrix and range that the file states. Ten-bit and HDR video is plainly
+    and never enlarged; made smaller, each pixel is the mean over its area. Colours are 8 bits, by the matrix and range that the file states. Ten-bit and HDR video is plainly
     brought to 8 bits, without tone mapping: HDR looks flat. Transparency is dropped, interlaced fields stay woven together.
     A stream that changes its size is scaled to the size of its first frame.
 
@@ -77,7 +77,7 @@ _PIXEL_FORMATS = {'RGB': 'rgb24', 'YCbCr': 'yuvj444p'}
 _UNDATED = ('avi', 'asf')  # times of presentation that libavformat states for these are guesses
 _THUMBNAIL = 16  # most pixels of the longer side of the picture that motion is measured on
 _MOTION_SECONDS = 0.2
-_FILTER = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+_FILTER = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _MICROSECONDS = 1_000_000
 
 

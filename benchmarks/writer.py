@@ -15,6 +15,7 @@ small), and files of 10 s and 1280 x 720, as Kinetics has them, which this progr
 
 import argparse
 import concurrent.futures
+import csv
 import os
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def run_writer(folder, output):
     """Writes the records of a folder; returns seconds and the most memory held, in MiB."""
     command = [
         sys.executable, '-m', 'tfrecords_tools.write', f'--input={folder}', f'--output={output}/set', f'--fps={FPS}',
-        f'--short_side={SHORT_SIDE}', f'--sample_rate={SAMPLE_RATE}',
+        f'--short_side={SHORT_SIDE}', f'--sample_rate={SAMPLE_RATE}', '--keep_still', '--keep_silent',
     ]
     begin = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -65,6 +66,9 @@ def run_writer(folder, output):
     watcher.join()
     if status:
         raise RuntimeError(f'{" ".join(command)} ended with exit code {status}.')
+    with open(f'{output}/set.report.csv', newline='') as file:
+        if left_out := [line for line in csv.DictReader(file) if line['status'] != 'written']:
+            raise RuntimeError(f'{len(left_out)} files were left out, the first: {left_out[0]}')
     return seconds, most[0]
 
 
