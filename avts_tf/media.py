@@ -25,9 +25,9 @@ Sound
 
 Pictures
     Frames are upright (turned and mirrored as the file's display matrix says, to a multiple of 90 degrees), with square pixels,
-    and never enlarged; made smaller, each pixel is the mean over its area. Colours are 8 bits, by the matrix and range that the file states. Ten-bit and HDR video is plainly
-    brought to 8 bits, without tone mapping: HDR looks flat. Transparency is dropped, interlaced fields stay woven together.
-    A stream that changes its size is scaled to the size of its first frame.
+    and never enlarged; made smaller, each pixel is the mean over its area. Colours are 8 bits, by the matrix and range that the
+    file states. Ten-bit and HDR video is plainly brought to 8 bits, without tone mapping: HDR looks flat. Transparency is
+    dropped, interlaced fields stay woven together. A stream that changes its size is scaled to the size of its first frame.
 
 Streams
     Of several streams of a kind, the first that decodes is taken, and `note` says so. A cover picture is no video. A stream
