@@ -177,7 +177,8 @@ def read_media(path, options):
     longest = options.max_seconds or math.inf
     begin, end = max(0.0, options.start_seconds), math.inf if options.end_seconds is None else options.end_seconds
     with _explaining(path):
-        video, audio = _choices(path, ('audio',) if options.sound_only else ('video', 'audio'))
+        with _open(path) as container:
+            video, audio = _choices(container, ('audio',) if options.sound_only else ('video', 'audio'))
         if video:
             begin = max(begin, video.first_that_decodes(lambda index: _first_seconds(path, index, begin, options.max_pixels)))
         if end - begin > longest:
@@ -228,10 +229,11 @@ def sound_blocks(path, sample_rate):
     Raises:
         Unsuitable: the file is missing, has no sound or cannot be decoded.
     """
-    with _explaining(path):
-        _, audio = _choices(path, ('audio',))
-        audio.first_that_decodes(lambda index: _first_seconds(path, index))
-        stream = _Stream(path, audio.index)
+    with _explaining(path), _open(path) as container:
+        _, audio = _choices(container, ('audio',))
+        if audio.several:
+            audio.first_that_decodes(lambda index: _first_seconds(path, index))
+        stream = _Stream(path, audio.index, container=container)
         for _, samples in _placed(_sound_pieces(stream.frames(), sample_rate), sample_rate):
             # A gap may be longer than a block.
             yield from (samples[i:i + _BLOCK_SECONDS * sample_rate] for i in range(0, len(samples), _BLOCK_SECONDS * sample_rate))
@@ -254,7 +256,8 @@ def frame_blocks(path, fps, short_side):
     """
     max_pixels = MediaOptions().max_pixels
     with _explaining(path):
-        video, _ = _choices(path, ('video',))
+        with _open(path) as container:
+            video, _ = _choices(container, ('video',))
         start = video.first_that_decodes(lambda index: _first_seconds(path, index, 0.0, max_pixels))
         stream = _Stream(path, video.index, max_pixels)
         block, shown = [], None
@@ -293,13 +296,12 @@ def _open(path):
     return av.open(os.path.abspath(path), metadata_errors='ignore', container_options={'protocol_whitelist': 'file'})
 
 
-def _choices(path, kinds):
+def _choices(container, kinds):
     """`_Choice`s of (video, audio); None for a kind that is not among `kinds`."""
-    with _open(path) as container:
-        found = {kind: [
-            stream.index for stream in container.streams
-            if stream.type == kind and not stream.disposition & av.stream.Disposition.attached_pic
-        ] for kind in kinds}
+    found = {kind: [
+        stream.index for stream in container.streams
+        if stream.type == kind and not stream.disposition & av.stream.Disposition.attached_pic
+    ] for kind in kinds}
     for kind, indices in found.items():
         if not indices:
             raise Unsuitable(f'no_{kind}', f'the file has no {kind} stream')
@@ -322,8 +324,12 @@ class _Choice:
         return self._indices[len(self._failures)]
 
     @property
+    def several(self):
+        return len(self._indices) > 1
+
+    @property
     def note(self):
-        if len(self._indices) == 1:
+        if not self.several:
             return ''
         failed = ', '.join(map(str, self._indices[:len(self._failures)]))
         why = f'{failed} does not decode' if failed else f'the first of {len(self._indices)}'
@@ -351,8 +357,9 @@ class _Stream:
         first_size: its (width, height).
     """
 
-    def __init__(self, path, index, max_pixels=math.inf):
-        self._path, self._index, self._max_pixels = path, index, max_pixels
+    def __init__(self, path, index, max_pixels=math.inf, container=None):
+        # An open container is read from where it stands; without one the file is opened, which takes its time.
+        self._path, self._index, self._max_pixels, self._container = path, index, max_pixels, container
         self._packets = self._damaged = self._decoded = self._shown = self._backwards = 0
         self._error = self.first_seconds = self._last_seconds = self.first_size = None
 
@@ -393,7 +400,7 @@ class _Stream:
         return (self._shown - 1) / (self._last_seconds - self.first_seconds) if self._shown > 1 else 0.0
 
     def _frames(self, seek_seconds):
-        with _open(self._path) as container:
+        with contextlib.nullcontext(self._container) if self._container else _open(self._path) as container:
             stream = container.streams[self._index]
             codec = stream.codec_context
             self.kind = stream.type
