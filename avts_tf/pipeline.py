@@ -22,6 +22,7 @@ SKIP_REASONS = (UNREADABLE, *CONTENT_REASONS, BAD_PICTURE, LOST)
 NAMED_SKIPS = 5  # ids that are kept of each reason
 PARALLEL_CLIPS = os.cpu_count()  # TensorFlow's tuning does not see through a stage that leaves errors out
 EVAL_BATCH_SIZE = 32  # clips among which evaluation finds its easy negatives: one number, so that all measure the same pairs
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the grey of an RGB pixel
 CROP_SCALES = 4  # the multi-scale crop draws among this many sizes, evenly spaced
 MAX_PIXELS = 2**26  # of a frame: one that claims more is no frame of a clip, and decoding it would take all memory
 PASS_BITS = 40  # a position is the number of the pass, shifted by this, plus the number of the record in it
@@ -334,7 +335,7 @@ def _decode(frames, config, seed):
         side = shorter
         top, left = (height - side) // 2, (width - side) // 2
     else:
-        seeds = tf.random.split(seed, 8)
+        seeds = tf.random.split(seed, 5)
         step = tf.random.stateless_uniform([], seeds[0], 0, CROP_SCALES, tf.int32)
         scale = 1.0 - (1.0 - augment.crop_scale_min) * tf.cast(step, tf.float32) / (CROP_SCALES - 1)
         side = tf.cast(tf.round(tf.cast(shorter, tf.float32) * scale), tf.int32)
@@ -355,17 +356,28 @@ def _decode(frames, config, seed):
     if seed is not None:
         if augment.flip:
             mirrored = tf.random.stateless_uniform([], seeds[3]) < 0.5
-            pixels = tf.cond(mirrored, lambda: tf.reverse(pixels, [2]), lambda: pixels)
+            # As one tall picture, whose rows TensorFlow mirrors fast.
+            tall = tf.reshape(pixels, [-1, size, 3])
+            pixels = tf.reshape(tf.cond(mirrored, lambda: tf.reverse(tall, [1]), lambda: tall), tf.shape(pixels))
         if augment.colour_jitter > 0:
-            pixels = pixels / 255.0
-            low, high = 1.0 - augment.colour_jitter, 1.0 + augment.colour_jitter
-            pixels = tf.image.stateless_random_brightness(pixels, augment.colour_jitter, seeds[4])
-            pixels = tf.image.stateless_random_contrast(pixels, low, high, seeds[5])
-            pixels = tf.image.stateless_random_saturation(tf.clip_by_value(pixels, 0.0, 1.0), low, high, seeds[6])
-            pixels = pixels * 255.0
+            pixels = tf.reshape(_jitter(pixels, augment.colour_jitter, seeds[4]), [-1, size, size, 3])
     pixels = tf.cast(tf.round(tf.clip_by_value(pixels, 0.0, 255.0)), tf.uint8)
     return tf.ensure_shape(pixels, [config.clip.frames, size, size, 3])
 
+
+def _jitter(pixels, most, seed):
+    """Pixels in [0, 255] with other colours, each frame alike: float32 [frames, height, width, 3] -> float32 [..., 3].
+
+    Brightness is moved by up to `most` of the full range; contrast, the distance from the clip's mean grey, and saturation, that
+    from the pixel's own grey, are multiplied by up to 1 +- `most`.
+    """
+    brightness, contrast, saturation = tf.unstack(tf.random.stateless_uniform([3], seed, -most, most))
+    grey = tf.constant([[weight] * 3 for weight in LUMA])  # [3, 3]: pixels @ grey are as bright and have no colour
+    mean = tf.linalg.matvec(grey, tf.reduce_mean(pixels[::4], [0, 1, 2]), transpose_a=True)  # frames of a clip are alike
+    # All three are linear: one matrix for the colours of a pixel.
+    factor = (1.0 + contrast) * (1.0 + saturation)
+    matrix = factor * tf.eye(3) + (1.0 + contrast - factor) * grey
+    return tf.linalg.matmul(tf.reshape(pixels, [-1, 3]), matrix) + (255.0 * brightness - contrast * mean)
 
 
 def make_labelled_dataset(pattern, config, class_of, *, windows=0, streams=('video', 'audio'), state=None, flag='records'):

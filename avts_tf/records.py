@@ -226,7 +226,9 @@ def parse(serialized):
     frame_seconds = tf.cond(tf.equal(tf.size(times), count), lambda: times, lambda: grid)
     sound_starts = tf.concat([lists[AUDIO_TIME].values, [0]], 0)[0]
     frame_seconds -= tf.cast(sound_starts, tf.float64) / MICROSECONDS
-    heard = tf.math.is_nan(frame_seconds) | (frame_seconds >= 0.0)  # a time that is no number stays, to be found out
+    # A time that is no number is heard, to be found out. Slices share memory, where a mask would copy all the frames.
+    heard = tf.math.is_nan(frame_seconds) | (frame_seconds >= 0.0)
+    first = tf.reduce_min(tf.where(heard, tf.range(count), count))
     example_id = tf.cond(tf.equal(context[EXAMPLE_ID], ''), lambda: unnamed(serialized), lambda: context[EXAMPLE_ID])
     floats = lists[AUDIO_FLOATS].values
     pcm = tf.io.decode_raw(tf.strings.reduce_join(lists[AUDIO_BYTES]), tf.int16)
@@ -237,8 +239,8 @@ def parse(serialized):
     )
     return Record(
         example_id=example_id,
-        frames=tf.boolean_mask(frames, heard),
-        frame_seconds=tf.boolean_mask(frame_seconds, heard),
+        frames=frames[first:],
+        frame_seconds=frame_seconds[first:],
         frame_rate=frame_rate,
         waveform=waveform,
         sample_rate=context[SAMPLE_RATE],

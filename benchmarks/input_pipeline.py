@@ -15,7 +15,6 @@ Then the part of a training's time in which a step waits for its batch, and the 
 import argparse
 import io
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -42,7 +41,7 @@ def write_shards(folder, name, count, seconds, size, audio_encoding='pcm16', sha
         large = np.asarray(Image.fromarray(base.astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC), np.int16)
         noisy = np.clip(large + rng.normal(0, 9, large.shape), 0, 255).astype(np.uint8)
         buffer = io.BytesIO()
-        Image.fromarray(noisy).save(buffer, 'JPEG', quality=80)
+        Image.fromarray(noisy).save(buffer, 'JPEG', quality=90)
         pictures.append(buffer.getvalue())
     for shard in range(shards):
         with tf.io.TFRecordWriter(records.shard_path(os.path.join(folder, name), shard, shards)) as writer:
@@ -148,13 +147,15 @@ def waiting(pattern, steps=60):
 
 
 def memory(pattern):
-    """Peak resident megabytes of a process that takes `MEMORY_BATCHES` batches."""
+    """Peak resident megabytes of this process as it takes `MEMORY_BATCHES` batches."""
     from avts_tf import config
     from avts_tf.pipeline import make_dataset
     chosen = config.make_config('tiny', shuffle_records=256)
     for _ in make_dataset(pattern, chosen).repeat().take(MEMORY_BATCHES):
         pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not `getrusage`, which counts the parent's memory before the program was started.
+    with open('/proc/self/status') as file:
+        return next(int(line.split()[1]) for line in file if line.startswith('VmHWM')) / 1024
 
 
 def main():

@@ -16,7 +16,7 @@ from conftest import counting_video, edit_record, read_frames, read_sound, with_
 from avts_tf import records
 from avts_tf.config import UserError, make_config
 from avts_tf.curriculum import CurriculumCallback, parse_regime
-from avts_tf.pipeline import PipelineState, make_dataset, steps_per_epoch
+from avts_tf.pipeline import LUMA, PipelineState, _jitter, make_dataset, steps_per_epoch
 from avts_tf.windows import EASY, HARD, KINDS, NO_PAIR, POSITIVE, SUPER_HARD, window_rule
 
 CLIPS = 12
@@ -502,3 +502,15 @@ def test_errors_of_the_records_name_flag_or_file(training, encoded, shard, tmp_p
         make_dataset(shard, config_of(batch_size=13, passes_per_epoch=2))
     else:
         make_dataset(shard, config_of(batch_size=13), training=False)
+
+
+@pytest.mark.parametrize('seed', [[1, 2], [3, 4], [5, 6]])
+def test_jitter_is_contrast_then_saturation_then_brightness(seed):
+    pixels = np.random.default_rng(0).uniform(0, 255, [4, 5, 6, 3]).astype(np.float32)
+    brightness, contrast, saturation = tf.random.stateless_uniform([3], seed, -0.4, 0.4).numpy()
+    mean = (pixels[::4].mean((0, 1, 2)) * LUMA).sum()
+    expected = (pixels - mean) * (1 + contrast) + mean
+    grey = (expected * LUMA).sum(-1, keepdims=True)
+    expected = grey + (expected - grey) * (1 + saturation) + 255 * brightness
+    np.testing.assert_allclose(_jitter(tf.constant(pixels), 0.4, seed).numpy().reshape(pixels.shape), expected, atol=1e-3)
+    np.testing.assert_allclose(_jitter(tf.constant(pixels), 0.0, seed).numpy().reshape(pixels.shape), pixels, atol=1e-3)
