@@ -157,7 +157,7 @@ def main(argv):
             line = f'hop {hop_seconds:g} s, {figures["windows"]} windows: {figures["hours_per_minute"]["avts"]:.2f} h/min'
             if 'ratio' in figures:
                 line += f'; openl3 {figures["hours_per_minute"]["openl3"]:.3f} h/min; ratio {figures["ratio"]:.1f}'
-            print(f'{line}; not the model {100 * figures["not_the_model"]:.0f} %')
+            print(f'{line}; not the model {100 * figures["not_the_model"]:.1f} %')
         if FLAGS.json:
             with open(FLAGS.json, 'w') as file:
                 json.dump({'processors': os.cpu_count(), 'results': results}, file, indent=2)
