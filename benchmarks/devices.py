@@ -12,7 +12,6 @@ import argparse
 import os
 import sys
 import tempfile
-import time
 
 import side_by_side
 
@@ -68,14 +67,7 @@ def run_side(arguments):
         config = make_case(arguments.case, arguments.bfloat16, arguments.batch_size)
         unit, step = config.train.batch_size, make_step(config, arguments.side, arguments.pattern)
 
-    def work():
-        done, started = 0, time.perf_counter()
-        while time.perf_counter() - started < arguments.seconds or done < 2:
-            step()
-            done += 1
-        return unit * done / (time.perf_counter() - started)
-
-    side_by_side.serve(work)
+    side_by_side.serve(lambda: unit * side_by_side.steps_per_second(step, arguments.seconds))
 
 
 def main():

@@ -110,11 +110,7 @@ def run_side(name, pattern, seconds):
     def work():
         for _ in range(3):
             next(batches)  # what was prefetched while the other side worked
-        done, started = 0, time.perf_counter()
-        while time.perf_counter() - started < seconds:
-            next(batches)
-            done += 1
-        return size * done / (time.perf_counter() - started)
+        return size * side_by_side.steps_per_second(lambda: next(batches), seconds, least=1)
 
     side_by_side.serve(work)
 

@@ -9,6 +9,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 
 
 def serve(work):
@@ -19,6 +20,15 @@ def serve(work):
     print('ready', file=answers, flush=True)
     for _ in sys.stdin:
         print(work(), file=answers, flush=True)
+
+
+def steps_per_second(step, seconds, least=2):
+    """Rate of a function that is called again and again for so many seconds, `least` times at least."""
+    done, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds or done < least:
+        step()
+        done += 1
+    return done / (time.perf_counter() - started)
 
 
 def take_turns(sides, rounds):

@@ -15,7 +15,6 @@ the convolutions and dense layers: a convolution that avoids some of them (Winog
 import argparse
 import os
 import sys
-import time
 
 import side_by_side
 
@@ -192,14 +191,7 @@ def run_side(side, case, bfloat16, windows, seconds):
         config = make_case(case, bfloat16, windows)
         step, unit = (torch_step if side == 'torch' else tensorflow_step)(config), config.train.batch_size
 
-    def work():
-        done, started = 0, time.perf_counter()
-        while time.perf_counter() - started < seconds or done < 2:
-            step()
-            done += 1
-        return unit * done / (time.perf_counter() - started)
-
-    side_by_side.serve(work)
+    side_by_side.serve(lambda: unit * side_by_side.steps_per_second(step, seconds))
 
 
 def main():
