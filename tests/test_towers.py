@@ -9,7 +9,7 @@ from avts_tf.config import TowerConfig, make_config
 from avts_tf.layers import embedding_head
 from avts_tf.towers.audio import build_audio_network, build_audio_tower, embed_waveform
 from avts_tf.towers.i3d import i3d
-from avts_tf.towers.mcx import PictureConv3D, mcx
+from avts_tf.towers.mcx import PictureConv3D, WinogradConv3D, mcx
 from avts_tf.towers.video import NormalizePixels, build_video_tower
 
 SMALL = {'frames': 12, 'fps': 25.0, 'frame_size': 16, 'sample_rate': 16000, 'video_width': 0.0625, 'audio_width': 0.0625,
@@ -351,3 +351,44 @@ def test_a_strided_convolution_by_pictures_is_the_one_of_keras(kernel):
         assert layer.compute_output_shape(inputs.shape) == outputs.shape
     for ours, theirs in zip(*results, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def winograd_and_plain(frames, kind, **call):
+    """Outputs and gradients of `WinogradConv3D` and of Keras's layer as float32 arrays; bfloat16 holds what goes in exactly."""
+    rng, results = np.random.default_rng(0), []
+    inputs, weights, kernel = (
+        tf.cast(tf.cast(rng.normal(size=shape), tf.bfloat16), kind)
+        for shape in ([2, frames, 7, 6, 5], [2, frames, 7, 6, 4], [3, 3, 3, 5, 4]))
+    for layer in (WinogradConv3D, keras.layers.Conv3D):
+        layer = layer(4, 3, padding='same', use_bias=False, dtype='mixed_bfloat16' if kind == tf.bfloat16 else 'float32')
+        layer.build(inputs.shape)
+        layer.kernel.assign(tf.cast(kernel, tf.float32))
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, **call) if isinstance(layer, WinogradConv3D) else layer(inputs)
+            total = tf.reduce_sum(outputs * weights)
+        values = [outputs, *tape.gradient(total, [inputs, layer.kernel.value])]
+        results.append([tf.cast(value, tf.float32).numpy() for value in values])
+    return results
+
+
+@pytest.mark.parametrize('frames', [2, 6, 7])
+def test_winograd_equals_the_plain_convolution(frames):
+    for ours, theirs in zip(*winograd_and_plain(frames, tf.float32, training=True), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_winograd_in_bfloat16_is_as_exact_as_it_says():
+    exact = winograd_and_plain(6, tf.float32, training=True)[1]
+    ours, plain = winograd_and_plain(6, tf.bfloat16, training=True)
+    for values, others, truth in zip(ours, plain, exact, strict=True):
+        assert np.std(values - truth) < 4 * np.std(others - truth)
+
+
+def test_winograd_is_for_training_and_wide_towers_alone():
+    ours, plain = winograd_and_plain(6, tf.float32, training=False)
+    np.testing.assert_array_equal(ours[0], plain[0])
+    inputs = keras.Input([4, 16, 16, 3])
+    for width, used in ((1.0, 4), (0.25, 0)):
+        layers = keras.Model(inputs, mcx(inputs, 'mc3', width)).layers
+        assert sum(isinstance(layer, WinogradConv3D) for layer in layers) == used
