@@ -2,7 +2,7 @@
 
     python benchmarks/input_pipeline.py
 
-Sides that take turns, all of them on the same records (10 s of 256 x 342 pictures at 25 fps, 16 kHz sound; 16 frames a clip):
+Sides that take turns, all of them on the same records (256 x 342 pictures at 25 fps, 16 kHz sound; 16 frames a clip):
 
     ours          the whole pipeline: shuffle, parse, pairs, decode, crop, resize, batch
     decoding      nothing but `tf.io.decode_jpeg` of the frames that a clip shows, from memory, on as many threads
@@ -23,7 +23,7 @@ import time
 import side_by_side
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-RECORDS, SECONDS, FPS, HEIGHT, WIDTH = 48, 10.0, 25.0, 256, 342
+RECORDS, FPS, HEIGHT, WIDTH = 48, 25.0, 256, 342
 MEMORY_RECORDS, MEMORY_COPIES, MEMORY_BATCHES = 640, 100, 60
 
 
@@ -158,6 +158,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--seconds', type=float, default=5.0, help='length of a round of one side')
+    parser.add_argument('--record_seconds', type=float, default=10.0, help='length of a record')
     parser.add_argument('--json', default='benchmarks/input_pipeline.json')
     parser.add_argument('--side', help=argparse.SUPPRESS)
     parser.add_argument('--pattern', help=argparse.SUPPRESS)
@@ -173,14 +174,14 @@ def main():
 
 
 def _measure(folder, arguments):
-    pattern, jpeg_bytes = write_shards(folder, 'clips', RECORDS, SECONDS, (HEIGHT, WIDTH))
-    floats, _ = write_shards(folder, 'floats', RECORDS, SECONDS, (HEIGHT, WIDTH), 'float')
+    pattern, jpeg_bytes = write_shards(folder, 'clips', RECORDS, arguments.record_seconds, (HEIGHT, WIDTH))
+    floats, _ = write_shards(folder, 'floats', RECORDS, arguments.record_seconds, (HEIGHT, WIDTH), 'float')
     patterns = {name: floats if name == 'float_audio' else pattern for name in SIDES}
     commands = {name: [sys.executable, __file__, f'--side={name}', f'--pattern={patterns[name]}', f'--seconds={arguments.seconds}']
                 for name in SIDES}
     rates = side_by_side.take_turns(commands, arguments.rounds)
     ratios = {name: side_by_side.ratio(rates['ours'], rates[name]) for name in SIDES if name != 'ours'}
-    print(f'clips of 16 frames a second, JPEGs of {jpeg_bytes / 1024:.0f} KB')
+    print(f'clips a second; records of {arguments.record_seconds:g} s, JPEGs of {jpeg_bytes / 1024:.0f} KB')
     for name, values in rates.items():
         middle = side_by_side.summary(values)
         beside = f'   ours is {ratios[name]:.2f} times that' if name in ratios else ''
