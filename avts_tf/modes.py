@@ -212,8 +212,9 @@ def run_table(name, table_dir, preset, given, seeds, difficulty, records, eval_r
     refuse_several_machines('--mode=table: runs on the devices of one machine; unset TF_CONFIG.')
     if name not in tables.TABLES:
         raise UserError(f'--table={name}: use one of {", ".join(tables.TABLES)}.')
-    if 'regime' in given:
-        raise UserError(f'--regime={given["regime"]}: a table has regimes of its own; leave it out.')
+    for flag in ('regime', 'system', *(['video_tower'] if name == 'action' else [])):
+        if flag in given:
+            raise UserError(f'--{flag}={given[flag]}: --table={name} has its own in each row; leave it out.')
     given = dict(given)
     first = given.pop('seed', 0)
     preset = preset or 'tiny'

@@ -198,7 +198,7 @@ def table_bars(lines, path):
             if line['values']:
                 axis.barh(place - 0.18, line['mean'], 0.34, color=OURS, xerr=line['deviation'], ecolor='#555555', label='ours')
                 axis.plot(line['values'], [place - 0.18] * len(line['values']), '.', color='black', markersize=3)
-                axis.text(line['mean'], place - 0.18, f' {line["mean"]:.{3 if line["mean"] <= 1 else 1}f}', va='bottom', fontsize=7)
+                axis.text(line['mean'], place - 0.18, f' {line["mean"]:.{1 if line["unit"] else 3}f}', va='bottom', fontsize=7)
             if line['published'] is not None:
                 axis.barh(place + 0.18, line['published'], 0.34, color=PUBLISHED, label='published')
                 axis.text(line['published'], place + 0.18, f' {line["published"]:.1f}', va='center', fontsize=7)

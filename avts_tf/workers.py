@@ -220,9 +220,14 @@ def _die_with(parent):
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
     with contextlib.suppress(OSError), open('/proc/self/oom_score_adj', 'w') as file:
         file.write('1000')
+    end_with(parent, signal.SIGKILL)
+
+
+def end_with(parent, number):
+    """Has the system send this process a signal when its parent, a process id, ends; ends it where that is gone already."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone already
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
         sys.exit()
 
 

@@ -29,7 +29,7 @@ from avts_tf.training import ADAPT_BATCHES, learning_rate_at, load_model, make_o
 MODE = 'action_recognition'
 STREAMS = {'video': ('video',), 'audio': ('audio',), 'both': ('video', 'audio')}
 SAME_IN_RUN = ('clip', 'logmel', 'towers')  # groups of the configuration that come with the towers of a run
-LAST_STAGE = 5  # all networks here name their layers by five stages, conv1... to conv5... or mixed_5...
+LAST_STAGE = 5  # the towers of AVTS name their layers by five stages, conv1... to conv5... or mixed_5...
 
 
 class Protocol(NamedTuple):
@@ -99,6 +99,9 @@ def recognise_actions(config, protocol, pattern, eval_pattern, run_dir, devices=
     for flag, value in (('records', pattern), ('eval_records', eval_pattern)):
         if not value:
             raise UserError(f'--{flag}: --mode={MODE} needs records with labels to train on and others to test on.')
+    if protocol.layer_decay != 1 and config.towers.system != 'avts':
+        raise UserError(f'--layer_decay={protocol.layer_decay:g}: the layers of --system={config.towers.system} are not in stages; '
+                        'leave it out.')
     strategy = make_strategy(devices)  # before TensorFlow starts, which then keeps the number of its devices
     if config.train.batch_size % strategy.num_replicas_in_sync:
         raise UserError(f'--batch_size={config.train.batch_size}: cannot be divided among {strategy.num_replicas_in_sync} devices '
@@ -325,6 +328,9 @@ def _initial_model(config, protocol):
     source = load_inputs(protocol.init_run_dir) if os.path.exists(os.path.join(protocol.init_run_dir, 'config.json')) else {}
     if source.get('mode') != MODE:
         return load_model(protocol.init_run_dir)[0]
+    if missing := set(STREAMS[protocol.streams]) - set(STREAMS[source['streams']]):
+        raise UserError(f'--init={protocol.init_run_dir}: was fine-tuned with --streams={source["streams"]} and has no '
+                        f'{missing.pop()} tower; use --streams={source["streams"]}.')
     # Of a fine-tuning: its classifier holds the same towers.
     run_config = load_config(protocol.init_run_dir)
     run = RunFolder(protocol.init_run_dir, run_config)
@@ -358,7 +364,6 @@ def _fit(classifier, model, strategy, class_of, pattern, protocol, config, run, 
     done = run.epochs_done()
     if done:
         run.restore(classifier)
-        run.write_history(run.history()[:done])
         say(f'{run.path}: going on after epoch {done} of {config.train.epochs}.' if done < config.train.epochs else
             f'{run.path}: all {done} epochs are done.')
     elif protocol.init == 'scratch' and 'audio' in STREAMS[protocol.streams]:
@@ -370,7 +375,7 @@ def _fit(classifier, model, strategy, class_of, pattern, protocol, config, run, 
     # A loop of our own: Keras's ends an epoch on several devices with a step on a batch of zeros.
     batches = own_batches(dataset.map(lambda inputs, classes: {**inputs, 'class': classes}), strategy)
 
-    rows, optimizer = run.history(), classifier.optimizer
+    rows, optimizer = run.history()[:done], classifier.optimizer
     with strategy.scope():
         mean_loss, accuracy = keras.metrics.Mean(), keras.metrics.SparseCategoricalAccuracy()
 
@@ -392,6 +397,7 @@ def _fit(classifier, model, strategy, class_of, pattern, protocol, config, run, 
     with tqdm.tqdm(total=steps * config.train.epochs, initial=steps * done, unit='step', disable=None, dynamic_ncols=True) as bar:
         for epoch in range(done, config.train.epochs):
             state.epoch.assign(epoch)
+            before = int(optimizer.iterations.numpy())
             mean_loss.reset_state()
             accuracy.reset_state()
             for batch in batches:
@@ -399,6 +405,9 @@ def _fit(classifier, model, strategy, class_of, pattern, protocol, config, run, 
                     config.train, int(optimizer.iterations.numpy()), steps * config.train.epochs, [row['loss'] for row in rows]))
                 train_step(batch)
                 bar.update()
+            if int(optimizer.iterations.numpy()) == before:
+                raise UserError(f'--records={pattern}: the records that can be used make no full batch of --batch_size='
+                                f'{config.train.batch_size}; {state.describe_skips()}.')
             logs = {'loss': float(mean_loss.result()), 'accuracy': float(accuracy.result())}
             if not np.isfinite(logs['loss']):
                 raise UserError(f'the loss is {logs["loss"]} in epoch {epoch + 1}; lower --learning_rate and use a new --run_dir.')

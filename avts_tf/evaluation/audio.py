@@ -153,8 +153,9 @@ def classify_sounds(input_path, dataset, protocol, config, run_dir='', tower_dir
     for line in describe(results):
         say(line)
 
-    pictures = {'confusion': os.path.join(output, 'plots', f'confusion_{protocol.features}_{protocol.classifier}.png'),
-                'embedding_map': os.path.join(output, 'plots', f'embedding_map_{protocol.features}.png')}
+    name = f'{dataset or "sounds"}_{protocol.features}'
+    pictures = {'confusion': os.path.join(output, 'plots', f'confusion_{name}_{protocol.classifier}.png'),
+                'embedding_map': os.path.join(output, 'plots', f'embedding_map_{name}.png')}
     title = f'{dataset or input_path}, {protocol.features}'
     how = '' if protocol.features == 'scratch' else f', {protocol.classifier}'
     plots.confusion_matrix(results['confusion'], names, f'{title}{how}: {100 * results["accuracy"]:.1f} % of {results["clips"]}',
@@ -163,7 +164,7 @@ def classify_sounds(input_path, dataset, protocol, config, run_dir='', tower_dir
     plots.embedding_map(project(outcome.vectors, protocol.seed), labels[outcome.shown], names, f'{title}: t-SNE of {which}',
                         pictures['embedding_map'])
     results['plots'] = pictures
-    update_result(output, {f'{MODE}_{dataset or "sounds"}_{protocol.features}_{protocol.classifier}': results})
+    update_result(output, {f'{MODE}_{name}_{protocol.classifier}': results})
     say(f'{os.path.join(output, "result.json")}, {", ".join(pictures.values())}: written.')
     return results
 
@@ -238,7 +239,8 @@ def _made_folds(labels, groups, protocol, input_path):
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=protocol.seed)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='The least populated class')
-        return [Fold(f'made{number}', *fold) for number, fold in enumerate(splitter.split(labels, labels, groups), 1)]
+        folds = [Fold(f'made{number}', *fold) for number, fold in enumerate(splitter.split(labels, labels, groups), 1)]
+    return [fold for fold in folds if len(fold.test)]  # with nearly as many folds as recordings one can stay empty
 
 
 def read_sounds(sources, sample_rate, clip_seconds, say):
@@ -256,8 +258,10 @@ def read_sounds(sources, sample_rate, clip_seconds, say):
     Raises:
         UserError: none can be read.
     """
-    tasks = [(source.path, media.MediaOptions(sample_rate=sample_rate, sound_only=True, start_seconds=source.start_seconds,
-                                              end_seconds=source.end_seconds)) for source in sources]
+    # Silence too is a sound of a class, and a published fold has a fixed number of clips.
+    tasks = [(source.path, media.MediaOptions(
+        sample_rate=sample_rate, sound_only=True, start_seconds=source.start_seconds, end_seconds=source.end_seconds,
+        silent_below_db=None, max_seconds=0.0)) for source in sources]
     usable, waveforms, skipped = [], [], collections.Counter()
     with contextlib.closing(workers.run_in_order(media.try_media, tasks, os.cpu_count(), FILE_TIMEOUT_SECONDS)) as outcomes:
         progress = tqdm.tqdm(zip(sources, outcomes, strict=True), 'reading', len(sources), unit='sound', disable=None)
@@ -343,7 +347,7 @@ def _outcomes(protocol, tower, config, waveforms, labels, groups, folds, window_
         progress = tqdm.tqdm(waveforms, 'features', unit='clip', leave=False, disable=None)
         features = np.stack([mfcc.clip_features(waveform) for waveform in progress])
         for fold in folds:
-            model = _piczak(protocol.classifier, protocol.seed).fit(features[fold.train], labels[fold.train])
+            model = _piczak(protocol.classifier, protocol.seed, len(fold.train)).fit(features[fold.train], labels[fold.train])
             yield _Outcome(np.eye(class_count)[model.predict(features[fold.test])], {}, features, everything)
     else:
         fixed = tower and tower.conv5 and _embed(
@@ -359,11 +363,11 @@ def _outcomes(protocol, tower, config, waveforms, labels, groups, folds, window_
             yield _Outcome(scores, chosen, features.mean(1), everything)
 
 
-def _piczak(classifier, seed):
+def _piczak(classifier, seed, examples):
     if classifier == 'svm':
         return SVC(C=PICZAK_C, kernel='linear')
     if classifier == 'knn':
-        return KNeighborsClassifier(PICZAK_NEIGHBOURS)
+        return KNeighborsClassifier(min(PICZAK_NEIGHBOURS, examples))
     return RandomForestClassifier(PICZAK_TREES, random_state=seed)
 
 
@@ -407,13 +411,17 @@ def adapted_features(config, tower, waveforms, protocol):
 
 
 def _over_parts(tower, part_samples):
-    """Mean of a tower's conv5 over parts end to end, the last one padded: a function int16 [B, samples] -> float32 [B, C]."""
+    """Mean of a tower's conv5 over parts end to end, the last one padded: a function int16 [B, samples] -> float32 [B, C].
+
+    A part counts as much as it has samples that are no padding.
+    """
     @tf.function(reduce_retracing=True)
     def extract(windows):
         count = -(-windows.shape[1] // part_samples)
+        real = np.minimum(part_samples, windows.shape[1] - part_samples * np.arange(count)) / windows.shape[1]
         windows = tf.pad(windows, [[0, 0], [0, count * part_samples - windows.shape[1]]])
         vectors = embed_waveform(tower, tf.reshape(windows, [-1, part_samples]))['conv5']
-        return tf.reduce_mean(tf.reshape(vectors, [-1, count, vectors.shape[-1]]), 1)
+        return tf.einsum('bpc,p->bc', tf.reshape(vectors, [-1, count, vectors.shape[-1]]), tf.constant(real, vectors.dtype))
 
     return extract
 
@@ -452,7 +460,7 @@ def probe(protocol, features, labels, groups, tested, class_count, title=''):
     Returns:
         Scores, float [M, class_count], and a dict of what was chosen.
     """
-    classifier, chosen = _piczak(protocol.classifier, protocol.seed), {}
+    classifier, chosen = _piczak(protocol.classifier, protocol.seed, features.shape[0] * features.shape[1]), {}
     if protocol.classifier == 'svm':
         c_value, accuracies = choose_c(features, labels, groups, class_count, protocol.seed, title)
         classifier, chosen = _svm(c_value), {'C': c_value, 'inner_accuracy': accuracies}
