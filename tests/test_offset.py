@@ -1,6 +1,8 @@
 """The offset of a sound is found with the right sign, and a file that is put in sync is in sync."""
 
+import dataclasses
 import json
+import os
 import types
 
 import av
@@ -106,19 +108,20 @@ def test_calibration_tells_the_error_and_foreign_sounds(tmp_path):
 
 def test_calibration_on_other_records_is_refused(tmp_path):
     video = _video(0)
-    shard = write_records(tmp_path / 'clips-00000-of-00001', [records.encode(records.dataclasses.replace(video, frame_rate=10.0))])
+    shard = write_records(tmp_path / 'clips-00000-of-00001', [records.encode(dataclasses.replace(video, frame_rate=10.0))])
     with pytest.raises(UserError, match='eval_records'):
         offset.calibrate(_model(), shard, str(tmp_path / 'run'), 1.0)
 
 
-def _write_file(path, seed, late_seconds):
+def _write_file(path, seed, late_seconds, video_codec='mpeg4', audio_codec='aac'):
     """A video file whose sound is late by so much in its samples; times start at 0 for both streams."""
     pictures, sound = _strikes(seed)
     sound = offset.shift_sound(sound, round(late_seconds * CLIP.sample_rate))
     with av.open(str(path), 'w') as container:
-        video = container.add_stream('mpeg4', rate=round(CLIP.fps), options={'qscale': '2'})
+        video = container.add_stream(video_codec, rate=round(CLIP.fps), options={'qscale': '2'})
+        video.codec_context.max_b_frames = 2 if video_codec == 'libx264' else 0
         video.width, video.height, video.pix_fmt = 48, 40, 'yuv420p'
-        audio = container.add_stream('aac', rate=CLIP.sample_rate, layout='mono')
+        audio = container.add_stream(audio_codec, rate=CLIP.sample_rate, layout='mono')
         for picture in pictures:
             container.mux(video.encode(av.VideoFrame.from_ndarray(tf.io.decode_jpeg(picture).numpy(), 'rgb24')))
         container.mux(video.encode(None))
@@ -149,6 +152,63 @@ def test_files_are_measured_and_put_in_sync(tmp_path, late_seconds):
     # What is there is not written over, and the rest goes on.
     offset.measure_files(_model(), sources, str(tmp_path), str(tmp_path / 'out'), 1.0, fix=True, say=lines.append)
     assert any('is there already' in line for line in lines)
+
+
+@pytest.mark.parametrize('late_seconds', [0.3, -0.2])
+@pytest.mark.parametrize(('name', 'video_codec', 'audio_codec', 'becomes'), [
+    ('clip.mkv', 'libx264', 'aac', 'clip.mkv'),               # whose first packets have no time of decoding
+    ('clip.mp4', 'libx264', 'aac', 'clip.mp4'),
+    ('clip.avi', 'mpeg4', 'pcm_s16le', 'clip.mkv'),           # AVI keeps no delay
+])
+def test_each_kind_of_file_is_whole_and_in_sync(tmp_path, name, video_codec, audio_codec, becomes, late_seconds):
+    path = _write_file(tmp_path / name, 3, late_seconds, video_codec, audio_codec)
+    (tmp_path / 'out').mkdir()
+    fixed, problem = offset.write_in_sync(path, str(tmp_path / 'out'), late_seconds)
+    assert problem == '' and fixed == str(tmp_path / 'out' / becomes) and os.listdir(tmp_path / 'out') == [becomes]
+    counts = []
+    for file in (path, fixed):
+        with av.open(file) as container:
+            counts.append(sum(1 for _ in container.decode(video=0)))
+    assert counts[0] == counts[1] > 50
+    again = media.read_media(fixed, media.MediaOptions(fps=CLIP.fps, short_side=0, sample_rate=CLIP.sample_rate))
+    curve = offset.offset_curve(_model(), offset.embed_picture(_model(), tf.constant(again.frames)), again.waveform)
+    assert 1000 * curve.best[0] == pytest.approx(0, abs=30)
+
+
+def test_a_copy_that_lost_something_is_told(tmp_path):
+    whole, part = _write_file(tmp_path / 'a.mkv', 3, 0.0), str(tmp_path / 'b.mkv')
+    expected = offset._copy_delayed(whole, part, 0.2)
+    assert offset._differs(part, expected) == ''
+    count, first, last = expected['video']
+    assert 'packets in the new file' in offset._differs(part, {**expected, 'video': (count + 1, first, last)})
+    assert 'audio lies -200 ms' in offset._differs(part, {**expected, 'audio': tuple(np.add(expected['audio'], (0, 0.2, 0.2)))})
+
+
+def test_answers_are_freed_of_the_bias_and_have_a_confidence(tmp_path):
+    (tmp_path / 'in').mkdir()
+    _write_file(tmp_path / 'in' / 'clip.mp4', 3, 0.3)
+    (tmp_path / 'result.json').write_text(json.dumps({'offset': {'bias_ms': 40.0, 'foreign_depths': [-1.0, 9.0]}}))
+    answer, = offset.measure_files(_model(), find_sources(str(tmp_path / 'in')), str(tmp_path), str(tmp_path / 'out'), 1.0,
+                                   say=lambda line: None)
+    assert answer['offset_ms'] == pytest.approx(260, abs=25) and answer['confidence'] == 0.5
+
+
+def _with_late_frames(video, seconds):
+    """The record of a video whose frames begin so long after its sound, which is silent until then."""
+    waveform = np.r_[np.zeros(round(seconds * CLIP.sample_rate), np.int16), video.waveform]
+    example = tf.train.SequenceExample.FromString(records.encode(dataclasses.replace(video, waveform=waveform)))
+    for feature in example.feature_lists.feature_list[records.FRAME_TIMES].feature:
+        feature.int64_list.value[0] += round(1e6 * seconds)
+    return example.SerializeToString()
+
+
+def test_calibration_leaves_out_broken_records_and_counts_from_the_first_frame(tmp_path):
+    broken = dataclasses.replace(_video(2), frames=[b'no picture', *_video(2).frames[1:]])
+    content = [*(_with_late_frames(_video(seed), 0.2) for seed in (0, 1)), records.encode(broken), b'no record']
+    shard, lines = write_records(tmp_path / 'clips-00000-of-00001', content), []
+    result = offset.calibrate(_model(), shard, str(tmp_path / 'run'), 1.0, lines.append)
+    assert (result['records'], result['left_out']) == (4, 2) and abs(result['bias_ms']) < 12
+    assert sum('cannot be used' in line for line in lines) == 2
 
 
 def test_curve_is_drawn(tmp_path):

@@ -20,7 +20,7 @@ import tqdm
 
 from avts_tf import media, plots, records, workers
 from avts_tf.config import UserError
-from avts_tf.runs import load_result, update_result
+from avts_tf.runs import load_result, update_result, write_aside
 from avts_tf.towers.audio import embed_waveform
 
 HOP_SECONDS = 0.01       # step of the offsets
@@ -28,6 +28,7 @@ MOST_POSITIONS = 64      # windows of the picture, spread over the file
 LEAST_POSITIONS = 0.25   # part of them that must have sound at an offset for it to count
 SILENT_SAMPLE = 8        # |sample| up to here is digital silence, as a shifted or padded sound has at its ends
 MOST_SECONDS = 120.0     # of a longer file only the beginning is looked at
+TIME_TOLERANCE_SECONDS = 0.005  # of a copied packet: containers round times, to 1 ms in Matroska
 CALIBRATION_SHIFTS_SECONDS = (-0.6, -0.4, -0.2, -0.08, 0.0, 0.08, 0.2, 0.4, 0.6)
 SHIFTS_PER_RECORD = 3
 _BATCH = 64
@@ -163,10 +164,14 @@ def calibrate(model, pattern, run_dir, max_offset_seconds, say=print):
     errors, foreign, left_out, total, before = {shift: [] for shift in shifts}, [], 0, 0, None
     paths = [path for path, _ in records.find_shards(pattern, 'eval_records')]
     for serialized in tqdm.tqdm(tf.data.TFRecordDataset(paths), unit='record', desc='offset of shifted records', disable=None):
-        record, total = records.parse(serialized), total + 1
-        fits = abs(float(record.frame_rate) - clip.fps) < 1e-3 and round(float(record.sample_rate)) == clip.sample_rate
-        picture = embed_picture(model, record.frames) if fits else None
-        waveform, found = record.waveform.numpy(), False
+        total += 1
+        try:
+            picture, waveform = _picture_and_sound(model, records.parse(serialized))
+        except tf.errors.InvalidArgumentError as error:  # no record, or a frame that is no JPEG or of another size
+            say(f'{pattern}: record {total} cannot be used: {error.message.splitlines()[0]}')
+            left_out += 1
+            continue
+        found = False
         for k in range(SHIFTS_PER_RECORD):  # in turn, so that each shift is as frequent as any other
             shift = shifts[(total + k * len(shifts) // SHIFTS_PER_RECORD) % len(shifts)]
             curve = offset_curve(model, picture, shift_sound(waveform, round(shift * clip.sample_rate)), max_offset_seconds)
@@ -202,6 +207,16 @@ def calibrate(model, pattern, run_dir, max_offset_seconds, say=print):
         say(f'  sound shifted by {float(shift):+5.0f} ms: median error {value:.0f} ms')
     say(f'Written to result.json and {path}.')
     return result
+
+
+def _picture_and_sound(model, record):
+    """Of a record: the result of `embed_picture`, None where its times do not fit the model, and int16 samples from frame 0 on."""
+    clip, seconds = model.config.clip, record.frame_seconds.numpy()
+    fits = (len(seconds) and round(float(record.sample_rate)) == clip.sample_rate
+            and np.allclose(seconds - seconds[0], np.arange(len(seconds)) / clip.fps, rtol=0, atol=0.25 / clip.fps))
+    if not fits:
+        return None, record.waveform.numpy()
+    return embed_picture(model, record.frames), record.waveform.numpy()[round(seconds[0] * clip.sample_rate):]
 
 
 def confidence_of(depth, calibration):
@@ -263,15 +278,12 @@ def measure_files(model, sources, run_dir, output_dir, max_offset_seconds, fix=F
                   'positions': curve.positions, 'curve': picture}
         say(f'{source.path}: {describe(seconds, confidence)}')
         if fix:
-            answer['fixed'] = os.path.join(output_dir, os.path.basename(source.path))
-            problem = write_in_sync(source.path, answer['fixed'], seconds)
+            answer['fixed'], problem = write_in_sync(source.path, output_dir, seconds)
             if problem:
-                answer['fixed'] = None
                 say(f'{source.path}: not written in sync: {problem}')
         answers.append(answer)
     path = os.path.join(output_dir, 'offsets.json')
-    with open(path, 'w') as file:
-        json.dump(answers, file, indent=2)
+    write_aside(path, json.dumps(answers, indent=2) + '\n')
     skipped = sum('skipped' in answer for answer in answers)
     say(f'{len(answers) - skipped} measured, {skipped} not; {path}, and a curve as PNG for each, beside it.')
     return answers
@@ -284,37 +296,85 @@ def describe(offset_seconds, confidence):
     return f'{words} ({ms:+d} ms)' + ('' if confidence is None else f', confidence {confidence:.2f}')
 
 
-def write_in_sync(path, output_path, offset_seconds):
+def write_in_sync(path, output_dir, offset_seconds):
     """Copies a file and delays its picture, or its sound where that is early; nothing is encoded again.
+
+    What was written is read again and compared. A kind of file that does not keep the delay, as AVI, becomes a Matroska file.
 
     Args:
         path: video file.
-        output_path: file to write, of the same kind; it must not be there.
+        output_dir: folder for the new file, which must not be there.
         offset_seconds: as measured, positive where the sound is late.
 
     Returns:
-        None, or in words why it could not be written.
+        The path of the new file and ''; or None, and in words why it could not be written.
     """
-    if os.path.exists(output_path):
-        return f'{output_path} is there already.'
-    late = 'video' if offset_seconds > 0 else 'audio'
-    aside = os.path.join(os.path.dirname(output_path), '.writing-' + os.path.basename(output_path))
-    try:
-        with av.open(path) as source, av.open(aside, 'w') as target:
-            streams = {stream.index: target.add_stream_from_template(stream)
-                       for stream in source.streams if stream.type in ('video', 'audio')}
-            for packet in source.demux([stream for stream in source.streams if stream.index in streams]):
-                if packet.dts is None:  # the mark of a stream's end
-                    continue
-                if packet.stream.type == late:
-                    delay = round(abs(offset_seconds) / packet.time_base)
-                    packet.pts, packet.dts = packet.pts + delay, packet.dts + delay
-                packet.stream = streams[packet.stream.index]
-                target.mux(packet)
-        os.replace(aside, output_path)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        return f'{type(error).__name__}: {error}'
-    finally:
-        if os.path.exists(aside):
-            os.remove(aside)
-    return None
+    name = os.path.join(output_dir, os.path.basename(path))
+    matroska = os.path.splitext(name)[0] + '.mkv'
+    problem = ''
+    for output_path in dict.fromkeys([name, matroska]):
+        if os.path.exists(output_path):
+            return None, f'{output_path} is there already.'
+        aside = os.path.join(output_dir, '.writing-' + os.path.basename(output_path))
+        try:
+            expected = _copy_delayed(path, aside, offset_seconds)
+            if not (problem := _differs(aside, expected)):
+                os.replace(aside, output_path)
+                return output_path, ''
+        except (av.FFmpegError, OSError, ValueError, TypeError) as error:
+            problem = f'{type(error).__name__}: {error}'
+        finally:
+            if os.path.exists(aside):
+                os.remove(aside)
+    return None, problem
+
+
+def _copy_delayed(path, output_path, offset_seconds):
+    """Copies the packets of a file; returns per kind of stream their number, and the first and last time in seconds."""
+    late, times = 'video' if offset_seconds > 0 else 'audio', {'video': [], 'audio': []}
+    with av.open(path) as source, av.open(output_path, 'w') as target:
+        streams = {stream.index: target.add_stream_from_template(stream)
+                   for stream in source.streams if stream.type in times}
+        waiting = {index: [] for index in streams}  # Matroska gives the first packets no time of decoding
+        for packet in source.demux([stream for stream in source.streams if stream.index in streams]):
+            if not packet.size:  # the mark of a stream's end
+                continue
+            stream = packet.stream
+            if stream.type == late:
+                delay = round(abs(offset_seconds) / packet.time_base)
+                packet.pts = packet.pts + delay
+                packet.dts = packet.dts if packet.dts is None else packet.dts + delay
+            times[stream.type].append(float(packet.pts * packet.time_base))
+            queue = waiting[stream.index]
+            queue.append(packet)
+            if packet.dts is None:
+                continue
+            step = round(1 / stream.average_rate / packet.time_base) if stream.type == 'video' and stream.average_rate else 1
+            for place, held in enumerate(queue):
+                if held.dts is None:
+                    held.dts = packet.dts - step * (len(queue) - 1 - place)
+                held.stream = streams[stream.index]
+                target.mux(held)
+            queue.clear()
+        if any(waiting.values()):
+            raise ValueError('packets without a time of decoding')
+    return {kind: (len(found), min(found), max(found)) for kind, found in times.items() if found}
+
+
+def _differs(path, expected):
+    """In words, how the packets of a file differ from the expected, the time of its beginning left aside; '' where they do not."""
+    times = {kind: [] for kind in expected}
+    with av.open(path) as file:
+        for packet in file.demux([stream for stream in file.streams if stream.type in times]):
+            if packet.size and packet.pts is not None:
+                times[packet.stream.type].append(float(packet.pts * packet.time_base))
+    for kind, (count, _, _) in expected.items():
+        if len(times[kind]) != count:
+            return f'the {kind} has {len(times[kind])} packets in the new file, {count} in the old'
+    start, expected_start = times['video'] and min(times['video']), expected['video'][1]
+    for kind, (_, first, last) in expected.items():
+        for found, wanted in ((min(times[kind]), first), (max(times[kind]), last)):
+            wrong = (found - start) - (wanted - expected_start)
+            if abs(wrong) > TIME_TOLERANCE_SECONDS:
+                return f'the {kind} lies {1000 * wrong:+.0f} ms from where it should in the new file'
+    return ''
