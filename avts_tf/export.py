@@ -20,7 +20,7 @@ import avts_tf
 from avts_tf import records
 from avts_tf.config import UserError
 from avts_tf.records import PCM_SCALE
-from avts_tf.runs import RunFolder, load_config, load_inputs, load_result
+from avts_tf.runs import load_inputs, load_result
 from avts_tf.towers.audio import embed_waveform
 from avts_tf.training import UNDECAYED
 
@@ -440,18 +440,24 @@ def checksum(variables):
     return digest.hexdigest()
 
 
-def describe_training(run_dir):
+def describe_training(run_dir, epochs):
     """What an exported tower should tell of its training, without the paths of this machine.
+
+    Args:
+        run_dir: run folder.
+        epochs: how many the exported weights were trained for.
 
     Returns:
         dict of `epochs`, `records` and `eval_records` (None, or a dict of base names of the globs, number of records, names of
-        the collections), and `results`, what `result.json` holds.
+        the collections), and `results`, what `result.json` holds; what was measured after other epochs is left out.
     """
-    run, inputs = RunFolder(run_dir, load_config(run_dir)), load_inputs(run_dir)
+    inputs = load_inputs(run_dir)
     results = load_result(run_dir)
     results.pop('exported', None)
+    if results.get('sync', {}).get('epochs', epochs) != epochs:
+        del results['sync']
     return {
-        'epochs': run.epochs_done(),
+        'epochs': epochs,
         'records': _describe_records(inputs.get('records')),
         'eval_records': _describe_records(inputs.get('eval_records')),
         'results': _without_folders(results),

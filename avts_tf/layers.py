@@ -37,6 +37,8 @@ class BatchNorm(keras.layers.BatchNormalization):
             # The fused operation returns the unbiased variance; Keras keeps the biased one.
             count = tf.cast(tf.size(inputs) // channels, tf.float32)
             variance *= (count - 1.0) / count
+            if replicas > 1:  # each normalises by its own part; what is kept is the mean over all
+                mean, variance = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, [mean, variance])
             self.moving_mean.assign(self.moving_mean * self.momentum + mean * (1.0 - self.momentum))
             self.moving_variance.assign(self.moving_variance * self.momentum + variance * (1.0 - self.momentum))
         return tf.reshape(outputs, shape)

@@ -13,7 +13,7 @@ from avts_tf.evaluation.shortcuts import measure_shortcuts
 from avts_tf.evaluation.sync import evaluate_sync, measure_sync_curve
 from avts_tf.export import describe_training, export_towers
 from avts_tf.records import naming_damage, summary_path
-from avts_tf.runs import RunFolder, load_config, load_inputs, update_result
+from avts_tf.runs import RunFolder, load_config, load_inputs, update_result, writing
 from avts_tf.training import load_model, train
 from avts_tf.tune import tune
 from tfrecords_tools.synthetic import write_world
@@ -52,10 +52,12 @@ def run_train(config, records, eval_records, run_dir, export_dir, devices, expor
             return
         if worker_count() > 1:
             model, _ = load_model(run_dir)  # on this machine's own devices: the others have done their part
-        os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
-        plots.training_curves(RunFolder(run_dir, config).history(), os.path.join(run_dir, 'plots', 'training.png'))
-        _measure(model, records, eval_records, run_dir, say)
-    run_export(run_dir, export_dir, export_resample, say, model)
+        with writing(run_dir):
+            os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
+            rows = RunFolder(run_dir, config).history()
+            plots.training_curves(rows, os.path.join(run_dir, 'plots', 'training.png'))
+        _measure(model, records, eval_records, run_dir, say, epochs=len(rows))
+    run_export(run_dir, export_dir, export_resample, say, (model, len(rows)))
     say(f'Everything of this run is in {run_dir}: result.json, history.csv, plots/, checkpoints/, tensorboard/ '
         f'(look: tensorboard --logdir={run_dir}).')
 
@@ -77,7 +79,7 @@ def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, 
         raise UserError('--records: needed to choose the distance threshold; give the records of the training.')
     say(f'{run_dir}: weights after {epochs} epochs.')
     with naming_damage(records, eval_records):
-        _measure(model, records, eval_records, run_dir, say, windows_per_record=windows_per_record)
+        _measure(model, records, eval_records, run_dir, say, windows_per_record=windows_per_record, epochs=epochs)
     if shortcuts:
         results = measure_shortcuts(model, records, eval_records or records, windows_per_record)
         update_result(run_dir, {'shortcuts': results})
@@ -87,18 +89,21 @@ def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, 
 
 
 def run_export(run_dir, export_dir, export_resample=False, say=print, model=None, which='newest'):
-    """Exports both towers of a run folder; `export_resample` lets the audio tower's `at_rate` resample."""
-    model = model or load_model(run_dir, which, say)[0]
+    """Exports both towers of a run folder, or of a model and its number of epochs; `export_resample` as in `export_towers`."""
+    model, epochs = model or load_model(run_dir, which, say)
     if model.config.towers.system != 'avts':
         say(f'--system={model.config.towers.system} is there to be compared with: no tower is exported.')
         return
-    update_result(run_dir, {'exported': export_towers(model, export_dir, say, describe_training(run_dir), export_resample)})
+    update_result(run_dir, {'exported': export_towers(model, export_dir, say, describe_training(run_dir, epochs), export_resample)})
 
 
 def run_offset(run_dir, inputs, eval_records, output_dir, max_offset_seconds, fix, say=print):
     """Measures by how much the sound of files is early or late; without an input, how well the run's model can tell."""
     sources = extraction.find_inputs(inputs) if inputs else []
     model, epochs = load_model(run_dir)
+    if model.config.towers.system != 'avts':
+        raise UserError(f'--run_dir={run_dir}: is of --system={model.config.towers.system}, whose picture and sound have no '
+                        'distance that an offset could be told by.')
     say(f'{run_dir}: weights after {epochs} epochs.')
     if sources:
         measure_files(model, sources, run_dir, output_dir or os.path.join(run_dir, 'offsets'), max_offset_seconds, fix, say)
@@ -113,6 +118,7 @@ def run_offset(run_dir, inputs, eval_records, output_dir, max_offset_seconds, fi
 
 def run_tune(preset, given, records, eval_records, run_dir, trials, devices, say=print):
     """Searches for the best parameters, those in `given` being held."""
+    refuse_several_machines('--mode=tune: runs on the devices of one machine; unset TF_CONFIG.')
     with naming_damage(records, eval_records):
         tune(preset, given, records, eval_records, run_dir, trials, devices, say)
 

@@ -138,7 +138,8 @@ def make_dataset(pattern, config, *, training=True, state=None, passes=None, bat
     Raises:
         UserError: no record file matches, one is damaged, or there are fewer records than a batch (or than 2) needs.
     """
-    shards = shards or records.find_shards(pattern, flag)
+    # Before a training a damaged file is refused; what is measured on what is left of it tells what is lost.
+    shards = shards or records.find_shards(pattern, flag, tolerant=not training)
     state = state or PipelineState()
     batch_size = batch_size or (config.train.batch_size if training else EVAL_BATCH_SIZE)
     passes = passes or (config.train.passes_per_epoch if training else 1)
@@ -450,7 +451,7 @@ def make_offset_dataset(pattern, config, offsets_seconds, *, state=None, flag='e
         `tf.data.Dataset` of dicts: `video` uint8 [1, frames, size, size, 3]; `audio` int16 [1, O, samples]; `fits` bool [O],
         whether that window lies within the clip; `example_id` string scalar; `label_string` string [L].
     """
-    shards = records.find_shards(pattern, flag)
+    shards = records.find_shards(pattern, flag, tolerant=True)
     state = state or PipelineState()
 
     def shifted(record, usable, number):

@@ -273,7 +273,7 @@ def summary_path(prefix):
     return f'{prefix}.json'
 
 
-def find_shards(pattern, flag='records'):
+def find_shards(pattern, flag='records', tolerant=False):
     """Record files of a glob, or of several separated by commas, and the number of records in each.
 
     The files' framing is walked from length to length without reading the records, so that a file that is cut short is
@@ -282,6 +282,8 @@ def find_shards(pattern, flag='records'):
     Args:
         pattern: glob(s). A folder means all record files in it.
         flag: name of the flag, for the messages.
+        tolerant: whether a file that is damaged counts as what is whole before the damage and one record more, which is lost when
+            it is read, instead of ending the search. One that does not begin as a TFRecord file ends it always.
 
     Returns:
         List of (path, number of records), sorted by path; shards without records are left out.
@@ -298,7 +300,7 @@ def find_shards(pattern, flag='records'):
                 'files, quoted, such as "data/clips-*"; python -m tfrecords_tools.write makes them from videos.'
             )
         paths += found
-    shards = [(path, count_records(path)) for path in sorted(set(paths))]
+    shards = [(path, count_records(path, tolerant)) for path in sorted(set(paths))]
     if not any(count for _, count in shards):
         raise UserError(f'--{flag}={pattern}: {len(shards)} file(s) match, but there is no record in them.')
     return [(path, count) for path, count in shards if count]
@@ -312,31 +314,39 @@ def list_files(part):
     return [path for path in paths if not path.endswith(BESIDE_SHARDS) and not tf.io.gfile.isdir(path)]
 
 
-def count_records(path):
-    """The number of records in a TFRecord file, by walking its lengths.
+class _Damage(Exception):
+    """A record file is not whole; the message says where."""
+
+
+def count_records(path, tolerant=False):
+    """The number of records in a TFRecord file, by walking its lengths; `tolerant` as in `find_shards`.
 
     Raises:
         UserError: the file cannot be read, is cut short or is no TFRecord file.
     """
+    count, offset = 0, 0
     try:
         size = tf.io.gfile.stat(path).length
-        count, offset = 0, 0
         with tf.io.gfile.GFile(path, 'rb') as file:
             while offset < size:
                 file.seek(offset)
                 header = file.read(12)
                 if len(header) < 12:
-                    raise UserError(_cut_short(path, count, offset))
+                    raise _Damage(_cut_short(path, count, offset))
                 length, crc = struct.unpack('<QI', header)
                 if crc != masked_crc(header[:8]):
-                    raise UserError(
+                    raise (_Damage if offset else UserError)(
                         f'{path}: not a TFRecord file, or damaged at byte {offset} (after {count} whole records). '
                         'Leave it out or write it again.'
                     )
                 offset += 12 + length + 4
                 if offset > size:
-                    raise UserError(_cut_short(path, count, offset))
+                    raise _Damage(_cut_short(path, count, offset))
                 count += 1
+    except _Damage as damage:
+        if tolerant:
+            return count + 1
+        raise UserError(str(damage)) from None
     except tf.errors.OpError as error:
         raise UserError(f'{path}: cannot be read: {error.message}') from error
     return count
@@ -380,7 +390,7 @@ def stamps(shards):
 
 
 def name_hashes(shards, hashes):
-    """The names of the records whose names have given hashes, by reading all of them.
+    """The names of the records whose names have given hashes, by reading on until all are found.
 
     Args:
         shards: result of `find_shards`.
@@ -393,14 +403,17 @@ def name_hashes(shards, hashes):
         context, _ = tf.io.parse_single_sequence_example(serialized, {EXAMPLE_ID: tf.io.FixedLenFeature([], tf.string, '')})
         return tf.cond(tf.equal(context[EXAMPLE_ID], ''), lambda: unnamed(serialized), lambda: context[EXAMPLE_ID])
 
-    names = set()
+    names = {}
     for path, count in shards:
         # Bounded: a file that cannot be opened fails as often as it is asked.
         counted = tf.data.Dataset.zip((tf.data.Dataset.range(count), tf.data.TFRecordDataset(path).map(lambda data: name(data))))
         for _, found in counted.ignore_errors():
-            if int(tf.strings.to_hash_bucket_fast(found, 2**62)) in hashes:
-                names.add(found.numpy().decode(errors='replace'))
-    return sorted(names)
+            found_hash = int(tf.strings.to_hash_bucket_fast(found, 2**62))
+            if found_hash in hashes:
+                names[found_hash] = found.numpy().decode(errors='replace')
+                if len(names) == len(hashes):  # there can be hours of records after it
+                    return sorted(names.values())
+    return sorted(names.values())
 
 
 def first_damaged(paths):

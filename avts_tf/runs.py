@@ -28,6 +28,7 @@ from avts_tf.config import Config, UserError
 from avts_tf.devices import is_chief
 
 KEPT_CHECKPOINTS = 3
+_ASIDE = 'writing-'
 _STATE = 'state'
 _CHECKPOINT = re.compile(r'epoch-(\d+)-step-(\d+)\.npz')
 
@@ -79,7 +80,10 @@ class RunFolder:
                         'on with it, or another --run_dir for a new run.'
                     )
             if inputs is not None and self._writes:
-                _write_aside(config_path, json.dumps({**json.loads(config.to_json()), 'inputs': inputs}, indent=2) + '\n')
+                for name in os.listdir(self.checkpoints):
+                    if name.startswith(_ASIDE):  # a process was killed as it wrote
+                        os.remove(os.path.join(self.checkpoints, name))
+                write_aside(config_path, json.dumps({**json.loads(config.to_json()), 'inputs': inputs}, indent=2) + '\n')
 
     def read_checkpoint(self, which='newest', say=print):
         """The newest or the best checkpoint that is whole; those that are not are passed over, and said.
@@ -94,9 +98,11 @@ class RunFolder:
         """
         if not os.path.isdir(self.checkpoints):
             return None
-        for epochs, step, path in reversed(_listed(self.checkpoints)):
-            if which == 'best' and (step or epochs != best_epoch(self.history())):
-                continue
+        listed = _listed(self.checkpoints)[::-1]
+        if which == 'best':  # of those that are there: an epoch is in the history before it is kept
+            ends = {epochs: path for epochs, step, path in listed if not step}
+            listed = [(epochs, 0, ends[epochs]) for epochs in best_first(self.history()) if epochs in ends]
+        for epochs, _, path in listed:
             try:
                 return Checkpoint(path, *read_arrays(path), epochs)
             except Damaged as error:
@@ -142,10 +148,12 @@ class RunFolder:
         arrays = {**{name: variable.numpy() for name, variable in _variables(model).items()}, **arrays}
         with writing(self.path):
             write_arrays(_path_of(self.checkpoints, epochs, step), arrays, state or {})
-            best = _path_of(self.checkpoints, best_epoch(self.history()), 0)
-            for old in _listed(self.checkpoints)[:-self._keep]:
-                if old[2] != best:
-                    os.remove(old[2])
+            best = _path_of(self.checkpoints, next(iter(best_first(self.history())), 0), 0)
+            listed = _listed(self.checkpoints)
+            # One that claims to be further on was passed over as damaged.
+            older = [item for item in listed if item[:2] <= (epochs, step)]
+            for _, _, path in [*listed[len(older):], *(item for item in older[:-self._keep] if item[2] != best)]:
+                os.remove(path)
 
     def history(self):
         """Rows of history.csv as dicts of floats; cells that are empty are left out."""
@@ -161,17 +169,17 @@ class RunFolder:
             names = list(dict.fromkeys(name for row in rows for name in row))
             lines = [','.join(names), *(','.join(repr(row[name]) if name in row else '' for name in names) for row in rows)]
             with writing(self.path):
-                _write_aside(os.path.join(self.path, name), '\n'.join(lines) + '\n')
+                write_aside(os.path.join(self.path, name), '\n'.join(lines) + '\n')
 
     def read_table(self, name):
         """Rows of a CSV file of the run folder, as `history`."""
         return _read_table(os.path.join(self.path, name))
 
 
-def best_epoch(rows):
-    """The epoch, from 1, with the highest AUC on hard negatives, or easy ones without those; 0 without rows. The last of equals."""
+def best_first(rows):
+    """Epochs, from 1, the one with the highest AUC on hard negatives first, or easy ones without those; of equals the last."""
     name = next((name for name in ('auc_hard', 'auc_easy') if any(name in row for row in rows)), 'epoch')
-    return int(max(rows, key=lambda row: (row.get(name, 0.0), row['epoch']))['epoch']) if rows else 0
+    return [int(row['epoch']) for row in sorted(rows, key=lambda row: (row.get(name, 0.0), row['epoch']), reverse=True)]
 
 
 def _variables(model, optimizer=True):
@@ -209,7 +217,7 @@ def update_result(run_dir, values):
     """Adds values to `result.json` of a run folder, replacing those of the same names."""
     text = json.dumps({**load_result(run_dir), **values}, indent=2) + '\n'
     with writing(run_dir):
-        _write_aside(os.path.join(run_dir, 'result.json'), text)
+        write_aside(os.path.join(run_dir, 'result.json'), text)
 
 
 def load_result(run_dir):
@@ -247,7 +255,7 @@ def write_arrays(path, arrays, state):
     Raises:
         OSError: it cannot be written, for instance because the disk is full; what was written of it is removed.
     """
-    aside = os.path.join(os.path.dirname(path), 'writing-' + os.path.basename(path))
+    aside = os.path.join(os.path.dirname(path), _ASIDE + os.path.basename(path))
     text = np.frombuffer(json.dumps(state).encode(), np.uint8)
     try:
         with open(aside, 'wb') as file:
@@ -315,7 +323,8 @@ def _read_table(path):
         return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
 
 
-def _write_aside(path, text):
+def write_aside(path, text):
+    """Writes a text file; whatever happens, `path` is as it was before or whole."""
     aside = path + '.writing'
     with open(aside, 'w') as file:
         file.write(text)

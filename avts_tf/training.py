@@ -19,7 +19,7 @@ import tensorflow as tf
 import tqdm
 
 from avts_tf import metrics, plots, records
-from avts_tf.config import Stopped, UserError
+from avts_tf.config import Diverged, Stopped, UserError
 from avts_tf.curriculum import CurriculumCallback, parse_regime
 from avts_tf.devices import is_chief, make_agreement, make_strategy, own_batches, worker_count
 from avts_tf.others import build_model
@@ -38,6 +38,7 @@ CHANCE_AUC = 0.55
 COLLAPSE_EPOCHS = 3     # epochs at chance before it is said
 NAMED_CLIPS = 8         # clips of a batch that a message names
 TIMING = ('seconds', 'clips_per_second')  # what differs from run to run; not in history.csv
+LEARN_SLOWER = 'start with a new --run_dir and a lower --learning_rate, --clip_norm=1 or longer --warmup_steps.'
 
 
 def make_optimizer(config):
@@ -190,8 +191,14 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
     dataset = make_dataset(pattern, config, state=state, shards=standing.counts(), on_bad_record=on_bad_record)
     probe_flag = 'eval_records' if eval_pattern else 'records'
     probe_shards = None if eval_pattern else standing.counts()
-    probe = _first_batches(make_dataset(eval_pattern or pattern, config, training=False, flag=probe_flag, shards=probe_shards),
-                           PROBE_CLIPS)
+    looked_at = PipelineState()
+    probe = _first_batches(make_dataset(
+        eval_pattern or pattern, config, training=False, state=looked_at, flag=probe_flag, shards=probe_shards), PROBE_CLIPS)
+    if eval_pattern and not probe:
+        raise UserError(f'--eval_records={eval_pattern}: no usable clip to measure on; {looked_at.describe_skips()}. '
+                        f'A window is {config.clip.window_seconds:g} s at {config.clip.sample_rate} Hz.')
+    if eval_pattern and looked_at.skips():
+        say(f'{eval_pattern}: {looked_at.describe_skips()}')
     run = RunFolder(run_dir, config, {'records': pattern, 'eval_records': eval_pattern}, keep_checkpoints)
     with strategy.scope():
         model = build_model(config)
@@ -280,11 +287,13 @@ def _run_epochs(model, strategy, dataset, state, standing, curriculum, run, call
                     # The rest of what a step tells is read only where it is needed: the device need not wait for it.
                     standing.logs = {name: float(value) for name, value in last[1].items()}
                     standing.start = _end(last[0])
-                    standing.epoch_skips = merge_skips(before, state.skips(standing.start if batch is not None else None))
+                    # Up to there: what comes after the last batch is read, and counted, once more when it is gone on with.
+                    standing.epoch_skips = merge_skips(before, state.skips(standing.start))
                     _check_loss(*last, standing, epoch)
                     last = None
                 if stopped_by or any(row[5] for row in told):
                     if (epoch, standing.step) != saved:
+                        _check_weights(model, standing, epoch)
                         save()
                     if stopped_by:
                         callbacks.on_train_end()
@@ -301,6 +310,7 @@ def _run_epochs(model, strategy, dataset, state, standing, curriculum, run, call
             if not standing.step:
                 raise _no_batch(standing.pattern, state.skips(), model.config)
             standing.epoch_skips = merge_skips(before, state.skips())
+            _check_weights(model, standing, epoch)
             callbacks.on_epoch_end(epoch, dict(standing.logs))
             standing.skips = merge_skips(standing.skips, standing.epoch_skips)
             standing.epochs, standing.step, standing.start, standing.epoch_skips = epoch + 1, 0, 0, {}
@@ -380,11 +390,22 @@ def _check_loss(batch, logs, standing, epoch):
     if math.isfinite(loss):
         return
     names = records.name_hashes(standing.counts(), set(_local(batch['example_hash'])[:NAMED_CLIPS].tolist()))
-    raise UserError(
+    raise Diverged(
         f'the loss is {loss} in epoch {epoch + 1}, step {standing.step}. Clips of that batch: {", ".join(names)}. Nothing of it '
         'was kept; the same command would come to it again. Look at these clips with python -m tfrecords_tools.inspect. If they '
-        'are well, start with a new --run_dir and a lower --learning_rate, --clip_norm=1 or longer --warmup_steps.'
+        f'are well, {LEARN_SLOWER}'
     )
+
+
+def _check_weights(model, standing, epoch):
+    """Raises a `Diverged` where a step, whose loss was a number still, left weights that are none."""
+    if not all(np.isfinite(weight.numpy()).all() for weight in model.weights):
+        raise _diverged('weights', standing, epoch)
+
+
+def _diverged(what, standing, epoch):
+    return Diverged(f'the {what} are no numbers after epoch {epoch + 1}, step {standing.step}; the same command would come to them '
+                    f'again: {LEARN_SLOWER}')
 
 
 def _no_batch(pattern, skips, config):
@@ -504,6 +525,8 @@ class Measure(keras.callbacks.Callback):
         logs.update(self._two_tower.kind_results())
         logs['records_skipped'] = sum(count for count, _ in self._standing.epoch_skips.values())
         pairs = metrics.pair_distances(self._two_tower, self._probe)
+        if not np.isfinite(pairs['distance']).all():
+            raise _diverged('embeddings', self._standing, epoch)
         positive, _ = metrics.of_kind(pairs, POSITIVE)
         for kind in range(EASY, len(KINDS)):
             value = metrics.auc(positive, metrics.of_kind(pairs, kind)[0])
@@ -592,7 +615,8 @@ class Progress(keras.callbacks.Callback):
 
     def _say_changed(self):
         stamps = records.stamps(self._standing.counts())
-        changed = {path for (path, _, stamp), new in zip(self._standing.shards, stamps, strict=True) if list(stamp) != list(new)}
+        changed = {path for (path, _, stamp), new in zip(self._standing.shards, stamps, strict=True)
+                   if (stamp and list(stamp)) != new}
         if changed - self._said_changed:
             self._write(f'WARNING: changed or gone since the training began: {", ".join(sorted(changed))}. What is left of it is '
                         'read; the training is no longer the one that the records at its beginning make.')

@@ -18,11 +18,12 @@ import shlex
 import keras
 import keras_tuner
 import tensorflow as tf
-from keras_tuner.errors import FatalRuntimeError
+from keras_tuner.errors import FailedTrialError, FatalRuntimeError
 from tensorboard.plugins.hparams import api as hparams
 
-from avts_tf.config import UserError, make_config
-from avts_tf.runs import RunFolder
+from avts_tf.config import Diverged, Stopped, UserError, make_config
+from avts_tf.curriculum import parse_regime
+from avts_tf.runs import RunFolder, write_aside
 from avts_tf.training import train
 
 OBJECTIVE = 'auc_hard'
@@ -89,11 +90,14 @@ def tune(preset, given, pattern, eval_pattern, tune_dir, trials, devices='auto',
 
     Raises:
         UserError: a value is not allowed, the records are not fit for it, or the folder holds another search.
+        Stopped: a signal came; the same command goes on with the trial.
     """
     if not eval_pattern:
         raise UserError('--eval_records: needed to tell which trial is best; give records that are not trained on.')
     train_config = make_config(preset, **given).train
     epochs, space, problems = train_config.epochs, search_space(given), []
+    for regime in SPACE['regime'] if 'regime' not in given else ():
+        parse_regime(_parameters({'regime': regime}, epochs)['regime'], epochs)  # no trial may turn out to be impossible
     _claim(tune_dir, {'preset': preset, 'held': given, 'records': pattern, 'eval_records': eval_pattern})
 
     def run_one(trial_id, values):
@@ -103,7 +107,9 @@ def tune(preset, given, pattern, eval_pattern, tune_dir, trials, devices='auto',
         try:
             config = make_config(preset, **{**given, **_parameters(values, epochs)})
             train(config, pattern, folder, eval_pattern, devices, say)
-        except UserError as error:
+        except Diverged as error:
+            raise FailedTrialError(str(error)) from error  # of these values alone
+        except (UserError, Stopped) as error:
             problems.append(error)  # keras-tuner would try again; the records will not be better then
             raise FatalRuntimeError(str(error)) from error
         row = RunFolder(folder, config).history()[-1]
@@ -119,7 +125,11 @@ def tune(preset, given, pattern, eval_pattern, tune_dir, trials, devices='auto',
         objective=keras_tuner.Objective(OBJECTIVE, 'max'), max_trials=trials, hyperparameters=space,
         seed=train_config.seed)
     oracle.verbose = 0
-    search = _Search(run_one, oracle=oracle, directory=tune_dir, project_name='search')
+    try:
+        search = _Search(run_one, oracle=oracle, directory=tune_dir, project_name='search')
+    except ValueError as error:
+        raise UserError(f'{os.path.join(tune_dir, "search")}: what keras-tuner wrote there cannot be read ({error}). Remove that '
+                        'folder: the search begins anew, and trials with the values of before take their finished runs.') from None
     try:
         search.search()
     except FatalRuntimeError:
@@ -155,8 +165,7 @@ def _claim(tune_dir, shared):
                 raise UserError(f'--run_dir={tune_dir}: holds a search with other {", ".join(different)}; use its flags to go on '
                                 'with it, or another --run_dir for a new one.')
             return
-        with open(path, 'w') as file:
-            json.dump(shared, file, indent=2)
+        write_aside(path, json.dumps(shared, indent=2))
     except OSError as error:
         raise UserError(f'--run_dir={tune_dir}: cannot be written: {error.strerror}.') from None
 

@@ -477,13 +477,17 @@ def test_a_run_is_described_without_the_paths_of_this_machine(tmp_path):
             for _ in range(count):
                 writer.write(b'record')
     (data / 'a.json').write_text('{"dataset_name": "first"}')
-    description = export.describe_training(str(run))
+    description = export.describe_training(str(run), 7)
     assert description == {
         'epochs': 7, 'records': {'glob': 'a-*-of-*,b-*', 'records': 7, 'datasets': ['first']},
         'eval_records': {'glob': 'gone-*', 'records': None, 'datasets': []},
         'results': {'sync': {'threshold': 0.8, 'measured_on': 'gone-*'},
                     'training': {'skipped_records': {'lost': {'times': 1, 'first': ['a-00000-of-00001', 'folder/clip']}}}}}
     assert str(tmp_path) not in json.dumps(description)
+    # What was measured on the weights of another epoch is not told of these.
+    results['sync']['epochs'] = 7
+    (run / 'result.json').write_text(json.dumps(results))
+    assert ['sync' in export.describe_training(str(run), epochs)['results'] for epochs in (7, 3)] == [True, False]
 
 
 def test_loaded_towers_are_called_and_trained(served):

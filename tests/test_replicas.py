@@ -94,8 +94,33 @@ def train_case(case, strategy):
     return results
 
 
+HALVES = np.random.default_rng(0).normal(size=[2, 4, 3]).astype(np.float32) + np.array([0.0, 5.0], np.float32)[:, None, None]
+
+
+def statistics(strategy):
+    """The moving statistics that each of two replicas keeps after one step that is not synchronised."""
+    import tensorflow as tf
+
+    from avts_tf.layers import BatchNorm
+
+    with strategy.scope():
+        norm = BatchNorm(momentum=0.0, synchronized=False)
+        norm.build((None, 3))
+
+    @tf.function
+    def step():
+        def one():
+            half = tf.constant(HALVES)[tf.distribute.get_replica_context().replica_id_in_sync_group]
+            return norm(half, training=True)
+        return strategy.run(one)
+
+    outputs = [value.numpy() for value in step().values]
+    return {'outputs': outputs, 'means': [value.numpy() for value in norm.moving_mean.value.values],
+            'variances': [value.numpy() for value in norm.moving_variance.value.values]}
+
+
 def main(folder):
-    """The worker: FOLDER/CASE-REPLICAS.npz of every case."""
+    """The worker: FOLDER/CASE-REPLICAS.npz of every case, and FOLDER/statistics.npz."""
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices('CPU')[0]
@@ -103,6 +128,7 @@ def main(folder):
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     # One strategy for all cases: TensorFlow mixes up the collectives of two over the same devices in one process.
     strategies = {1: tf.distribute.get_strategy(), 2: tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])}
+    np.savez(os.path.join(folder, 'statistics.npz'), **statistics(strategies[2]))
     for case in CASES:
         for replicas, strategy in strategies.items():
             np.savez(os.path.join(folder, f'{case}-{replicas}.npz'), **train_case(case, strategy))
@@ -116,7 +142,8 @@ def trained(tmp_path_factory):
     process = subprocess.run([sys.executable, '-W', 'ignore', __file__, str(folder)], capture_output=True, text=True, check=False,
                              env={**os.environ, 'PYTHONPATH': root, 'TF_CPP_MIN_LOG_LEVEL': '3'})
     assert process.returncode == 0, process.stderr[-4000:]
-    return {(case, replicas): dict(np.load(folder / f'{case}-{replicas}.npz')) for case in CASES for replicas in (1, 2)}
+    return {(case, replicas): dict(np.load(folder / f'{case}-{replicas}.npz')) for case in CASES for replicas in (1, 2)} | {
+        'statistics': dict(np.load(folder / 'statistics.npz'))}
 
 
 def part(results, prefix):
@@ -177,6 +204,15 @@ def test_a_doubled_gradient_would_be_found(trained):
     with pytest.raises(AssertionError):
         for name, value in part(one, 'end').items():
             np.testing.assert_allclose(doubled[name], value, rtol=RTOL, atol=ATOL)
+
+
+def test_statistics_that_are_not_synchronised_are_kept_as_the_mean_over_replicas(trained):
+    found = trained['statistics']
+    for half, output in zip(HALVES, found['outputs'], strict=True):
+        np.testing.assert_allclose(output, (half - half.mean(0)) / np.sqrt(half.var(0) + 1e-5), atol=1e-4)
+    for mean, variance in zip(found['means'], found['variances'], strict=True):
+        np.testing.assert_allclose(mean, HALVES.mean((0, 1)), atol=1e-5)
+        np.testing.assert_allclose(variance, HALVES.var(1).mean(0), atol=1e-4)
 
 
 def test_clipping_takes_effect(trained):

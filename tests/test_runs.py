@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from avts_tf import runs
 from avts_tf.config import UserError, make_config
-from avts_tf.runs import RunFolder, best_epoch
+from avts_tf.runs import RunFolder, best_first
 
 
 @pytest.fixture
@@ -54,9 +54,36 @@ def test_newest_and_best_are_kept(model, tmp_path):
         run.write_history(rows)
         run.save(model, epoch)
     assert kept(run) == [f'epoch-{name}.npz' for name in ('0004-step-000000', '0005-step-000005', '0006-step-000000')]
-    assert best_epoch(rows) == 4 and run.read_checkpoint('best').epochs == 4 and run.read_checkpoint().epochs == 6
-    assert best_epoch([]) == 0 and best_epoch([{'epoch': 1, 'auc_easy': 0.4}, {'epoch': 2, 'auc_easy': 0.3}]) == 1
-    assert best_epoch([{'epoch': 1}, {'epoch': 2}]) == 2
+    assert best_first(rows)[:3] == [4, 2, 3] and run.read_checkpoint('best').epochs == 4 and run.read_checkpoint().epochs == 6
+    assert best_first([]) == [] and best_first([{'epoch': 1, 'auc_easy': 0.4}, {'epoch': 2, 'auc_easy': 0.3}]) == [1, 2]
+    assert best_first([{'epoch': 1}, {'epoch': 2}]) == [2, 1]
+    # Killed after the history of a better epoch was written, before its checkpoint was; and with the best one damaged.
+    run.write_history([*rows, {'epoch': 7, 'auc_hard': 0.95}])
+    assert run.read_checkpoint('best').epochs == 4
+    (tmp_path / 'checkpoints' / 'epoch-0004-step-000000.npz').write_bytes(b'PK')
+    assert run.read_checkpoint('best', say=lambda line: None).epochs == 6
+
+
+def test_damaged_checkpoints_that_claim_to_be_further_make_room(model, tmp_path):
+    run = RunFolder(str(tmp_path), make_config('tiny'), keep=2)
+    for epoch in (3, 4, 5, 6):
+        run.save(model, epoch)
+    for name in kept(run):
+        (tmp_path / 'checkpoints' / name).write_bytes(b'PK')
+    assert run.read_checkpoint(say=lambda line: None) is None
+    run.save(model, 0, 10)
+    assert kept(run) == ['epoch-0000-step-000010.npz']
+    assert run.read_checkpoint().epochs == 0
+
+
+def test_what_a_killed_process_left_aside_is_removed(tmp_path):
+    run = RunFolder(str(tmp_path), make_config('tiny'), {})
+    left = tmp_path / 'checkpoints' / 'writing-epoch-0001-step-000000.npz'
+    left.write_bytes(b'half')
+    RunFolder(str(tmp_path), make_config('tiny'))
+    assert left.exists()                                       # whoever only reads leaves it
+    RunFolder(str(tmp_path), make_config('tiny'), {})
+    assert not left.exists() and run.read_checkpoint() is None
 
 
 def test_history_keeps_every_bit(tmp_path):

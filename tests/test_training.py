@@ -110,8 +110,13 @@ def world(tmp_path_factory):
 @pytest.fixture(scope='module')
 def unbroken(world, tmp_path_factory):
     """(run folder, model) of a training that nothing stopped."""
-    run = tmp_path_factory.mktemp('unbroken') / 'run'
-    return run, train_run(world, run, checkpoint_minutes=100.0)
+    run, lines = tmp_path_factory.mktemp('unbroken') / 'run', []
+    model = train_run(world, run, lines.append, checkpoint_minutes=100.0)
+    # Each epoch's line tells how many were skipped; which, only where that changes.
+    assert sum('2 records skipped |' in line for line in lines) == 2
+    assert [line for line in lines if line.startswith('WARNING')] == [
+        "WARNING: epoch 1: records skipped: 2 too_short (first: 'clip-99')"]
+    return run, model
 
 
 def files(run_dir):
@@ -220,6 +225,85 @@ def test_a_full_disk_is_said_and_costs_no_checkpoint(world, unbroken, tmp_path):
     assert names(run) == before and not list((run / 'checkpoints').glob('writing-*'))
 
 
+def test_what_comes_after_the_last_batch_is_counted_once(tmp_path):
+    from conftest import counting_video, write_records
+
+    from avts_tf import records
+    from tfrecords_tools.synthetic import write_world
+
+    write_world(str(tmp_path / 'train'), videos=8, size=24, seconds=1.4, shards=1)
+    write_world(str(tmp_path / 'held'), videos=6, size=24, seconds=1.4, seed=1)
+    # A file of its own, so that it can come behind the last full batch.
+    write_records(tmp_path / 'train-short', [records.encode(counting_video(99, 0.1))])
+    settings = {'passes_per_epoch': 1, 'regime': 'easy:1', 'batch_size': 8}
+    expected = train_run(tmp_path, tmp_path / 'unbroken', checkpoint_minutes=100.0, settings=settings)
+    run = tmp_path / 'run'
+    train_run(tmp_path, run, settings=settings)               # a checkpoint after each step, the last of the epoch too
+    os.remove(run / 'checkpoints' / names(run)[-1])           # killed before the end of the epoch was kept
+    assert names(run)[-1] == 'epoch-0000-step-000001.npz'
+    assert_same_run(run, train_run(tmp_path, run, settings=settings), tmp_path / 'unbroken', expected)
+    assert json.loads((run / 'result.json').read_text())['training']['skipped_records']['too_short']['times'] == 1
+
+
+def test_a_file_that_goes_while_it_trains_is_said_once_and_what_is_left_is_trained_on(world, unbroken, tmp_path):
+    shutil.copytree(world, tmp_path / 'world')
+    run, lines = tmp_path / 'run', []
+    process = start_run(tmp_path / 'world', run)
+    assert wait_for_step(process, run, 0, 2)
+    os.remove(tmp_path / 'world' / 'train-00001-of-00003')
+    process.send_signal(signal.SIGTERM)                       # what was opened and read ahead would hide it
+    process.communicate()
+    train_run(tmp_path / 'world', run, lines.append)
+    warned = [line for line in lines if 'changed or gone' in line]
+    assert len(warned) == 1 and 'train-00001-of-00003' in warned[0]
+    lost = json.loads((run / 'result.json').read_text())['training']['skipped_records']['lost']
+    assert lost['times'] > 0 and any('train-00001-of-00003' in name for name in lost['first'])
+    assert names(run)[-1] == 'epoch-0002-step-000000.npz'
+
+
+def test_held_out_clips_that_cannot_be_used_are_told_before_the_training(world, tmp_path):
+    from conftest import counting_video, write_records
+
+    from avts_tf import records
+    from avts_tf.config import UserError
+
+    for name in os.listdir(world):
+        if name.startswith('train-'):
+            os.symlink(world / name, tmp_path / name)
+    write_records(tmp_path / 'held-0', [records.encode(counting_video(number, 0.1)) for number in range(3)])
+    with pytest.raises(UserError, match=r'--eval_records=.*no usable clip to measure on; records skipped: 3 too_short'):
+        train_run(tmp_path, tmp_path / 'run')
+
+
+def test_weights_that_are_no_numbers_are_not_kept(world, tmp_path):
+    from avts_tf.config import Diverged
+
+    # One step an epoch: its loss is a number, what it leaves behind is not, or is too large for an embedding.
+    settings = {'learning_rate': 1e30, 'normalize': 'none', 'schedule': 'constant', 'batch_size': 20, 'passes_per_epoch': 1}
+    with pytest.raises(Diverged, match='are no numbers after epoch 1, step 1'):
+        train_run(world, tmp_path / 'run', settings=settings, checkpoint_minutes=100.0)
+    assert not names(tmp_path / 'run')
+
+
+def test_a_second_signal_ends_at_once():
+    from avts_tf.training import Interruption
+
+    with pytest.raises(KeyboardInterrupt), Interruption() as noted:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert noted.signal_number == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_machines_that_see_other_records_are_told(tmp_path):
+    from avts_tf.config import UserError
+    from avts_tf.training import _check_agreement
+
+    _check_agreement([[0, 3, 1, 11, 15, 1], [0, 3, 1, 11, 0, 0]])       # one of them was told to stop, or to save
+    for other in ([0, 3, 1, 12], [0, 4, 1, 11], [1, 3, 1, 11], [0, 3, 0, 11]):
+        with pytest.raises(UserError, match='do not train on the same batch'):
+            _check_agreement([[0, 3, 1, 11, 0, 0], [*other, 0, 0]])
+
+
 def test_a_loss_that_is_no_number_stops_and_names_epoch_step_and_clips(world, tmp_path):
     from avts_tf.config import UserError
 
@@ -227,6 +311,9 @@ def test_a_loss_that_is_no_number_stops_and_names_epoch_step_and_clips(world, tm
         train_run(world, tmp_path / 'run', settings={'learning_rate': 1e30, 'normalize': 'none', 'schedule': 'constant'})
     message = str(error.value)
     assert 'the loss is nan in epoch 1, step ' in message and '--learning_rate' in message and 'synthetic-' in message
+    for name in names(tmp_path / 'run'):
+        with np.load(tmp_path / 'run' / 'checkpoints' / name) as arrays:
+            assert all(np.isfinite(arrays[part]).all() for part in arrays.files if part.startswith(('weight', 'optimizer')))
 
 
 # Several machines: processes of this one, with the same run folder.

@@ -7,7 +7,7 @@ import pytest
 
 import main as command_line
 from avts_tf import tune
-from avts_tf.config import UserError, make_config, parameters
+from avts_tf.config import Diverged, Stopped, UserError, make_config, parameters
 from avts_tf.runs import RunFolder
 
 HELD = {'epochs': 2, 'seed': 3}
@@ -79,6 +79,39 @@ def test_interrupted_search_goes_on_with_the_same_trial(tmp_path, monkeypatch):
     assert len(again) == 3 and len(found) == 5
 
 
+def test_a_signal_stops_the_search_and_its_trial_is_gone_on_with(tmp_path, monkeypatch):
+    calls = _quick_training(monkeypatch, fail=Stopped('stopped by SIGTERM', 15))
+    with pytest.raises(Stopped):
+        _tune(tmp_path)
+    assert len(calls) == 1
+    again = _quick_training(monkeypatch)
+    assert len(_tune(tmp_path)) == 5 and again[0] == calls[0]
+
+
+def test_a_trial_that_diverges_fails_alone(tmp_path, monkeypatch):
+    calls, lines = _quick_training(monkeypatch), []
+    train = tune.train
+
+    def diverging(config, pattern, run_dir, *arguments, **options):
+        if run_dir.endswith('2'):
+            calls.append((run_dir, config))
+            raise Diverged('the loss is nan')
+        train(config, pattern, run_dir, *arguments, **options)
+
+    monkeypatch.setattr(tune, 'train', diverging)
+    assert len(_tune(tmp_path, say=lines.append)) == 4 and len(calls) == 5
+    assert any('failed: ' in line and 'the loss is nan' in line for line in lines)
+
+
+def test_a_search_whose_state_is_half_written_is_named(tmp_path, monkeypatch):
+    _quick_training(monkeypatch)
+    _tune(tmp_path, trials=2)
+    state = tmp_path / 'search' / 'oracle.json'
+    state.write_text(state.read_text()[:40])
+    with pytest.raises(UserError, match='search: what keras-tuner wrote there cannot be read'):
+        _tune(tmp_path, trials=2)
+
+
 def test_finished_search_only_reports(tmp_path, monkeypatch):
     _quick_training(monkeypatch)
     found = _tune(tmp_path)
@@ -93,6 +126,8 @@ def test_mistakes_are_told_at_once(tmp_path, monkeypatch):
     assert len(calls) == 1
     with pytest.raises(UserError, match='eval_records'):
         _tune(tmp_path / 'b', eval_pattern=None)
+    with pytest.raises(UserError, match='epochs'):
+        _tune(tmp_path / 'one', given={**HELD, 'epochs': 1})  # too few for the curricula among the regimes
     with pytest.raises(UserError, match='leave out'):
         _tune(tmp_path / 'c', given={name: None for name in tune.SPACE})
     _quick_training(monkeypatch)

@@ -8,7 +8,7 @@ import tqdm
 from avts_tf import metrics, plots
 from avts_tf.config import UserError
 from avts_tf.pipeline import PipelineState, make_dataset, make_offset_dataset
-from avts_tf.runs import update_result
+from avts_tf.runs import update_result, writing
 from avts_tf.windows import EASY, KINDS, POSITIVE
 
 CURVE_SECONDS = 1.0  # greatest offset of the sync curve, both ways
@@ -19,7 +19,7 @@ NOTES = {
 }
 
 
-def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, say=print):
+def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, say=print, epochs=None):
     """Measures synchronisation and writes `result.json`, `plots/distances.png`.
 
     The distance threshold is the one with the highest balanced accuracy on the training records.
@@ -31,6 +31,7 @@ def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, s
         run_dir: run folder.
         windows_per_record: windows drawn from each record, each with one pair of each kind.
         say: function that shows a line of text.
+        epochs: how many the model was trained for, to be told beside the figures.
 
     Returns:
         The metrics, as in `metrics.sync_metrics`.
@@ -45,10 +46,13 @@ def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, s
     results = metrics.sync_metrics(pairs, threshold)
     results['measured_on'] = eval_pattern or pattern
     results['held_out'] = bool(eval_pattern)
+    if epochs is not None:
+        results['epochs'] = epochs
     results['skipped_records'] = {reason: {'times': count, 'first': names} for reason, (count, names) in skips.items()}
-    os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
-    plots.distance_histogram({kind: metrics.of_kind(pairs, index)[0] for index, kind in enumerate(KINDS)}, threshold,
-                             os.path.join(run_dir, 'plots', 'distances.png'))
+    with writing(run_dir):
+        os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
+        plots.distance_histogram({kind: metrics.of_kind(pairs, index)[0] for index, kind in enumerate(KINDS)}, threshold,
+                                 os.path.join(run_dir, 'plots', 'distances.png'))
     update_result(run_dir, {'sync': results})
     for line in describe(results):
         say(line)
@@ -91,8 +95,9 @@ def measure_sync_curve(model, pattern, run_dir, flag, say=print):
                'interval': np.percentile(means, [2.5, 97.5], axis=0).T.tolist(), 'clips': len(rows),
                'lowest_at_seconds': float(offsets[np.nanmean(distances, 0).argmin()].round(6))}
     path = os.path.join(run_dir, 'plots', 'sync_curve.png')
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    plots.sync_curve(results, distances[0], ids[0], path)
+    with writing(run_dir):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        plots.sync_curve(results, distances[0], ids[0], path)
     update_result(run_dir, {'sync_curve': results})
     say(f'Distance is lowest at an offset of {results["lowest_at_seconds"]:+.2f} s (mean of {len(rows)} clips): {path}.')
     return results
