@@ -384,6 +384,8 @@ def test_augmentation_keeps_what_it_should():
     assert changed.shape == windows.shape and changed.dtype == mixed.dtype == np.float32
     np.testing.assert_allclose(mixed.sum(1), 1, rtol=1e-5)
     assert np.all(mixed.argmax(1) == np.arange(8))      # a window outweighs what is mixed into it
+    assert (np.sort(mixed, 1)[:, -2] > 0.1).any()       # and something is
+    assert np.ptp(20 * np.log10(np.linalg.norm(changed, axis=1) / np.linalg.norm(windows, axis=1))) > 3  # in other loudness
     for row, target in zip(changed, mixed, strict=True):
         # What is left of the two windows, found by least squares, goes with what is left of their labels.
         weights = np.linalg.lstsq(windows.T, row, rcond=None)[0]

@@ -1,5 +1,6 @@
 """The Beam pipeline writes what the writer on one machine writes, byte for byte, in several processes."""
 
+import importlib
 import os
 
 import pytest
@@ -8,7 +9,8 @@ from test_write import make_video, read_files, read_report
 from avts_tf.config import UserError
 from tfrecords_tools import write
 
-beam = pytest.importorskip('tfrecords_tools.beam', reason='requirements-beam.txt is not installed')
+pytest.importorskip('apache_beam', reason='requirements-beam.txt is not installed')
+beam = importlib.import_module('tfrecords_tools.beam')
 
 PROCESSES = ['--runner=DirectRunner', '--direct_num_workers=2', '--direct_running_mode=multi_processing']
 
@@ -63,9 +65,14 @@ def test_a_failure_is_told_and_finished_shards_stay(folder, tmp_path, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(write, 'write_shard', write_shard)
-        with pytest.raises(UserError, match='of 3 shard.*goes on.*No space left'):
+        with pytest.raises(UserError, match='of 3 shard.*goes on.*No space left') as error:
             beam.write_records(str(folder), str(tmp_path / 'set'), beam_options=['--runner=DirectRunner'], **options)
+    aside = tmp_path / 'set.writing'
+    finished = [name.removesuffix('.lines') for name in os.listdir(aside) if name.endswith('.lines')]
+    inodes = {name: os.stat(aside / name).st_ino for name in finished}
+    assert f'{len(finished)} of 3 shard' in str(error.value)
     beam.write_records(str(folder), str(tmp_path / 'set'), beam_options=['--runner=DirectRunner'], **options)
+    assert {name: os.stat(tmp_path / name).st_ino for name in finished} == inodes
     assert sorted(os.listdir(tmp_path))[:3] == [f'set-0000{i}-of-00003' for i in range(3)]
 
 

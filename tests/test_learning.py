@@ -32,6 +32,13 @@ def test_eight_clips_are_memorised(eight_clips, tmp_path, loss):
     assert metrics.auc(positive, metrics.of_kind(pairs, HARD)[0]) > 0.95
 
 
+def test_collapse_is_told_from_learning():
+    measure = Measure(None, [], None, Standing(), make_config('tiny', normalize='length'))
+    rows = [{'auc_easy': .9, 'auc_hard': .5, 'spread': .5}, {'auc_easy': .5, 'auc_hard': .9, 'spread': .5},
+            {'auc_easy': .52, 'auc_hard': .54, 'spread': .5}, {'auc_easy': .9, 'spread': .001}]
+    assert [measure._learns_nothing(row) for row in rows] == [False, False, True, True]
+
+
 def test_collapse_is_said(eight_clips):
     config = make_config('tiny', frame_size=24, batch_size=8, normalize='length')
     model = build_two_tower(config)

@@ -223,6 +223,23 @@ def test_gradient_is_finite_at_distance_zero(positive_term):
             assert np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize('values', [{'easy_negatives': 'drawn'}, {'easy_negatives': 'all'}, {'easy_negatives': 'weighted'},
+                                    {'loss': 'infonce', 'temperature': 0.2}])
+def test_the_model_takes_the_loss_that_was_asked_for(values):
+    video, audio, kind, hashes = make_batch()
+    sounds, loss = own_sounds(hashes, kind), ContrastiveLoss(MARGIN, reduction=None)
+    model = types.SimpleNamespace(config=make_config('tiny', **values), contrastive_loss=loss)
+    batch = {'kind': tf.constant(kind), 'example_hash': tf.constant(hashes), 'audio_hash': tf.constant(sounds)}
+    found = TwoTower._batch_loss(model, {'video': tf.constant(video), 'audio': tf.constant(audio)}, batch)
+    if 'loss' in values:
+        expected = np.mean(infonce_loss(video, audio, kind, hashes, 0.2))
+    else:
+        each = (pair_losses(loss, video, audio, kind) if values['easy_negatives'] == 'drawn' else
+                all_pairs_loss(loss, video, audio, kind, hashes, sounds, values['easy_negatives'] == 'weighted'))
+        expected = np.sum(each) / (kind != NO_PAIR).sum()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize('easy_negatives', ['drawn', 'weighted'])
 def test_slots_without_a_pair_do_not_count(easy_negatives):
     rng = np.random.default_rng(1)

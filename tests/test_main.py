@@ -1,6 +1,7 @@
 """The command line as a newcomer uses it: a whole run, resuming, and mistakes."""
 
 import csv
+import inspect
 import json
 import os
 import pathlib
@@ -10,9 +11,10 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
-from avts_tf import records
+from avts_tf import modes, records
 from avts_tf.config import UserError, make_config, parameters
 from avts_tf.training import count_plateaus, learning_rate_at
 from tfrecords_tools.synthetic import write_world
@@ -57,12 +59,15 @@ def test_training_leaves_what_the_readme_says(finished):
     assert float(rows[0]['pairs_hard']) == 0 and not rows[0]['distance_hard']
     assert float(rows[1]['pairs_easy']) + float(rows[1]['pairs_hard']) == float(rows[1]['pairs_positive'])
     result = json.loads((run / 'result.json').read_text())
-    assert result['sync']['held_out'] and 0 <= result['sync']['auc_hard'] <= 1
+    assert result['sync']['held_out'] and result['sync']['epochs'] == 2
     low, high = result['sync']['avts_accuracy_interval']
     assert low <= result['sync']['avts_accuracy'] <= high
-    for name in ('plots/training.png', 'plots/distances.png', 'config.json', 'timing.csv', 'checkpoints/epoch-0002-step-000000.npz',
-                 'tensorboard'):
+    for name in ('plots/training.png', 'plots/distances.png', 'plots/sync_curve.png', 'config.json', 'timing.csv',
+                 'checkpoints/epoch-0002-step-000000.npz', 'tensorboard/projector_config.pbtxt'):
         assert (run / name).exists()
+    events = EventAccumulator(str(run / 'tensorboard')).Reload()
+    assert {'batch', 'epoch/loss', 'epoch/auc_hard'} <= set(events.Tags()['tensors'])
+    assert [event.step for event in events.Tensors('epoch/loss')] == [1, 2]
     assert (folder / 'models/audio_tower/1/saved_model.pb').exists()
     assert (folder / 'models/video_tower/1/saved_model.pb').exists()
 
@@ -192,3 +197,38 @@ def test_plateaus_are_counted_from_the_history():
     assert count_plateaus([1, 2, 2, 2, 2, 2]) == 1
     assert count_plateaus([1] + [2] * 10) == 2
     assert count_plateaus([1] + [2] * 4 + [0.5] + [2] * 4) == 0
+
+
+@pytest.mark.parametrize(('flags', 'function', 'expected'), [
+    (['--mode=evaluate', '--run_dir=r', '--checkpoint=best', '--windows_per_record=2', '--shortcuts'], 'run_evaluate',
+     {'run_dir': 'r', 'which': 'best', 'windows_per_record': 2, 'shortcuts': True}),
+    (['--mode=export', '--run_dir=r', '--export_dir=e', '--export_resample', '--checkpoint=best'], 'run_export',
+     {'run_dir': 'r', 'export_dir': 'e', 'export_resample': True, 'which': 'best'}),
+    (['--mode=offset', '--run_dir=r', '--input=a', '--input=b', '--output=o', '--max_offset_seconds=0.5', '--fix'], 'run_offset',
+     {'run_dir': 'r', 'inputs': ['a', 'b'], 'output_dir': 'o', 'max_offset_seconds': 0.5, 'fix': True}),
+    (['--mode=tune', '--records=t', '--eval_records=h', '--run_dir=r', '--trials=3', '--margin=0.7'], 'run_tune',
+     {'preset': 'small', 'given': {'margin': 0.7}, 'records': 't', 'eval_records': 'h', 'run_dir': 'r', 'trials': 3}),
+    (['--mode=train', '--records=t', '--on_bad_record=stop', '--checkpoint_minutes=2', '--keep_checkpoints=5', '--deterministic'],
+     'run_train', {'options': {'on_bad_record': 'stop', 'checkpoint_minutes': 2.0, 'keep_checkpoints': 5, 'deterministic': True}}),
+    (['--mode=action_recognition', '--records=t', '--eval_records=h', '--init=runs/first', '--streams=both'],
+     'run_action_recognition', {'init': 'runs/first', 'init_run_dir': None, 'records': 't', 'eval_records': 'h'}),
+])
+def test_flags_reach_what_they_are_for(monkeypatch, flags, function, expected):
+    signature, called = inspect.signature(getattr(modes, function)), {}
+    monkeypatch.setattr(modes, function, lambda *given, **named: called.update(signature.bind(*given, **named).arguments))
+    main.FLAGS.unparse_flags()
+    main.main(main.FLAGS(['main.py', *flags]))
+    assert expected.items() <= called.items()
+
+
+def test_without_records_a_world_is_made_once(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(modes, 'DEMO_VIDEOS', 6)
+    monkeypatch.setattr(modes, 'DEMO_EVAL_VIDEOS', 3)
+    monkeypatch.setattr(modes, 'run_train', lambda config, train, held, *rest, **options: calls.append((config, train, held)))
+    for _ in range(2):
+        main.FLAGS.unparse_flags()
+        main.main(main.FLAGS(['main.py', f'--run_dir={tmp_path}/run']))
+    (config, train, held), again = calls
+    assert again == calls[0] and config == make_config('tiny')
+    assert [sum(count for _, count in records.find_shards(pattern)) for pattern in (train, held)] == [6, 3]

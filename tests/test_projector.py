@@ -43,4 +43,5 @@ def test_points_names_and_pictures_belong_together(tmp_path):
         assert line.split('\t') == [('picture', 'sound')[int(tower)], f'clip {int(clip)}', 'a, b']
         left, top = index % 4 * THUMBNAIL, index // 4 * THUMBNAIL
         pictures.add((int(clip), sheet.crop((left, top, left + THUMBNAIL, top + THUMBNAIL)).tobytes()))
-    assert len(pictures) == 5  # both points of a clip have the same, and no two clips
+    # Both points of a clip have the same, and no two clips.
+    assert len(pictures) == len({picture for _, picture in pictures}) == 5

@@ -1,6 +1,7 @@
 """The record format: what is written is what is read, and by the names of the format; shards and their damage."""
 
 import dataclasses
+import hashlib
 import os
 import struct
 
@@ -84,8 +85,10 @@ def test_sound_alone(video):
     assert record.label_string.numpy().tolist() == [b'dog', b'bark'] and record.sample_rate == 16000.0
 
 
-def test_same_video_same_bytes(video):
-    assert records.encode(video) == records.encode(dataclasses.replace(video))
+def test_same_video_same_bytes():
+    # In every process, of every version: the entries of a protocol buffer's map have no order of their own.
+    video = records.Video('a', [b'j'], 25.0, 8, 8, np.zeros(640, np.int16), 16000)
+    assert hashlib.sha256(records.encode(video)).hexdigest() == '93674b291eddbde6476ab74bfe6f74796a30c940e90b76ef3ea35df80da5ec78'
 
 
 def test_encode_refuses_what_it_cannot_write(video):

@@ -11,6 +11,7 @@ from avts_tf.towers.audio import build_audio_network, build_audio_tower, embed_w
 from avts_tf.towers.i3d import i3d
 from avts_tf.towers.mcx import PictureConv3D, WinogradConv3D, mcx
 from avts_tf.towers.video import NormalizePixels, build_video_tower
+from avts_tf.two_tower import build_two_tower
 
 SMALL = {'frames': 12, 'fps': 25.0, 'frame_size': 16, 'sample_rate': 16000, 'video_width': 0.0625, 'audio_width': 0.0625,
          'embedding_size': 16, 'head': 'spans', 'head_spans': 4, 'normalize': 'none', 'bfloat16': False}
@@ -392,3 +393,12 @@ def test_winograd_is_for_training_and_wide_towers_alone():
     for width, used in ((1.0, 4), (0.25, 0)):
         layers = keras.Model(inputs, mcx(inputs, 'mc3', width)).layers
         assert sum(isinstance(layer, WinogradConv3D) for layer in layers) == used
+
+
+def test_bfloat16_is_for_the_networks_alone():
+    model = build_two_tower(make_config('tiny', **{**SMALL, 'bfloat16': True}))
+    audio = model.audio_tower
+    assert model.video_tower.get_layer('conv1').compute_dtype == 'bfloat16'
+    assert audio.get_layer('audio_network').get_layer('conv1').compute_dtype == 'bfloat16'
+    assert audio.get_layer('log_mel').compute_dtype == 'float32' and {value.dtype for value in model.weights} == {'float32'}
+    assert {output.dtype for output in model.output.values()} == {'float32'} and keras.config.dtype_policy().name == 'float32'
