@@ -33,7 +33,7 @@ flags.DEFINE_string('run_dir', 'runs/demo', 'Folder of the run: configuration, c
 _of(CONFIGURABLE, flags.DEFINE_enum, 'preset', None, list(PRESETS), 'Named values of the parameters, which override them. Default: '
     'small; tiny for train and tune without --records, and for tables.')
 _of(('train', 'tune', 'evaluate', 'action_recognition', 'table'), flags.DEFINE_string, 'records', None, 'Record files to train on: '
-    'glob(s), separated by commas. Default: a synthetic world is made in RUN_DIR/world.')
+    'glob(s), separated by commas. Default for train, tune and table: a synthetic world, made in RUN_DIR/world or TABLE_DIR/world.')
 _of(('train', 'tune', 'evaluate', 'action_recognition', 'table', 'offset'), flags.DEFINE_string, 'eval_records', None,
     'Record files to measure on, not to be trained on.')
 _of(('train', 'export', 'features'), flags.DEFINE_string, 'export_dir', 'saved_models',

@@ -246,7 +246,7 @@ def test_splits_and_their_mean(tiny, tmp_path, monkeypatch):
 
     def recognise(config, protocol, pattern, eval_pattern, run_dir, devices, say):
         asked.append((pattern, eval_pattern, run_dir))
-        return {'top1': 0.5 if 'train1' in pattern else 0.7, 'top1_interval': [0.4, 0.8]}
+        return {'top1': 0.5 if 'train1' in pattern else 0.7, 'top1_interval': [0.4, 0.8], 'videos': 100}
 
     monkeypatch.setattr(action, 'recognise_actions', recognise)
     (tmp_path / 'run').mkdir()
@@ -254,7 +254,7 @@ def test_splits_and_their_mean(tiny, tmp_path, monkeypatch):
     summary = action.recognise_splits(tiny, action.Protocol(), 'train{split}-*', 'test{split}-*', str(tmp_path / 'run'), ['1', '2'],
                                       say=lines.append)
     assert asked == [(f'train{n}-*', f'test{n}-*', f'{tmp_path}/run/split{n}') for n in '12']
-    assert summary['top1'] == pytest.approx(0.6) and 'mean of 2 splits: top1 60.0 %' in lines
+    assert summary['top1'] == pytest.approx(0.6) and 'mean of 2 splits: top1 60.0 % [50.2, 69.1]' in lines
     with open(tmp_path / 'run/result.json') as file:
         assert json.load(file)[action.MODE] == summary
 

@@ -19,7 +19,7 @@ import tqdm
 from avts_tf import plots, records
 from avts_tf.config import Config, UserError
 from avts_tf.devices import make_strategy, own_batches
-from avts_tf.evaluation.classification import classification_metrics, describe, percent
+from avts_tf.evaluation.classification import classification_metrics, describe, percent, wilson_interval
 from avts_tf.layers import BatchNorm
 from avts_tf.others import build_model
 from avts_tf.pipeline import PipelineState, make_labelled_dataset
@@ -157,7 +157,8 @@ def recognise_splits(config, protocol, pattern, eval_pattern, run_dir, splits, d
         splits: names of the splits; the rest as in `recognise_actions`.
 
     Returns:
-        Dict: `splits`, the metrics of each by name; `top1` and, where there are more than 5 classes, `top5`, means.
+        Dict: `splits`, the metrics of each by name; `top1` and, where there are more than 5 classes, `top5`, means, each with
+        its 95 % interval (Wilson, over the videos of one split: those of the others are the same in good part).
     """
     for flag, value in (('records', pattern), ('eval_records', eval_pattern)):
         if '{split}' not in (value or ''):
@@ -171,11 +172,13 @@ def recognise_splits(config, protocol, pattern, eval_pattern, run_dir, splits, d
     for name in ('top1', 'top5'):
         values = [result[name] for result in results.values() if name in result]
         if values:
+            videos = round(np.mean([result['videos'] for result in results.values()]))
             summary[name] = float(np.mean(values))
+            summary[f'{name}_interval'] = wilson_interval(summary[name] * videos, videos)
     update_result(run_dir, {MODE: summary})
     for split, result in results.items():
         say(f'split {split}: top-1 {percent(result["top1"], result["top1_interval"])}')
-    means = [f'{name} {100 * value:.1f} %' for name, value in summary.items() if name != 'splits']
+    means = [f'{name} {percent(summary[name], summary[f"{name}_interval"])}' for name in ('top1', 'top5') if name in summary]
     say(f'mean of {len(splits)} splits: {", ".join(means)}')
     return summary
 
