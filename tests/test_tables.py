@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 
@@ -274,21 +275,25 @@ def test_a_small_table_for_real(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_killed_table_goes_on_from_the_command_line(tmp_path):
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_table_goes_on_from_the_command_line(tmp_path, number, status):
     write_world(str(tmp_path / 'clips'), videos=10, seconds=2.0, size=16, difficulty=0.0)
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     flags = ['--mode=table', '--table=curriculum', f'--records={tmp_path}/clips-*-of-*', f'--eval_records={tmp_path}/clips-*-of-*',
              f'--table_dir={tmp_path}/table', '--epochs=2', '--batch_size=8', '--frame_size=16']
     command = [sys.executable, os.path.join(root, 'main.py'), *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
-        if '[3/6]' in line:
+        if '[2/6]' in line:
             break
-    process.kill()
-    process.stdout.close()
-    process.wait()
-    # Its step is told and ends within the wait for the lock.
+    else:
+        pytest.fail('it was not stopped')
+    process.send_signal(number)                             # to it alone: its step is in a session of its own
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == status
+    if number != signal.SIGKILL:
+        assert 'The same command goes on with' in said
+    # The step of a killed table is told and ends within the wait for the lock.
     again = subprocess.run(command, check=False, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert '6 steps, ' in again.stdout and '0 of them done' not in again.stdout
-    assert '| curriculum_mixed |' in again.stdout
+    assert '6 steps, ' in again.stdout and '0 of them done' not in again.stdout and '| curriculum_mixed |' in again.stdout
