@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import aborting_media
 import av
 import numpy as np
 import pytest
@@ -276,8 +277,18 @@ def test_reading_ahead_is_bounded_and_passes_errors_on():
         list(stream)
 
 
+def test_a_file_that_kills_its_decoder_costs_itself_only(audio, tmp_path, monkeypatch):
+    (tmp_path / 'in').mkdir()
+    for name in ('one', 'three', 'two'):
+        write_sound(tmp_path / 'in' / f'{name}.wav', noise(20000))
+    monkeypatch.setattr(extraction, 'read_blocks', aborting_media.read_blocks)
+    extract([tmp_path / 'in'], tmp_path / 'out', [audio])
+    rows = report(tmp_path / 'out')
+    assert [(row['status'], row['reason']) for row in rows] == [('written', ''), ('written', ''), ('skipped', 'crashed')]
+
+
 @pytest.mark.skipif('AVTS_DATA' not in os.environ, reason='AVTS_DATA is not set')
-def test_a_file_that_kills_its_decoder_costs_itself_only(audio, tmp_path):
+def test_awkward_files_cost_themselves_only(audio, tmp_path):
     folder = pathlib.Path(os.environ['AVTS_DATA']) / 'awkward'
     extract([folder], tmp_path / 'out', [audio])
     rows = report(tmp_path / 'out')

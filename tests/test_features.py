@@ -243,6 +243,8 @@ def test_streams_come_out_as_they_end(audio):
         assert len(read) <= number + 4
         if number == 6:
             break
+    else:
+        pytest.fail('it ended before')
 
 
 # Loading.

@@ -225,6 +225,44 @@ def test_a_full_disk_is_said_and_costs_no_checkpoint(world, unbroken, tmp_path):
     assert names(run) == before and not list((run / 'checkpoints').glob('writing-*'))
 
 
+def test_weight_decay_is_of_kernels_alone():
+    import keras
+    import tensorflow as tf
+
+    from avts_tf.config import make_config
+    from avts_tf.layers import BatchNorm
+    from avts_tf.training import make_optimizer
+
+    for optimizer in ('sgd', 'adamw'):
+        model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2, bias_initializer='ones'), BatchNorm()])
+        model.layers[1].beta.assign([1.0, 1.0])
+        before = [variable.numpy() for variable in model.trainable_variables]
+        chosen = make_optimizer(make_config('tiny', optimizer=optimizer, learning_rate=0.1, weight_decay=0.5))
+        chosen.learning_rate.assign(0.1)
+        chosen.build(model.trainable_variables)
+        chosen.apply([tf.zeros_like(value) for value in before], model.trainable_variables)
+        for variable, value in zip(model.trainable_variables, before, strict=True):
+            factor = 0.95 if variable.name == 'kernel' else 1.0
+            np.testing.assert_allclose(variable, factor * value, rtol=1e-5, err_msg=f'{optimizer} {variable.path}')
+
+
+def test_it_goes_on_with_other_records(world, tmp_path):
+    from avts_tf.config import make_config
+    from avts_tf.training import train
+
+    config, run, lines = make_config('tiny', **SETTINGS), str(tmp_path / 'run'), []
+    train(config, f'{world}/train-0000[01]*', run, f'{world}/held-*', say=lambda line: None, checkpoint_minutes=100.0)
+    first = (tmp_path / 'run' / 'history.csv').read_text().splitlines()[1]
+    for name in names(run):
+        if name > 'epoch-0001-step-000000.npz':
+            os.remove(tmp_path / 'run' / 'checkpoints' / name)
+    train(config, f'{world}/train-*', run, f'{world}/held-*', say=lines.append)
+    assert any(line.startswith('The records are others than before') for line in lines)
+    assert 'Going on after epoch 1.' in lines
+    assert (tmp_path / 'run' / 'history.csv').read_text().splitlines()[1] == first
+    assert json.loads((tmp_path / 'run' / 'config.json').read_text())['inputs']['records'] == f'{world}/train-*'
+
+
 def test_what_comes_after_the_last_batch_is_counted_once(tmp_path):
     from conftest import counting_video, write_records
 

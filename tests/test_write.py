@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 
+import aborting_media
 import av
 import numpy as np
 import pytest
@@ -524,3 +525,13 @@ def test_awkward_files(tmp_path):
     summary = write.write_records(folder, str(tmp_path / 'a'), short_side=32)
     assert sum(summary['skipped'].values()) + summary['records'] == len(read_report(tmp_path / 'a')) == len(os.listdir(folder))
     assert summary['skipped']['no_video'] == 2 and summary['skipped']['no_audio'] == 4
+
+
+def test_a_file_that_kills_its_decoder_is_in_the_report(tmp_path, monkeypatch):
+    (tmp_path / 'in').mkdir()
+    for seed, name in enumerate(('one', 'two')):
+        make_video(tmp_path / 'in' / f'{name}.mkv', seed=seed, seconds=0.4)
+    monkeypatch.setattr(media, 'try_media', aborting_media.try_media)
+    summary = write.write_records(str(tmp_path / 'in'), str(tmp_path / 'out' / 'set'), short_side=16, num_workers=1)
+    assert summary['records'] == 1 and summary['skipped'] == {'crashed': 1}
+    assert 'SIGABRT' in read_report(tmp_path / 'out' / 'set')[1]['detail']
