@@ -574,8 +574,8 @@ def export_towers(model, export_dir, say=print, training=None, resample=False):
             differences = _save_and_compare(towers, asides, training)
         except (OSError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError, tf.errors.UnknownError) as error:
             reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
-            raise UserError(f'--export_dir={export_dir}: cannot be written: {reason}. The weights are in the run folder; once there '
-                            'is room, --mode=export writes the towers.') from error
+            raise UserError(f'--export_dir={export_dir}: cannot be written: {reason}. The weights are in the run folder; once '
+                            'there is room, --mode=export writes the towers.') from error
         for tower, aside, difference in zip(towers, asides, differences, strict=True):
             os.chmod(aside, 0o755)  # mkdtemp makes it private; a server runs as somebody else
             folder = os.path.dirname(aside)
