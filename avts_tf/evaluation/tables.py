@@ -523,8 +523,9 @@ def _finished(step, table_dir):
     except FileNotFoundError:
         return False
     wanted = json.loads(json.dumps(step._asdict()))
-    if changed := [flag for flag, stamp in wanted['inputs'].items() if before['inputs'].get(flag) != stamp]:
-        raise UserError(f'{folder}: was made from other files than --{changed[0]} stands for now ({_given_as(step, changed[0])}). '
+    if changed := [flag for flag, stamp in wanted['inputs'].items() if before.get('inputs', {}).get(flag) != stamp]:
+        given = step.arguments.get(changed[0], step.arguments.get('input_path'))
+        raise UserError(f'{folder}: was made from other files than --{changed[0]} stands for now ({given}). '
                         'Remove that folder and those that build on it, or use another --table_dir.')
     for arguments in (before['arguments'], wanted['arguments']):
         arguments.pop('devices', None)  # does not change the result
@@ -534,10 +535,6 @@ def _finished(step, table_dir):
         raise UserError(f'{folder}: holds a step with other settings ({"; ".join(differing) or "another kind"}). Use another '
                         '--table_dir, or the same flags.')
     return _result(step, table_dir).get(_done_key(step)) is not None
-
-
-def _given_as(step, flag):
-    return step.arguments.get(flag, step.arguments.get('input_path'))
 
 
 def _result(step, table_dir):
