@@ -183,7 +183,7 @@ def make_table(name, settings, write_world, say=print):
     _write(settings.table_dir, f'{name}.csv', as_csv(lines))
     plots.table_bars(lines, os.path.join(settings.table_dir, f'{name}.png'))
     if name == 'curriculum':
-        _draw_regimes(cells, settings)
+        _draw_regimes(cells, settings, failures)
     say(markdown)
     say(f'{settings.table_dir}: {name}.md, {name}.csv, {name}.png' + (', regimes.png' if name == 'curriculum' else '') + '.')
     if failures:
@@ -589,13 +589,18 @@ def _run(step, table_dir, lock):
         return f'{step.folder}: ended with exit status {process.returncode}'
 
 
+def _failure(figure, failures):
+    """Why one of a figure's steps failed, or ''."""
+    return next((failures[step.folder] for step in itertools.chain(*figure.steps) if step.folder in failures), '')
+
+
 def _cell(row, column, content, published, table_dir, failures):
     line = {'row': row, 'column': column, 'published': published, 'unit': '%', 'mean': None, 'deviation': None, 'values': [],
             'missing': ''}
     if not isinstance(content, Figure):
         return {**line, 'missing': content}
     line['unit'] = '%' if content.scale == 100 else ''
-    if failed := next((failures[step.folder] for step in itertools.chain(*content.steps) if step.folder in failures), ''):
+    if failed := _failure(content, failures):
         return {**line, 'missing': failed}
     for chain in content.steps:
         value = _result(chain[-1], table_dir)
@@ -657,15 +662,14 @@ def as_csv(lines):
     return text.getvalue()
 
 
-def _draw_regimes(cells, settings):
+def _draw_regimes(cells, settings, failures):
     histories = {}
     for (row, _), content in cells.items():
-        config = make_config(**content.steps[0][-1].arguments['config'])
-        if row not in histories and all(_finished(chain[-1], settings.table_dir) for chain in content.steps):
-            folders = [os.path.join(settings.table_dir, chain[-1].folder) for chain in content.steps]
-            histories[row] = [RunFolder(folder, make_config(**chain[-1].arguments['config'])).history()
-                              for folder, chain in zip(folders, content.steps, strict=True)]
-    switch = parse_regime('curriculum_mixed', config.train.epochs).stages[0].epochs
+        if row not in histories and not _failure(content, failures):
+            histories[row] = [RunFolder(os.path.join(settings.table_dir, chain[-1].folder),
+                                        make_config(**chain[-1].arguments['config'])).history() for chain in content.steps]
+    epochs = make_config(settings.preset, **settings.given).train.epochs
+    switch = parse_regime('curriculum_mixed', epochs).stages[0].epochs
     plots.regime_curves(histories, switch, os.path.join(settings.table_dir, 'regimes.png'))
 
 
