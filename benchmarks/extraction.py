@@ -19,6 +19,8 @@ import tempfile
 import time
 import wave
 
+import avts_tf  # noqa: F401  first, because it sets how TensorFlow runs
+
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import keras

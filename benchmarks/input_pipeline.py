@@ -164,7 +164,6 @@ def main():
     parser.add_argument('--side', help=argparse.SUPPRESS)
     parser.add_argument('--pattern', help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    sys.path.insert(0, os.getcwd())
     if arguments.side == 'memory':
         print(memory(arguments.pattern))
     elif arguments.side:

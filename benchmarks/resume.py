@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 
+import avts_tf  # noqa: F401  first, because it sets how TensorFlow runs
+
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 ROUNDS = 7

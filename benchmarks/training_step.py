@@ -205,7 +205,6 @@ def main():
     parser.add_argument('--windows', type=int, help=argparse.SUPPRESS)
     parser.add_argument('--bfloat16', action='store_true', help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    sys.path.insert(0, os.getcwd())
     if arguments.side:
         run_side(arguments.side, arguments.case, arguments.bfloat16, arguments.windows, arguments.seconds)
         return

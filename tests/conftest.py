@@ -5,6 +5,10 @@ The left half of frame i is as bright as i says, the right half as the clip's nu
 what the batch says of itself.
 """
 
+import avts_tf  # noqa: F401  first, because it sets how TensorFlow runs
+
+# isort: split
+
 import io
 import wave
 
