@@ -9,7 +9,7 @@ from avts_tf.config import TowerConfig, make_config
 from avts_tf.layers import embedding_head
 from avts_tf.towers.audio import build_audio_network, build_audio_tower, embed_waveform
 from avts_tf.towers.i3d import i3d
-from avts_tf.towers.mcx import PictureConv3D, WinogradConv3D, mcx
+from avts_tf.towers.mcx import WinogradConv3D, mcx
 from avts_tf.towers.video import NormalizePixels, build_video_tower
 from avts_tf.two_tower import build_two_tower
 
@@ -333,25 +333,6 @@ def test_bfloat16_is_close_to_float32(tower):
         # A number keeps 8 bits (0.4 %), over some twenty layers; far less than what tells the two clips apart.
         assert 0 < error < 0.03, (name, error)
         assert np.linalg.norm(rounded - exact) < 0.2 * np.linalg.norm(exact[0] - exact[1]), name
-
-
-@pytest.mark.parametrize('kernel', [(1, 3, 3), (1, 1, 1)])
-def test_a_strided_convolution_by_pictures_is_the_one_of_keras(kernel):
-    rng = np.random.default_rng(0)
-    inputs = tf.constant(rng.normal(size=[2, 5, 10, 12, 3]), tf.float32)
-    settings = {'filters': 4, 'kernel_size': kernel, 'strides': (1, 2, 2), 'padding': 'valid', 'use_bias': False}
-    results = []
-    for layer in (PictureConv3D(**settings), keras.layers.Conv3D(**settings)):
-        layer.build(inputs.shape)
-        layer.kernel.assign(np.random.default_rng(1).normal(size=layer.kernel.shape))
-        with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            outputs = layer(inputs)
-            total = tf.reduce_sum(tf.sin(outputs))
-        results.append([outputs, *tape.gradient(total, [inputs, layer.kernel.value])])
-        assert layer.compute_output_shape(inputs.shape) == outputs.shape
-    for ours, theirs in zip(*results, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def winograd_and_plain(frames, kind, **call):

@@ -16,12 +16,19 @@ class PictureConv3D(keras.layers.Conv3D):
 
     The result is the same; on a CPU the gradients of TensorFlow's strided 3-D convolutions take up to three times as long as
     those of its 2-D ones.
+
+    A 1 x 1 kernel first takes the positions that its stride leaves, then convolves without one: oneDNN's gradient of a strided
+    1 x 1 kernel with fewer than 8 channels is wrong on processors that know AVX2 alone, and another one each time
+    (TensorFlow 2.21).
     """
 
     def call(self, inputs):
-        batch, frames = tf.shape(inputs)[0], inputs.shape[1]
+        batch, frames, strides = tf.shape(inputs)[0], inputs.shape[1], self.strides[1:]
+        if self.kernel_size == (1, 1, 1):
+            inputs = inputs[:, :, ::strides[0], ::strides[1]]
+            strides = 1
         pictures = tf.reshape(inputs, [-1, *inputs.shape[2:]])
-        pictures = tf.nn.conv2d(pictures, tf.squeeze(tf.convert_to_tensor(self.kernel), 0), self.strides[1:], self.padding.upper())
+        pictures = tf.nn.conv2d(pictures, tf.squeeze(tf.convert_to_tensor(self.kernel), 0), strides, self.padding.upper())
         return tf.reshape(pictures, [batch, frames, *pictures.shape[1:]])
 
 
@@ -53,7 +60,7 @@ class WinogradConv3D(keras.layers.Conv3D):
         return _join_tiles(products)
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _time_tiles(x):
     """The four terms of each two frames: [batch, frames, height, width, channels] -> 4 times [batch, frames / 2, ...]."""
     padded = tf.pad(tf.cast(x, tf.float32), [[0, 0], [1, 1], [0, 0], [0, 0], [0, 0]])
@@ -61,7 +68,7 @@ def _time_tiles(x):
     return [tf.cast(term, x.dtype) for term in (d0 - d2, d1 + d2, d2 - d1, d1 - d3)]
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _join_tiles(products):
     """Two frames from each four products: 4 times [batch, frames / 2, ...] -> [batch, frames, height, width, channels]."""
     m1, m2, m3, m4 = (tf.cast(product, tf.float32) for product in products)
