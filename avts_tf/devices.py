@@ -83,6 +83,7 @@ def is_chief():
     return _task()[1] == 0
 
 
+@tf.autograph.experimental.do_not_convert
 def own_batches(dataset, strategy):
     """What this machine's replicas take of a dataset of global batches, for `strategy.run`.
 
@@ -128,7 +129,7 @@ def make_agreement(strategy, count):
     if worker_count() == 1:
         return lambda numbers: [numbers]
 
-    @tf.function(input_signature=[tf.TensorSpec([count], tf.int64)])
+    @tf.function(input_signature=[tf.TensorSpec([count], tf.int64)], autograph=False)
     def gather(numbers):
         def one(numbers):
             return tf.distribute.get_replica_context().all_gather(tf.identity(numbers)[None], axis=0)

@@ -135,7 +135,7 @@ def spec_augment_bank(steps, bands, max_steps, max_bands, seed, size=512):
         warnings.simplefilter('ignore')
         import tensorflow_io as tfio  # only needed with --spec_augment, and slow and loud to import
 
-    @tf.function
+    @tf.function(autograph=False)
     def draw():
         mask = tf.ones([steps, bands])
         return tfio.audio.time_mask(tfio.audio.freq_mask(mask, param=max_bands), param=max_steps)

@@ -2,8 +2,10 @@
 
 The batches are a function of the records, the configuration and the epoch. Every record that a pass reads has a position in the
 epoch, and each clip of a batch tells its own: to go on after a batch, `PipelineState.start` is set to the position after its last
-clip, and what lies before is read but neither parsed nor decoded. What cannot be used is told by position as well, so that
-an interrupted epoch counts what an unbroken one does.
+clip, and what lies before is read but neither parsed nor decoded.
+
+What cannot be used is counted when a later record, or the end, has come through: a record that is still at work, when a pipeline
+is dropped say, is not counted, and neither is one before the position that was started from.
 """
 
 import os
@@ -15,16 +17,18 @@ from avts_tf.config import UserError
 from avts_tf.pairs import clip_samples, draw_kinds, fill_easy, sample_clip, sounds_at, usable_frames, window_frames
 from avts_tf.windows import KINDS
 
-# Why a record is not used, in the order in which it is looked for. 'lost' is what a damaged or vanished file no longer holds.
+# Why a record is not used. 'lost' is what a damaged or vanished file no longer holds.
 UNREADABLE, BAD_PICTURE, LOST = 'unreadable', 'bad_picture', 'lost'
 CONTENT_REASONS = ('no_frames', 'no_frame_times', 'bad_frame_times', 'no_audio', 'bad_sound', 'other_sample_rate', 'too_short')
-SKIP_REASONS = (UNREADABLE, *CONTENT_REASONS, BAD_PICTURE, LOST)
 NAMED_SKIPS = 5  # ids that are kept of each reason
 PARALLEL_CLIPS = os.cpu_count()  # TensorFlow's tuning does not see through a stage that leaves errors out
 EVAL_BATCH_SIZE = 32  # clips among which evaluation finds its easy negatives: one number, so that all measure the same pairs
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the grey of an RGB pixel
 CROP_SCALES = 4  # the multi-scale crop draws among this many sizes, evenly spaced
 MAX_PIXELS = 2**26  # of a frame: one that claims more is no frame of a clip, and decoding it would take all memory
+END = 2**63 - 1  # a position after all others
+# Nothing here needs AutoGraph, which would rewrite every function before it is traced: seconds of each start.
+in_plain_tensorflow = tf.autograph.experimental.do_not_convert
 PASS_BITS = 40  # a position is the number of the pass, shifted by this, plus the number of the record in it
 
 
@@ -45,6 +49,8 @@ class PipelineState:
             # From position to reason, count and name. A record stands here from before it is looked at until it is found good,
             # so that one which makes an operation fail is told too.
             self._faults = tf.lookup.experimental.MutableHashTable(tf.int64, tf.string, '')
+            # Position up to which all records have been found good or not: what stands above may still be at work.
+            self._settled = tf.Variable(-1, dtype=tf.int64, trainable=False)
 
     def note(self, position, reason, name, count=1):
         """Notes, inside a graph, what is wrong at a position, in place of what was noted there; returns the operation."""
@@ -55,39 +61,39 @@ class PipelineState:
         """Takes back, inside a graph, what was noted of a position; returns the operation."""
         return self._faults.remove(tf.reshape(position, [1]))
 
+    def settle(self, position):
+        """Notes, inside a graph, that all records up to a position are done; returns the operation."""
+        return self._settled.assign(position)
+
     def reset_counts(self):
         """Forgets the records that were not used."""
         self._faults.remove(self._faults.export()[0])
+        self._settled.assign(-1)
 
-    def skips(self, before=None):
-        """The records that were not used since the last reset.
-
-        Args:
-            before: position; only what an epoch has come by before it is told, whatever has been read ahead. None is all.
+    def skips(self) -> dict[str, tuple[int, list[str]]]:
+        """The records that could not be used, of those that have been met since the last reset.
 
         Returns:
-            Dict from reason to (count, ids of the first `NAMED_SKIPS`), in the order of `SKIP_REASONS`.
+            Dict from reason to (count, ids of the first `NAMED_SKIPS`), in the order of the records. Batches are made ahead of
+            those that are asked for, so that records after the last batch may be among them.
         """
-        positions, values = (tensor.numpy() for tensor in self._faults.export())
-        noted = sorted(zip((abs(int(position)) for position in positions), positions, values, strict=True))
-        if before is not None:
-            # What a file lost belongs to the pass, which reads the file again when it is gone on with.
-            first = before >> PASS_BITS << PASS_BITS
-            noted = [item for item in noted if (0 <= item[1] < before or 0 > item[1] > -first)]
-        skips = {}
-        for _, _, value in noted:
-            reason, count, name = value.decode(errors='replace').split('\t', 2)
-            skips = merge_skips(skips, {reason: (int(count), [name])})
-        return skips
+        return self._told(self._settled.numpy())
 
     def first_fault(self):
-        """(reason, name) of the first record that failed, or None: every record before it has been found good."""
+        """(reason, name) of the first record that failed where a bad record stops the pipeline; None if none has."""
+        # The error comes in order: of what is noted, only the first was found bad; the others were at work.
+        for reason, (_, names) in self._told(END).items():
+            return reason, names[0]
+        return None
+
+    def _told(self, settled):
         positions, values = (tensor.numpy() for tensor in self._faults.export())
-        if not len(positions):
-            return None
-        # A file that lost records comes first: below 0.
-        reason, _, name = values[positions.argmin()].decode(errors='replace').split('\t', 2)
-        return reason, name
+        skips = {}
+        for position, value in sorted(zip(positions, values, strict=True)):
+            if position <= settled:
+                reason, count, name = value.decode(errors='replace').split('\t', 2)
+                skips = merge_skips(skips, {reason: (int(count), [name])})
+        return skips
 
     def describe_skips(self):
         """One sentence on the records that were not used, or ''."""
@@ -96,11 +102,10 @@ class PipelineState:
 
 def merge_skips(first, second):
     """Two results of `PipelineState.skips`, one after the other, as one."""
-    merged = {}
-    for reason in SKIP_REASONS:
-        if reason in first or reason in second:
-            (count, names), (more, others) = first.get(reason, (0, [])), second.get(reason, (0, []))
-            merged[reason] = (count + more, list(dict.fromkeys([*names, *others]))[:NAMED_SKIPS])
+    merged = dict(first)
+    for reason, (count, names) in second.items():
+        before, named = merged.get(reason, (0, []))
+        merged[reason] = (before + count, list(dict.fromkeys([*named, *names]))[:NAMED_SKIPS])
     return merged
 
 
@@ -110,6 +115,7 @@ def describe_skips(skips):
     return 'records skipped: ' + '; '.join(parts) if parts else ''
 
 
+@in_plain_tensorflow
 def make_dataset(pattern, config, *, training=True, state=None, passes=None, batch_size=None, flag='records',
                  shards=None, on_bad_record='skip'):
     """Batches of pairs from record shards.
@@ -192,7 +198,17 @@ def _clips(elements, config, state, skip, cut):
             return {'position': tf.identity(position), **{name: tf.identity(value) for name, value in parts.items()}}
 
     clips = elements.map(clip, PARALLEL_CLIPS)
-    return clips.ignore_errors() if skip else clips
+    if not skip:
+        return clips
+
+    def settled(parts):
+        with tf.control_dependencies([state.settle(parts['position'])]):
+            return {name: tf.identity(value) for name, value in parts.items()}
+
+    clips = clips.ignore_errors().map(settled)
+    # Of this nothing comes but the word that the end is reached.
+    end = tf.data.Dataset.from_tensors(END).filter(lambda end: state.settle(end) < 0).flat_map(lambda _: clips)
+    return clips.concatenate(end)
 
 
 def ordered(dataset):
@@ -381,6 +397,7 @@ def _jitter(pixels, most, seed):
     return tf.linalg.matmul(tf.reshape(pixels, [-1, 3]), matrix) + (255.0 * brightness - contrast * mean)
 
 
+@in_plain_tensorflow
 def make_labelled_dataset(pattern, config, class_of, *, windows=0, streams=('video', 'audio'), state=None, flag='records'):
     """Batches of windows in sync, each with the class of its record.
 
@@ -437,6 +454,7 @@ def make_labelled_dataset(pattern, config, class_of, *, windows=0, streams=('vid
     return ordered(clips.map(lambda clip: ({name: clip[name] for name in streams}, clip['class'])))
 
 
+@in_plain_tensorflow
 def make_offset_dataset(pattern, config, offsets_seconds, *, state=None, flag='eval_records'):
     """The middle video window of each record, with its sound shifted by given offsets; one record at a time.
 

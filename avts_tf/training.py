@@ -37,7 +37,7 @@ COLLAPSED_SPREAD = 0.02  # of 1: embeddings of length 1 that point anywhere have
 CHANCE_AUC = 0.55
 COLLAPSE_EPOCHS = 3     # epochs at chance before it is said
 NAMED_CLIPS = 8         # clips of a batch that a message names
-TIMING = ('seconds', 'clips_per_second')  # what differs from run to run; not in history.csv
+TIMING = ('seconds', 'clips_per_second', 'records_skipped')  # may differ when a run is resumed; not in history.csv
 LEARN_SLOWER = 'start with a new --run_dir and a lower --learning_rate, --clip_norm=1 or longer --warmup_steps.'
 
 
@@ -117,8 +117,7 @@ class Standing:
         start: position in the records after that step (see `PipelineState.start`).
         logs: what the last step returned, means over its epoch so far.
         rows: rows of history.csv.
-        skips: records that were not used in the whole epochs, as `PipelineState.skips`.
-        epoch_skips: the same of the epoch that is not whole yet.
+        skips: records that were met so far and could not be used, as `PipelineState.skips`.
         pattern: glob of the records.
         shards: (path, number of records, stamp) of each file when the training began.
         steps: steps of an epoch, as the schedule of the learning rate counts them.
@@ -130,7 +129,6 @@ class Standing:
     logs: dict = dataclasses.field(default_factory=dict)
     rows: list = dataclasses.field(default_factory=list)
     skips: dict = dataclasses.field(default_factory=dict)
-    epoch_skips: dict = dataclasses.field(default_factory=dict)
     pattern: str = ''
     shards: list = dataclasses.field(default_factory=list)
     steps: int = 0
@@ -263,7 +261,8 @@ def _run_epochs(model, strategy, dataset, state, standing, curriculum, run, call
 
     def save():
         nonlocal saved, saved_at
-        run.save(model, standing.epochs, standing.step, dataclasses.asdict(standing), metrics=read_metrics())
+        met = dataclasses.replace(standing, skips=merge_skips(standing.skips, state.skips()))
+        run.save(model, standing.epochs, standing.step, dataclasses.asdict(met), metrics=read_metrics())
         saved, saved_at = (standing.epochs, standing.step), time.monotonic()
 
     with Interruption() as interruption:
@@ -274,7 +273,6 @@ def _run_epochs(model, strategy, dataset, state, standing, curriculum, run, call
                 write_metrics(metric_values)
             state.reset_counts()
             state.start.assign(standing.start)
-            before = standing.epoch_skips  # by the processes that began this epoch
             callbacks.on_epoch_begin(epoch)
             last, iterator = None, iter(batches)
             while True:
@@ -287,8 +285,6 @@ def _run_epochs(model, strategy, dataset, state, standing, curriculum, run, call
                     # The rest of what a step tells is read only where it is needed: the device need not wait for it.
                     standing.logs = {name: float(value) for name, value in last[1].items()}
                     standing.start = _end(last[0])
-                    # Up to there: what comes after the last batch is read, and counted, once more when it is gone on with.
-                    standing.epoch_skips = merge_skips(before, state.skips(standing.start))
                     _check_loss(*last, standing, epoch)
                     last = None
                 if stopped_by or any(row[5] for row in told):
@@ -309,12 +305,11 @@ def _run_epochs(model, strategy, dataset, state, standing, curriculum, run, call
                 callbacks.on_train_batch_end(standing.step - 1, logs)
             if not standing.step:
                 raise _no_batch(standing.pattern, state.skips(), model.config)
-            standing.epoch_skips = merge_skips(before, state.skips())
             _check_weights(model, standing, epoch)
             callbacks.on_epoch_end(epoch, dict(standing.logs))
-            standing.skips = merge_skips(standing.skips, standing.epoch_skips)
-            standing.epochs, standing.step, standing.start, standing.epoch_skips = epoch + 1, 0, 0, {}
+            standing.epochs, standing.step, standing.start = epoch + 1, 0, 0
             save()
+            standing.skips = merge_skips(standing.skips, state.skips())
         callbacks.on_train_end()
         if interruption.signal_number:
             raise _stopped(run, interruption.signal_number, 'at the end of the training')
@@ -322,7 +317,7 @@ def _run_epochs(model, strategy, dataset, state, standing, curriculum, run, call
 
 def _make_train_step(model, strategy):
     """A function from a per-replica batch to the means over the replicas of what `model.train_step` returns."""
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def train_step(batch):
         logs = strategy.run(model.train_step, args=(batch,))
         return {name: strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None) for name, value in logs.items()}
@@ -334,7 +329,7 @@ def _make_metric_state(model, strategy):
     variables = [variable for metric in model.metrics for variable in metric.variables]
     sizes = [math.prod(variable.shape) for variable in variables]
 
-    @tf.function
+    @tf.function(autograph=False)
     def read():
         def one():
             own = tf.concat([tf.reshape(tf.cast(tf.convert_to_tensor(v), tf.float64), [-1]) for v in variables], 0)[None]
@@ -342,7 +337,7 @@ def _make_metric_state(model, strategy):
             return own if strategy.num_replicas_in_sync == 1 else context.all_gather(own, axis=0)
         return strategy.experimental_local_results(strategy.run(one))[0]
 
-    @tf.function
+    @tf.function(autograph=False)
     def write(values):
         def one():
             own = values[tf.distribute.get_replica_context().replica_id_in_sync_group]
@@ -523,7 +518,7 @@ class Measure(keras.callbacks.Callback):
         logs['clips_per_second'] = self._steps * self._config.train.batch_size / seconds
         logs['seconds'] = seconds
         logs.update(self._two_tower.kind_results())
-        logs['records_skipped'] = sum(count for count, _ in self._standing.epoch_skips.values())
+        logs['records_skipped'] = sum(count for count, _ in self._state.skips().values())
         pairs = metrics.pair_distances(self._two_tower, self._probe)
         if not np.isfinite(pairs['distance']).all():
             raise _diverged('embeddings', self._standing, epoch)
@@ -554,7 +549,7 @@ class Keep(keras.callbacks.Callback):
         self._run.write_history(self._standing.rows)
         timing = [{**row, 'epoch': int(row['epoch'])} for row in self._run.read_table('timing.csv') if row['epoch'] <= epoch]
         self._run.write_table('timing.csv', [*timing, {'epoch': epoch + 1, **{name: logs[name] for name in TIMING}}])
-        skips = merge_skips(self._standing.skips, self._standing.epoch_skips)
+        skips = merge_skips(self._standing.skips, self._state.skips())
         update_result(self._run.path, {'training': {
             'epochs': epoch + 1,
             'skipped_records': {reason: {'times': count, 'first': names} for reason, (count, names) in skips.items()},
@@ -599,9 +594,9 @@ class Progress(keras.callbacks.Callback):
         skipped = f'{logs["records_skipped"]} records skipped | ' if logs.get('records_skipped') else ''
         self._write(f'epoch {done}/{total} [{self._curriculum.mix(epoch)}] loss {logs["loss"]:.4f} | distance {distances} | '
                     f'AUC {aucs} (chance 0.5) | {skipped}{logs["clips_per_second"]:.0f} clips/s | {_duration(left)} left')
-        if self._standing.epoch_skips != self._said_skips:
-            self._write(f'WARNING: epoch {done}: {describe_skips(self._standing.epoch_skips)}')
-            self._said_skips = self._standing.epoch_skips
+        if self._state.skips() != self._said_skips:
+            self._said_skips = self._state.skips()
+            self._write(f'WARNING: epoch {done}: {describe_skips(self._said_skips)}')
         self._say_changed()
         if logs.get('collapsed'):
             self._write(

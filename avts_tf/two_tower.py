@@ -38,7 +38,7 @@ class TwoTower(keras.Model):
         self.loss_metric = keras.metrics.Mean(name='loss')
         self.spread_metric = keras.metrics.Mean(name='spread')
         self.distance_metrics = [keras.metrics.Mean(name=f'distance_{kind}') for kind in KINDS]
-        self.embed_batch = tf.function(self.embed, reduce_retracing=True)
+        self.embed_batch = tf.function(self.embed, reduce_retracing=True, autograph=False)
         self.count_metrics = [keras.metrics.Sum(name=f'pairs_{kind}') for kind in KINDS]
         self.replaced_metric = keras.metrics.Sum(name='too_short_for_kind')
 

@@ -13,7 +13,7 @@ import time
 
 # The project, when a benchmark is run by its path; and first, because it sets how TensorFlow runs.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-import avts_tf  # noqa: E402, F401
+import avts_tf  # noqa: F401
 
 
 def serve(work):

@@ -22,7 +22,7 @@ from avts_tf.devices import make_strategy, own_batches
 from avts_tf.evaluation.classification import classification_metrics, describe, percent, wilson_interval
 from avts_tf.layers import BatchNorm
 from avts_tf.others import build_model
-from avts_tf.pipeline import PipelineState, make_labelled_dataset
+from avts_tf.pipeline import PipelineState, in_plain_tensorflow, make_labelled_dataset
 from avts_tf.runs import RunFolder, load_config, load_inputs, update_result
 from avts_tf.training import ADAPT_BATCHES, learning_rate_at, load_model, make_optimizer
 
@@ -191,7 +191,7 @@ def read_labels(pattern, prefix, flag):
     """
     paths = [path for path, _ in records.find_shards(pattern, flag)]
     labels = {}
-    for example, found in tf.data.TFRecordDataset(paths).map(records.parse_labels).as_numpy_iterator():
+    for example, found in tf.data.TFRecordDataset(paths).map(in_plain_tensorflow(records.parse_labels)).as_numpy_iterator():
         example, found = example.decode(), [label.decode() for label in found]
         fitting = [label for label in found if label.startswith(prefix)]
         if len(fitting) != 1:
@@ -312,7 +312,8 @@ def score_videos(classifier, pattern, class_of, config, protocol, say):
     state = PipelineState()
     dataset = make_labelled_dataset(pattern, config, class_of, windows=protocol.clips_per_video, streams=STREAMS[protocol.streams],
                                     state=state, flag='eval_records')
-    probabilities = tf.function(lambda inputs: tf.reduce_mean(tf.nn.softmax(classifier(inputs, training=False)), 0))
+    probabilities = tf.function(
+        lambda inputs: tf.reduce_mean(tf.nn.softmax(classifier(inputs, training=False)), 0), autograph=False)
     scores, truth = [], []
     for inputs, classes in tqdm.tqdm(dataset, 'test videos', len(class_of), unit='video', disable=None):
         scores.append(probabilities(inputs).numpy())
@@ -376,13 +377,14 @@ def _fit(classifier, model, strategy, class_of, pattern, protocol, config, run, 
         return
     state.reset_counts()
     # A loop of our own: Keras's ends an epoch on several devices with a step on a batch of zeros.
-    batches = own_batches(dataset.map(lambda inputs, classes: {**inputs, 'class': classes}), strategy)
+    labelled = dataset.map(in_plain_tensorflow(lambda inputs, classes: {**inputs, 'class': classes}))
+    batches = own_batches(labelled, strategy)
 
     rows, optimizer = run.history()[:done], classifier.optimizer
     with strategy.scope():
         mean_loss, accuracy = keras.metrics.Mean(), keras.metrics.SparseCategoricalAccuracy()
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def train_step(batch):
         def one(batch):
             classes = batch.pop('class')

@@ -403,7 +403,7 @@ def adapted_features(config, tower, waveforms, protocol):
     front_end.adapt(waveform[None] for waveform in waveforms)
     conv5 = keras.Model(network.inputs, network.get_layer('conv5_relu').output)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def extract(windows):
         return pool(conv5(front_end(windows), training=False), protocol.pooling)
 
@@ -415,7 +415,7 @@ def _over_parts(tower, part_samples):
 
     A part counts as much as it has samples that are no padding.
     """
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def extract(windows):
         count = -(-windows.shape[1] // part_samples)
         real = np.minimum(part_samples, windows.shape[1] - part_samples * np.arange(count)) / windows.shape[1]

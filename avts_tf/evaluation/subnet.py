@@ -71,7 +71,7 @@ def train_subnet(config, waveforms, labels, class_count, seed, window_seconds, t
     optimizer = make_optimizer(config)
     optimizer.build(network.trainable_variables)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(windows, targets, mask):
         spectrogram = front_end(windows) * mask
         with tf.GradientTape() as tape:
