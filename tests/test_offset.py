@@ -342,6 +342,17 @@ def test_what_cannot_be_told(distance, expected):
     assert (found and found[0]) == expected
 
 
+def test_a_name_too_long_for_its_curve_costs_the_curve_alone(tmp_path):
+    folder = tmp_path / 'in' / ('d' * 200)
+    folder.mkdir(parents=True)
+    _write_file(folder / ('e' * 200 + '.mp4'), 3, 0.3)
+    _write_file(tmp_path / 'in' / 'short.mp4', 4, 0.3)
+    lines = []
+    long, short = sorted(_measure(tmp_path, say=lines.append), key=lambda answer: -len(answer['path']))
+    assert long['told'] and long['curve'] is None and short['told'] and short['curve']
+    assert any('cannot be drawn: File name too long' in line for line in lines)
+
+
 def test_without_a_calibration_for_it_nothing_is_told():
     curve = _curve([1, 1, 0.2, 1, 1])
     for calibration in ({}, {**CALIBRATION['offset'], 'foreign_depths': []}):

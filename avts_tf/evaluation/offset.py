@@ -279,8 +279,8 @@ def doubt(
     """
     confidence = confidence_of(curve.best[1], calibration)
     if confidence is None:
-        return 'no_calibration', ('the run has no calibration; --mode=offset with --eval_records and '
-                                  'without --input makes one')
+        return 'no_calibration', ('the run has no calibration on two records or more; --mode=offset '
+                                  'with --eval_records and without --input makes one')
     if max_offset_seconds > (calibrated := calibration['max_offset_seconds']):
         return 'no_calibration', (f'the calibration is for --max_offset_seconds={calibrated:g}; '
                                   'calibrate again with the greater one')
@@ -305,15 +305,15 @@ def measure_files(
         output_dir: folder for what is written.
         max_offset_seconds: see `offset_curve`.
         min_confidence: least confidence of an answer, 0 to 1.
-        fix: also writes each file whose offset is told again with its sound moved into sync.
+        fix: also copies each file whose offset is told, with its audio moved into sync.
         say: function that shows a line of text.
 
     Returns:
         The list that `offsets.json` holds: a dict per file with `path` and `told`. Where that is true,
         `offset_ms` is the answer; where not, it is None, and `reason` and `detail` are of `doubt`. Both
         have `confidence`, `lowest_ms` (of the curve, less the bias), `depth`, `positions`, `curve` (a
-        PNG), and with `fix` the path `fixed`, None where nothing was written. A file that could not
-        be measured has `path`, `told`, `skipped` and `detail`.
+        PNG, None where its name is too long), and with `fix` the path `fixed`, None where nothing was
+        written. A file that could not be measured has `path`, `told`, `skipped` and `detail`.
 
     Raises:
         UserError: the output cannot be written.
@@ -348,7 +348,11 @@ def measure_files(
         why = doubt(curve, calibration, max_offset_seconds, min_confidence)
         words = f'cannot tell: {why[1]}' if why else describe(seconds, confidence)
         picture = os.path.join(output_dir, source.example_id.replace('/', '_') + '.png')
-        plots.offset_curve(curve, f'{os.path.basename(source.path)}\n{words}', picture)
+        try:
+            plots.offset_curve(curve, f'{os.path.basename(source.path)}\n{words}', picture)
+        except OSError as error:  # its name is too long, as names of nested folders joined may be
+            say(f'{source.path}: its curve cannot be drawn: {error.strerror}')
+            picture = None
         lowest_ms = round(1000 * seconds)
         answer = {'path': source.path, 'told': not why, 'offset_ms': None if why else lowest_ms,
                   'confidence': confidence, 'lowest_ms': lowest_ms, 'depth': round(depth, 4),
