@@ -330,12 +330,12 @@ def _curve(distance):
 
 
 @pytest.mark.parametrize(('distance', 'expected'), [
-    ([1, 1, 0.2, 1, 1], None),
-    ([0.2, 1, 1, 1, 1], 'at_edge'), ([1, 1, 1, 1, 0.2], 'at_edge'),
-    ([np.nan, 0.2, 1, 1, 1], 'at_edge'), ([1, 0.2, np.nan, 1, 1], 'at_edge'),
-    ([np.nan, np.nan, 0.2, np.nan, np.nan], 'at_edge'),
-    ([1, 1, 1, 1, 1], 'at_edge'),  # flat
-    ([1, 1, 0.95, 1, 1], 'low_confidence'),
+    ([1, 1, 1, 0.2, 1, 1, 1], None),
+    ([0.2, *[1] * 8], 'at_edge'), ([*[1] * 8, 0.2], 'at_edge'), ([*[1] * 6, 0.2, 0.5, 0.3], 'at_edge'),
+    ([np.nan, 1, 1, 0.2, 1, 1, 1], 'at_edge'), ([1, 1, 1, 0.2, np.nan, 1, 1], 'at_edge'),
+    ([np.nan, np.nan, np.nan, 0.2, np.nan, np.nan, np.nan], 'at_edge'),
+    ([1] * 9, 'at_edge'),  # flat
+    ([1, 1, 1, 0.95, 1, 1, 1], 'low_confidence'),
 ])
 def test_what_cannot_be_told(distance, expected):
     found = offset.doubt(_curve(distance), CALIBRATION['offset'], 1.0, 0.9)
@@ -354,7 +354,7 @@ def test_a_name_too_long_for_its_curve_costs_the_curve_alone(tmp_path):
 
 
 def test_without_a_calibration_for_it_nothing_is_told():
-    curve = _curve([1, 1, 0.2, 1, 1])
+    curve = _curve([1, 1, 1, 0.2, 1, 1, 1])
     for calibration in ({}, {**CALIBRATION['offset'], 'foreign_depths': []}):
         assert offset.doubt(curve, calibration, 1.0, 0.0)[0] == 'no_calibration'
     assert offset.doubt(curve, CALIBRATION['offset'], 1.5, 0.0)[0] == 'no_calibration'

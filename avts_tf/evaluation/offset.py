@@ -32,6 +32,7 @@ HOP_SECONDS = 0.01       # step of the offsets
 MOST_POSITIONS = 64      # windows of the picture, spread over the file
 LEAST_POSITIONS = 0.25   # part of them that must have sound at an offset for it to count
 SILENT_SAMPLE = 8        # |sample| up to here is digital silence, as a shifted or padded sound has at its ends
+EDGE_STEPS = 3           # neighbours that the lowest point needs on both sides: a dip shows both its slopes
 MOST_SECONDS = 120.0     # of a longer file only the beginning is looked at
 TIME_TOLERANCE_SECONDS = 0.005  # of a copied packet: containers round times, to 1 ms in Matroska
 # Most are no multiple of a frame at any usual rate, as the offsets of files are not.
@@ -67,10 +68,10 @@ class OffsetCurve(NamedTuple):
 
     @property
     def at_edge(self) -> bool:
-        """Whether the lowest point lacks a neighbour, so that the true one may lie beyond."""
-        known = np.pad(np.isfinite(self.distance), 1)  # the neighbours of point i are i and i + 2
-        lowest = int(np.nanargmin(self.distance))
-        return not (known[lowest] and known[lowest + 2])
+        """Whether a neighbour of the lowest point is missing, so that the true one may lie beyond."""
+        known = np.pad(np.isfinite(self.distance), EDGE_STEPS)
+        lowest = int(np.nanargmin(self.distance))  # EDGE_STEPS further on in `known`
+        return not known[lowest:lowest + 2 * EDGE_STEPS + 1].all()
 
 
 def embed_picture(model, frames, frame_seconds):
