@@ -336,6 +336,10 @@ def _curve(distance):
     ([np.nan, np.nan, np.nan, 0.2, np.nan, np.nan, np.nan], 'at_edge'),
     ([1] * 9, 'at_edge'),  # flat
     ([1, 1, 1, 0.95, 1, 1, 1], 'low_confidence'),
+    ([1, 1, 1, 0.2, 1, 1, 1, 0.2, 1, 1, 1], 'ambiguous'),
+    ([1, 1, 1, 1, 0.25, 1, np.nan, 1, 1, 1, 0.2, 1, 1, 1, 1], 'ambiguous'),
+    ([1, 1, 1, 0.5, 1, 1, 1, 0.2, 1, 1, 1], None),
+    ([1, 1, 1, 1, 1, 0.3, 0.2, 0.25, 0.2, 0.3, 1, 1, 1, 1, 1], None),  # one dip, if a ragged one
 ])
 def test_what_cannot_be_told(distance, expected):
     found = offset.doubt(_curve(distance), CALIBRATION['offset'], 1.0, 0.9)

@@ -33,6 +33,7 @@ MOST_POSITIONS = 64      # windows of the picture, spread over the file
 LEAST_POSITIONS = 0.25   # part of them that must have sound at an offset for it to count
 SILENT_SAMPLE = 8        # |sample| up to here is digital silence, as a shifted or padded sound has at its ends
 EDGE_STEPS = 3           # neighbours that the lowest point needs on both sides: a dip shows both its slopes
+RIVAL_DEPTH = 0.9        # part of the depth of the lowest point from which on another dip may be the true one
 MOST_SECONDS = 120.0     # of a longer file only the beginning is looked at
 TIME_TOLERANCE_SECONDS = 0.005  # of a copied packet: containers round times, to 1 ms in Matroska
 # Most are no multiple of a frame at any usual rate, as the offsets of files are not.
@@ -72,6 +73,16 @@ class OffsetCurve(NamedTuple):
         known = np.pad(np.isfinite(self.distance), EDGE_STEPS)
         lowest = int(np.nanargmin(self.distance))  # EDGE_STEPS further on in `known`
         return not known[lowest:lowest + 2 * EDGE_STEPS + 1].all()
+
+    @property
+    def has_rival(self) -> bool:
+        """Whether another dip is nearly as deep, as of what repeats itself."""
+        depths = np.nanmedian(self.distance) - self.distance
+        lowest = int(np.nanargmin(self.distance))
+        shallow = np.flatnonzero(~(depths > depths[lowest] / 2))  # NaN too
+        start = max(shallow[shallow < lowest], default=0)
+        end = min(shallow[shallow > lowest], default=len(depths))
+        return bool((np.r_[depths[:start], depths[end:]] > RIVAL_DEPTH * depths[lowest]).any())
 
 
 def embed_picture(model, frames, frame_seconds):
@@ -291,6 +302,8 @@ def doubt(
     if confidence < min_confidence:
         return 'low_confidence', (f'confidence {confidence:.2f} is below '
                                   f'--min_confidence={min_confidence:g}')
+    if curve.has_rival:
+        return 'ambiguous', 'the curve has another dip nearly as deep, as of sounds that repeat'
     return None
 
 
