@@ -122,8 +122,8 @@ for name in TABLE_DATA:
 
 _of(('offset',), flags.DEFINE_float, 'max_offset_seconds', 1.0, 'Greatest offset that is looked at, in seconds.', lower_bound=0.02)
 _of(('offset',), flags.DEFINE_float, 'min_confidence', 0.9, 'Least confidence of an answer. Below it, '
-    'without a calibration, or where the distance is lowest at the edge of the search, the answer is '
-    '"cannot tell".', lower_bound=0.0, upper_bound=1.0)
+    'without a calibration, or where the distance is lowest at the edge of the search or nearly as low '
+    'elsewhere, the answer is "cannot tell".', lower_bound=0.0, upper_bound=1.0)
 _of(('offset',), flags.DEFINE_boolean, 'fix', False, 'Also write each file whose offset can be told '
     'with its audio moved into sync.')
 _of(('tune',), flags.DEFINE_integer, 'trials', 20, 'Trainings in all.', lower_bound=1)

@@ -10,8 +10,8 @@ shown in it, so that neither the frame rate nor the moment at which the audio be
 Calibration shifts the sound of held-out records, which must be in sync, by known amounts and says how far off the answers are.
 What they are off by in the middle, the bias, is taken from the answers for files. It also measures sounds that do not belong to
 their picture at all: the confidence of an answer is the part of those whose curve dips less deep.
-Below a least confidence, or where the lowest point lies at the edge of the curve, the answer is
-"cannot tell" (see `doubt`).
+Below a least confidence, or where the lowest point lies at the edge of the curve or is one of several,
+the answer is "cannot tell" (see `doubt`).
 """
 
 import json
