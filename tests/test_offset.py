@@ -116,7 +116,7 @@ def test_calibration_tells_the_error_and_foreign_sounds(tmp_path):
     assert (tmp_path / 'run' / 'plots' / 'offset_errors.png').stat().st_size > 1000
     assert offset.confidence_of(np.median(result['foreign_depths']), result) == pytest.approx(0.5, abs=0.2)
     assert offset.confidence_of(9.0, result) == 5 / 6 and offset.confidence_of(0.1, {}) is None
-    assert result['told'] == 18 and result['told_within_a_frame'] == 1.0
+    assert result['told'] == 18 and result['told_within_a_frame'] == 1.0 and result['short_side'] == 40
     assert 'At --min_confidence=0.8, 18 of them are told, 100.0 % of these within one frame.' in lines
 
 
@@ -235,6 +235,16 @@ def test_answers_are_freed_of_the_bias_and_have_a_confidence(tmp_path):
     calibration = {'offset': {'bias_ms': 40.0, 'max_offset_seconds': 1.0, 'foreign_depths': [-1.0, 9.0, 9.0]}}
     answer, = _measure(tmp_path, calibration, min_confidence=0.2)
     assert answer['offset_ms'] == pytest.approx(260, abs=25) and answer['confidence'] == 0.25
+
+
+def test_frames_of_files_are_as_large_as_those_of_the_calibration(tmp_path, monkeypatch):
+    (tmp_path / 'in').mkdir()
+    _write_file(tmp_path / 'in' / 'clip.mp4', 3, 0.3)
+    shapes, embed = [], offset.embed_picture
+    monkeypatch.setattr(offset, 'embed_picture', lambda model, frames, seconds: shapes.append(
+        tuple(tf.io.extract_jpeg_shape(frames[0])[:2].numpy())) or embed(model, frames, seconds))
+    _measure(tmp_path, {'offset': {**CALIBRATION['offset'], 'short_side': 36}})
+    assert shapes == [(36, 43)]
 
 
 def _with_late_frames(video, seconds):

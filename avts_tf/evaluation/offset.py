@@ -193,12 +193,13 @@ def calibrate(model, pattern, run_dir, max_offset_seconds, min_confidence, say=p
     clip = model.config.clip
     shifts = [shift for shift in CALIBRATION_SHIFTS_SECONDS if abs(shift) <= max_offset_seconds]
     errors, curves, foreign = {shift: [] for shift in shifts}, [], []
-    left_out, total, before = 0, 0, None
+    sides, left_out, total, before = [], 0, 0, None
     paths = [path for path, _ in records.find_shards(pattern, 'eval_records')]
     for serialized in tqdm.tqdm(tf.data.TFRecordDataset(paths), unit='record', desc='offset of shifted records', disable=None):
         total += 1
         try:
-            picture, waveform = _picture_and_sound(model, records.parse(serialized))
+            record = records.parse(serialized)
+            picture, waveform = _picture_and_sound(model, record)
         except tf.errors.InvalidArgumentError as error:  # no record, or a frame that is no JPEG or of another size
             say(f'{pattern}: record {total} cannot be used: {error.message.splitlines()[0]}')
             left_out += 1
@@ -213,6 +214,7 @@ def calibrate(model, pattern, run_dir, max_offset_seconds, min_confidence, say=p
                 found = True
         left_out += not found
         if found:
+            sides.append(min(tf.io.extract_jpeg_shape(record.frames[0])[:2].numpy()))
             curve = offset_curve(model, picture, before, max_offset_seconds) if before is not None else None
             if curve and curve.best:
                 foreign.append(curve.best[1])
@@ -227,7 +229,7 @@ def calibrate(model, pattern, run_dir, max_offset_seconds, min_confidence, say=p
         'median_error_ms': float(np.median(np.abs(measured))), 'p90_error_ms': float(np.percentile(np.abs(measured), 90)),
         'bias_ms': float(np.median(measured)), 'within_a_frame': float(np.mean(np.abs(measured) < 1000 / clip.fps)),
         'by_shift_ms': {f'{1000 * shift:g}': float(np.median(np.abs(values))) for shift, values in errors.items() if values},
-        'foreign_depths': sorted(foreign),
+        'foreign_depths': sorted(foreign), 'short_side': int(np.median(sides)),
     }
     told = [abs(error) < 1000 / clip.fps for curve, error in curves
             if not doubt(curve, result, max_offset_seconds, min_confidence)]
@@ -334,8 +336,9 @@ def measure_files(
     """
     clip = model.config.clip
     calibration = load_result(run_dir).get('offset', {})
-    options = media.MediaOptions(
-        fps=clip.fps, short_side=clip.frame_size, sample_rate=clip.sample_rate)
+    # Frames as large as those of the records, because the towers and the confidence know no others.
+    options = media.MediaOptions(fps=clip.fps, sample_rate=clip.sample_rate,
+                                 short_side=calibration.get('short_side', clip.frame_size))
     try:
         os.makedirs(output_dir, exist_ok=True)
     except OSError as error:
