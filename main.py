@@ -121,7 +121,11 @@ for name in TABLE_DATA:
         f'{" and {split} where 1, 2 or 3 goes" if collection in ("ucf101", "hmdb51") else ""}.')
 
 _of(('offset',), flags.DEFINE_float, 'max_offset_seconds', 1.0, 'Greatest offset that is looked at, in seconds.', lower_bound=0.02)
-_of(('offset',), flags.DEFINE_boolean, 'fix', False, 'Also write each file with its sound moved into sync.')
+_of(('offset',), flags.DEFINE_float, 'min_confidence', 0.9, 'Least confidence of an answer. Below it, '
+    'without a calibration, or where the distance is lowest at the edge of the search or nearly as low '
+    'elsewhere, the answer is "cannot tell".', lower_bound=0.0, upper_bound=1.0)
+_of(('offset',), flags.DEFINE_boolean, 'fix', False, 'Also write each file whose offset can be told '
+    'with its audio moved into sync.')
 _of(('tune',), flags.DEFINE_integer, 'trials', 20, 'Trainings in all.', lower_bound=1)
 
 
@@ -160,7 +164,8 @@ def main(argv):
         'export': lambda modes, given: modes.run_export(FLAGS.run_dir, FLAGS.export_dir, FLAGS.export_resample,
                                                         which=FLAGS.checkpoint),
         'offset': lambda modes, given: modes.run_offset(FLAGS.run_dir, FLAGS.input, FLAGS.eval_records, FLAGS.output,
-                                                        FLAGS.max_offset_seconds, FLAGS.fix),
+                                                        FLAGS.max_offset_seconds,
+                                                        FLAGS.min_confidence, FLAGS.fix),
     }[FLAGS.mode](modes, given)
 
 

@@ -140,6 +140,22 @@ class MediaOptions(NamedTuple):
     sound_only: bool = False
 
 
+class Streams(NamedTuple):
+    """Video and audio of a file, each at its own times in the file.
+
+    Attributes:
+        frames: list of JPEG bytes as of `Media`, in steps of 1 / fps from the file's first frame on.
+        frame_seconds: float64 [frames], time of the frame that each step shows.
+        waveform: int16 [samples], mono.
+        waveform_seconds: time of sample 0.
+    """
+
+    frames: list
+    frame_seconds: np.ndarray
+    waveform: np.ndarray
+    waveform_seconds: float
+
+
 class Unsuitable(Exception):
     """A file that no record can be made of.
 
@@ -197,7 +213,7 @@ def read_media(path, options):
             waveform = waveform[first:first + count]
             waveform = np.pad(waveform, (0, count - len(waveform)))
         else:
-            pictures = _Pictures([], 0, 0, start, None, 0.0)
+            pictures = _Pictures([], [], 0, 0, start, None, 0.0)
     if len(waveform) > longest * options.sample_rate:
         raise _too_long(longest)
     if not len(waveform):
@@ -213,6 +229,48 @@ def read_media(path, options):
         start_seconds=pictures.start_seconds, volume_db=volume_db, motion=pictures.motion, source_fps=pictures.source_fps,
         note='; '.join(choice.note for choice in (video, audio) if choice and choice.note),
     )
+
+
+def try_streams(task: tuple) -> Streams | tuple[str, str]:
+    """`read_streams` for a worker: takes its arguments; (reason, detail) of an unsuitable file."""
+    try:
+        return read_streams(*task)
+    except Unsuitable as error:
+        return error.reason, error.detail
+
+
+def read_streams(
+    path: str, options: MediaOptions, most_seconds: float, margin_seconds: float,
+) -> Streams:
+    """Decodes the beginning of a file and tells when each frame is shown and when the audio begins.
+
+    The steps of the video are counted from its own first frame: a file of the wanted rate gives each
+    of its frames once, whenever its audio begins.
+
+    Args:
+        path: video file.
+        options: as of `read_media`; the stretch and what is refused as silent or still do not count.
+        most_seconds: what comes later than this after the first frame is left out, and
+        margin_seconds: of the audio what comes so much later, or so long before the first frame.
+
+    Returns:
+        `Streams`.
+
+    Raises:
+        Unsuitable: the file cannot be used; `reason` says why.
+    """
+    with _explaining(path):
+        with _open(path) as container:
+            video, audio = _choices(container, ('video', 'audio'))
+        begin = max(0.0, video.first_that_decodes(
+            lambda index: _first_seconds(path, index, 0.0, options.max_pixels)))
+        end = begin + most_seconds
+        waveform_seconds, waveform = audio.first_that_decodes(lambda index: _read_sound(
+            path, index, max(0.0, begin - margin_seconds), end + margin_seconds, math.inf,
+            options.sample_rate))
+        pictures = video.first_that_decodes(
+            lambda index: _read_pictures(path, index, begin, end, options))
+    return Streams(pictures.frames, np.array(pictures.frame_seconds), waveform, waveform_seconds)
 
 
 def sound_blocks(path, sample_rate):
@@ -261,7 +319,7 @@ def frame_blocks(path, fps, short_side):
         start = video.first_that_decodes(lambda index: _first_seconds(path, index, 0.0, max_pixels))
         stream = _Stream(path, video.index, max_pixels)
         block, shown = [], None
-        for frame in _on_grid(stream, start, math.inf, fps):
+        for _, frame in _on_grid(stream, start, math.inf, fps):
             if frame is not shown:
                 shown, array = frame, np.array(_upright(frame, _display_size(stream, short_side), 'RGB'))
             block.append(array)
@@ -679,9 +737,10 @@ def _averaged(frame):
 
 
 class _Pictures(NamedTuple):
-    """The pictures of a `Media`, with its names."""
+    """The pictures of a `Media` and of `Streams`, with their names."""
 
     frames: list
+    frame_seconds: list
     height: int
     width: int
     start_seconds: float
@@ -696,13 +755,14 @@ def _read_pictures(path, index, begin, end, options):
         `_Pictures`.
     """
     stream = _Stream(path, index, options.max_pixels)
-    frames, thumbnails, shown, jpeg_bytes = [], [], None, 0
-    for frame in _on_grid(stream, begin, end, options.fps):
+    frames, frame_seconds, thumbnails, shown, jpeg_bytes = [], [], [], None, 0
+    for seconds, frame in _on_grid(stream, begin, end, options.fps):
         if frame is not shown:
             # In JPEG's own colours, so that no conversion is left to do.
             image = _upright(frame, _display_size(stream, options.short_side), 'YCbCr')
             shown, jpeg, thumbnail = frame, _jpeg(image, options.jpeg_quality), _thumbnail(image)
         frames.append(jpeg)
+        frame_seconds.append(seconds)
         thumbnails.append(thumbnail)
         jpeg_bytes += len(jpeg)
         if options.max_seconds and len(frames) > options.max_seconds * options.fps:
@@ -711,15 +771,19 @@ def _read_pictures(path, index, begin, end, options):
             raise Unsuitable('too_large', f'its frames take more than {_MAX_JPEG_BYTES // 2**20} MiB; make them smaller or fewer')
     stream.judge()
     if not frames:
-        return _Pictures([], 0, 0, begin, 0.0, 0.0)
+        return _Pictures([], [], 0, 0, begin, 0.0, 0.0)
     lag = max(1, min(round(_MOTION_SECONDS * options.fps), len(frames) - 1))
     differences = [np.abs(after - before).mean() for before, after in zip(thumbnails, thumbnails[lag:], strict=False)]
     motion = float(np.mean(differences)) if differences else 0.0
-    return _Pictures(frames, image.height, image.width, max(begin, stream.first_seconds), motion, stream.fps)
+    return _Pictures(frames, frame_seconds, image.height, image.width,
+                     max(begin, stream.first_seconds), motion, stream.fps)
 
 
 def _on_grid(stream, begin, end, fps):
-    """The frame of a stream that each output frame shows, from the later one of `begin` and the first frame on, until `end`."""
+    """The (time in seconds, frame) of a stream that each output frame shows.
+
+    Output frames begin at the later one of `begin` and the first frame and go on until `end`.
+    """
     previous = previous_seconds = None
     # Frames whose place in the output is settled, but not yet that the video lasts so long; and the number of those given.
     chosen, shown = [], 0
@@ -728,7 +792,7 @@ def _on_grid(stream, begin, end, fps):
     def choose(until_seconds):
         # The previous frame is the nearest one for all output frames up to a time.
         while shown + len(chosen) < limit and start + (shown + len(chosen)) / fps <= until_seconds + _SAME_TIME_SECONDS:
-            chosen.append(previous)
+            chosen.append((previous_seconds, previous))
 
     for seconds, frame in stream.pictures(begin):
         if previous is None:

@@ -97,7 +97,9 @@ def run_export(run_dir, export_dir, export_resample=False, say=print, model=None
     update_result(run_dir, {'exported': export_towers(model, export_dir, say, describe_training(run_dir, epochs), export_resample)})
 
 
-def run_offset(run_dir, inputs, eval_records, output_dir, max_offset_seconds, fix, say=print):
+def run_offset(
+    run_dir, inputs, eval_records, output_dir, max_offset_seconds, min_confidence, fix, say=print,
+):
     """Measures by how much the sound of files is early or late; without an input, how well the run's model can tell."""
     sources = extraction.find_inputs(inputs) if inputs else []
     model, epochs = load_model(run_dir)
@@ -106,14 +108,15 @@ def run_offset(run_dir, inputs, eval_records, output_dir, max_offset_seconds, fi
                         'distance that an offset could be told by.')
     say(f'{run_dir}: weights after {epochs} epochs.')
     if sources:
-        measure_files(model, sources, run_dir, output_dir or os.path.join(run_dir, 'offsets'), max_offset_seconds, fix, say)
+        measure_files(model, sources, run_dir, output_dir or os.path.join(run_dir, 'offsets'),
+                      max_offset_seconds, min_confidence, fix, say)
         return
     eval_records = eval_records or load_inputs(run_dir).get('eval_records')
     if not eval_records:
         raise UserError('--input: give the file or folder to measure; or --eval_records, to calibrate on records that were not '
                         'trained on.')
     with naming_damage(eval_records):
-        calibrate(model, eval_records, run_dir, max_offset_seconds, say)
+        calibrate(model, eval_records, run_dir, max_offset_seconds, min_confidence, say)
 
 
 def run_tune(preset, given, records, eval_records, run_dir, trials, devices, say=print):

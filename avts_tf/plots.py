@@ -171,7 +171,8 @@ def sync_curve(curve, single, name, path):
     axis.plot(offsets, curve['distance'], color='#1f77b4', linewidth=2, label=f'mean of {curve["clips"]} clips')
     axis.fill_between(offsets, low, high, color='#1f77b4', alpha=0.2, linewidth=0, label='95 % interval of the mean')
     axis.axvline(0, color='grey', linestyle=':', linewidth=1)
-    axis.set(xlabel="offset of the sound's window against the picture's, in seconds", ylabel='distance',
+    axis.set(xlabel='audio early  ←  offset of the audio in seconds  →  audio late',
+             ylabel='distance',
              title='Distance of picture and sound by their offset')
     axis.legend(fontsize=9)
     figure.savefig(path, dpi=110)
@@ -251,7 +252,7 @@ def offset_curve(curve, title, path):
 
     Args:
         curve: `evaluation.offset.OffsetCurve`.
-        title: name of the file.
+        title: name of the file and the answer.
         path: PNG file.
     """
     milliseconds = 1000 * curve.offset_seconds
@@ -260,8 +261,10 @@ def offset_curve(curve, title, path):
     axis.plot(milliseconds, curve.distance, color='#1f77b4')
     axis.axvline(0, color='grey', linestyle=':', linewidth=1)
     axis.axvline(1000 * best, color='#b2182b', linestyle='--', linewidth=1,
-                 label=f'{1000 * best:+.0f} ms, {depth:.2f} below the median')
-    axis.set(xlabel='sound early  ←  offset of the sound in ms  →  sound late', ylabel='mean distance to the picture', title=title)
+                 label=f'lowest at {1000 * best:+.0f} ms, {depth:.2f} below the median')
+    axis.set(xlabel='audio early  ←  offset of the audio in ms  →  audio late',
+             ylabel='mean distance to the video')
+    axis.set_title(title, fontsize='medium', wrap=True)
     axis.legend()
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -279,7 +282,8 @@ def offset_errors(errors, frame_ms, path):
     figure, axis = plt.subplots(figsize=(8, 4), layout='constrained')
     axis.axhspan(-frame_ms, frame_ms, color='#d9ead3', label=f'within one frame, {frame_ms:g} ms')
     axis.boxplot([errors[shift] for shift in shifts], tick_labels=[f'{1000 * shift:+.0f}' for shift in shifts], whis=(5, 95))
-    axis.set(xlabel='known shift of the sound in ms', ylabel='error in ms',
+    axis.set(xlabel='audio early  ←  known shift of the audio in ms  →  audio late',
+             ylabel='error in ms',
              title='Measured offset against the known one (boxes: half of the records, whiskers: 90 %)')
     axis.legend()
     figure.savefig(path, dpi=110)
