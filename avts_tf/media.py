@@ -40,6 +40,7 @@ Streams
 
 import collections
 import contextlib
+import functools
 import io
 import itertools
 import math
@@ -51,6 +52,8 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from PIL import Image
+
+from avts_tf.layouts import why_no_file
 
 # Why a file is left out. All but the last two come from here, those from the workers.
 REASONS = (
@@ -88,6 +91,10 @@ _THUMBNAIL = 16  # most pixels of the longer side of the picture that motion is 
 _MOTION_SECONDS = 0.2
 _FILTER = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _MICROSECONDS = 1_000_000
+# Demuxers that open other files, beside devices and those that libavformat says have no file of their own; and how such lists
+# begin.
+_OF_OTHER_FILES = frozenset(('applehttp', 'concat', 'dash', 'hls', 'imf', 'mlv', 'sdp', 'vobsub'))
+_LISTS = (b'ffconcat', b'#EXTM3U', b'v=0', b'<?xml', b'<MPD', b'# VobSub', b'\xef\xbb\xbfffconcat', b'\xef\xbb\xbf#EXTM3U')
 
 
 class Media(NamedTuple):
@@ -287,8 +294,9 @@ def frame_blocks(path, fps, short_side):
 @contextlib.contextmanager
 def _explaining(path):
     """Turns what a broken file raises into `Unsuitable`."""
-    if not os.path.isfile(path):
-        raise Unsuitable('missing', 'there is no such file')
+    why = why_no_file(path)
+    if why:
+        raise Unsuitable('missing', why)
     try:
         yield
     except (av.FFmpegError, OSError) as error:
@@ -302,9 +310,28 @@ def _in_words(error):
 
 
 def _open(path):
-    # An absolute path, because a name such as "a:b.mp4" would be taken for a protocol; files only, because playlists may name
-    # addresses.
-    return av.open(os.path.abspath(path), metadata_errors='ignore', container_options={'protocol_whitelist': 'file'})
+    # An absolute path, because a name such as "a:b.mp4" would be taken for a protocol; this file only, because playlists may
+    # name addresses and neighbours.
+    options = {'protocol_whitelist': 'file', 'format_whitelist': _own_formats()}
+    try:
+        return av.open(os.path.abspath(path), metadata_errors='ignore', container_options=options)
+    except av.ArgumentError as error:
+        with open(path, 'rb') as file:
+            if file.read(64).lstrip().startswith(_LISTS):
+                raise Unsuitable('unreadable', 'it is a list that names other files; give those instead') from error
+        raise
+
+
+@functools.cache
+def _own_formats():
+    """Names of the demuxers that read the one file that they are given."""
+    formats = []
+    for name in sorted(av.formats_available):
+        with contextlib.suppress(ValueError):  # some are written only
+            found = av.ContainerFormat(name, 'r')
+            if not found.no_file and not _OF_OTHER_FILES.intersection(name.split(',')):
+                formats.append(name)
+    return ','.join(formats)
 
 
 def _choices(container, kinds):
@@ -656,7 +683,7 @@ def _with_jumps(frames):
         length = frame.samples / frame.sample_rate
         ahead.append(_Timed(seconds, place, length, frame))
         place += length
-        while place - ahead[0].place > _LEVEL_SECONDS:
+        while ahead and place - ahead[0].place > _LEVEL_SECONDS:
             yield settle()
     while ahead:
         yield settle()
@@ -697,9 +724,9 @@ class _Run:
     """Audio frames without a gap between them, on their way through a resampler.
 
     A run's time is what its first frame says, as far as the others of its first ten seconds agree, each to half a tick: where a
-    container rounds times to milliseconds, that is exact to much less than one. Where they cannot all be right it is the median,
-    or without video the first frame's time. Where the clock of the audio and that of the file run apart, the audio is made longer or shorter, some milliseconds at a
-    time, without a break.
+    container rounds times to milliseconds, that is exact to much less than one. Where they cannot all be right it is the
+    median, or without video the first frame's time. Where the clocks of the audio and of the file run apart, the audio is made
+    longer or shorter, some milliseconds at a time, without a break.
 
     Attributes:
         waiting_seconds: sound that has been added and not been taken.

@@ -574,7 +574,7 @@ def test_sound_only(tmp_path):
     result = media.read_media(video, media.MediaOptions(sound_only=True))
     assert (result.frames, result.height, result.width, result.motion, result.source_fps) == ([], 0, 0, None, 0.0)
     assert abs(sound_offset_ms(result.waveform, result.start_seconds)) <= 1.0  # the edit list is in milliseconds
-    sound = make_file(tmp_path / 'a.flac', video=None, audio='flac', audio_seconds=4.0)
+    sound = make_file(tmp_path / 'a.flac', video=None, audio='flac', audio_seconds=6.0)
     assert reason(sound) == 'no_video'
     part = media.read_media(sound, KEEP_ALL._replace(sound_only=True, start_seconds=3.2, end_seconds=4.7))
     assert len(part.waveform) == 24000 and part.start_seconds == pytest.approx(3.2, abs=1e-4)
@@ -687,6 +687,40 @@ def test_small_and_strange_files(tmp_path):
         odd = write('concat:a b:c.mp4', source.read())
     with contextlib.chdir(tmp_path):
         assert len(media.read_media(odd.name, KEEP_ALL).frames) == 5
+
+
+def test_what_is_no_file_is_named(tmp_path):
+    os.mkfifo(tmp_path / 'fifo.mp4')
+    os.symlink('loop.mp4', tmp_path / 'loop.mp4')
+    os.symlink('nowhere.mp4', tmp_path / 'dangling.mp4')
+    for path, words in {
+        tmp_path / 'fifo.mp4': 'FIFO', '/dev/null': 'device', tmp_path: 'folder', tmp_path / 'loop.mp4': 'leads back to itself',
+        tmp_path / 'dangling.mp4': 'a link to a file that is not there', tmp_path / 'none.mp4': 'no such file',
+        tmp_path / ('a' * 300 + '.mp4'): 'too long', f'{tmp_path}/a\0b.mp4': 'NUL',
+    }.items():
+        for read in (lambda path: media.read_media(path, KEEP_ALL), lambda path: next(media.sound_blocks(path, 16000))):
+            with pytest.raises(media.Unsuitable, match=f'missing: .*{words}'):
+                read(str(path))
+
+
+def test_lists_of_other_files_are_refused(tmp_path):
+    good = make_file(tmp_path / 'good.ts', CFR[:10], audio='mp2', audio_seconds=0.4)
+    assert media.read_media(good, KEEP_ALL).frames
+    for name, text in {
+        'concat.mp4': 'ffconcat version 1.0\nfile good.ts\n',
+        'playlist.m3u8': '#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\ngood.ts\n#EXT-X-ENDLIST\n',
+        'session.sdp': 'v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=audio 5000 RTP/AVP 0\n',
+    }.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(media.Unsuitable, match='unreadable: it is a list that names other files'):
+            media.read_media(str(tmp_path / name), KEEP_ALL)
+    # A pattern that names pictures.
+    for name in ('p1.png', 'p%d.png'):
+        Image.new('RGB', (16, 16)).save(tmp_path / name)
+    assert reason(tmp_path / 'p%d.png') in ('unreadable', 'no_audio')
+    formats = media._own_formats().split(',')
+    assert {'mp4', 'avi', 'matroska', 'mpegts', 'ogg', 'wav', 'asf', 'flv'} <= set(formats)
+    assert not {'concat', 'hls', 'image2', 'lavfi', 'rtsp', 'sdp', 'dash'} & set(formats)
 
 
 def test_many_tiny_frames(tmp_path):
