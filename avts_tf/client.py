@@ -26,7 +26,7 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from avts_tf import extraction, media
+from avts_tf import extraction, media, workers
 from avts_tf.config import ClipConfig, UserError
 from avts_tf.features import BATCH_SIZE, AudioTower, VideoTower, centred_square, read_metadata_file
 
@@ -398,13 +398,15 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f'unexpected argument {argv[1]!r}; every value has a flag.')
     try:
-        sys.exit(0 if query(flags.FLAGS) else 1)
+        with workers.interruptible():
+            count = query(flags.FLAGS)
+        sys.exit(0 if count else 1)
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print('Stopped. What is finished stays; --skip_existing goes on with the rest.', file=sys.stderr)
-        sys.exit(130)
+    except workers.Interrupted as stopped:
+        print('Stopped. What is finished stays; the same command with --skip_existing goes on with the rest.', file=sys.stderr)
+        sys.exit(stopped.exit_status)
 
 
 if __name__ == '__main__':

@@ -178,7 +178,10 @@ def extract_features(sources, output_dir, towers, *, hop_seconds=None, centered=
                 todo = []
                 for job in jobs[tower]:
                     report[tower, job] = {'path': job.source.data_path, 'tower': tower.name}
-                    if skip_existing and os.path.exists(os.path.join(output_dir, job.output)):
+                    why = _why_not(output_dir, job)
+                    if why:
+                        report[tower, job].update(status='skipped', reason=why[0], detail=why[1])
+                    elif skip_existing and os.path.exists(os.path.join(output_dir, job.output)):
                         report[tower, job].update(status='existing', output=job.output)
                     else:
                         todo.append(job)
@@ -191,13 +194,27 @@ def extract_features(sources, output_dir, towers, *, hop_seconds=None, centered=
             with _aside(os.path.join(output_dir, 'report.csv')) as path, open(path, 'w', newline='', encoding='utf-8') as file:
                 writer = csv.DictWriter(file, REPORT_COLUMNS, lineterminator='\n')
                 writer.writeheader()
-                writer.writerows(line for line in report.values() if 'status' in line)
+                writer.writerows({name: layouts.cell(value) for name, value in line.items()}
+                                 for line in report.values() if 'status' in line)
     except OSError as error:
         raise UserError(f'--output={output_dir}: cannot be written: {error.filename or ""} {error.strerror or error}.') from error
     statuses = collections.Counter(line['status'] for line in report.values())
     reasons = collections.Counter(line['reason'] for line in report.values() if line['status'] == 'skipped')
     return {'written': statuses['written'], 'existing': statuses['existing'], 'skipped': dict(sorted(reasons.items())),
             'seconds': sum(line.get('seconds', 0.0) for line in report.values())}
+
+
+def _why_not(output_dir, job):
+    """(reason, detail) for which a file is not even tried, or None."""
+    missing = layouts.why_no_file(job.source.path)
+    if missing:
+        return 'missing', missing
+    length = max(len(os.fsencode(name)) for name in job.output.split('/'))
+    most = os.pathconf(output_dir, 'PC_NAME_MAX')
+    whole = len(os.fsencode(os.path.abspath(os.path.join(output_dir, job.output))))
+    if length > most or whole >= os.pathconf(output_dir, 'PC_PATH_MAX'):
+        return 'name_too_long', f'{job.output} would be the name of its features, too long for the file system of {output_dir}'
+    return None
 
 
 def describe(summary, output_dir, towers):
@@ -307,7 +324,8 @@ def _extract(tower, jobs, output_dir, output_format, *options):
 @contextlib.contextmanager
 def _aside(path):
     """A path to write to, which takes the place of `path` once all went well; if nothing is written there, nothing is there."""
-    aside = os.path.join(os.path.dirname(path), f'.{os.path.basename(path)}.writing')
+    # Of a fixed length: a name may be as long as the file system takes.
+    aside = os.path.join(os.path.dirname(path), f'.{hashlib.sha256(os.fsencode(os.path.basename(path))).hexdigest()[:16]}.writing')
     os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
         yield aside

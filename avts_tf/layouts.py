@@ -26,11 +26,13 @@ names of the whole collection, sorted, so that all parts give a class the same i
 
 import collections
 import csv
+import errno
 import glob
 import hashlib
 import math
 import os
 import re
+import stat
 from typing import NamedTuple
 
 from avts_tf.config import UserError
@@ -133,8 +135,10 @@ def read_collection(input_path, dataset='', label_column=''):
     """Reads the lists of a collection, as a `Collection`; see `find_sources`."""
     if dataset not in DATASETS:
         raise UserError(f'--dataset={dataset}: must be one of {", ".join(sorted(DATASETS)[1:])}, or empty.')
-    if not os.path.exists(input_path) and not glob.has_magic(input_path):
-        raise UserError(f'--input={input_path}: there is no such file or folder.')
+    if not os.path.isdir(input_path) and (os.path.lexists(input_path) or not glob.has_magic(input_path)):
+        why = why_no_file(input_path)
+        if why:
+            raise UserError(f'--input={input_path}: {why}; give a file, a folder, a glob or a CSV.')
     collection = DATASETS[dataset](input_path, label_column)
     if not collection.sources:
         raise UserError(f'--input={input_path}: nothing of {dataset or "video or sound"} is named there.')
@@ -218,8 +222,41 @@ def _suffix(path):
 
 
 def _text(path):
-    """A path as text with '/': file names are bytes; records and reports hold text."""
-    return os.fsencode(path).decode('utf-8', 'replace').replace(os.sep, '/')
+    """A path as text with '/': file names are bytes; records and reports hold text. Bytes that are no UTF-8 become \\xe9."""
+    return os.fsencode(path).decode('utf-8', 'backslashreplace').replace(os.sep, '/')
+
+
+def why_no_file(path):
+    """Why a path is no file that can be read, in words; '' where it is one."""
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError:
+        return 'its path holds a NUL, which no file name can'
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return 'it is a link that leads back to itself'
+        if error.errno == errno.ENAMETOOLONG:
+            return 'its name is too long for a file system'
+        if error.errno == errno.ENOENT:
+            return 'it is a link to a file that is not there' if os.path.islink(path) else 'there is no such file'
+        if error.errno == errno.ENOTDIR:
+            return 'there is no such file'
+        return f'it cannot be reached: {error.strerror}'
+    if stat.S_ISREG(mode):
+        return ''
+    kinds = {stat.S_IFDIR: 'folder', stat.S_IFIFO: 'FIFO', stat.S_IFSOCK: 'socket', stat.S_IFCHR: 'device', stat.S_IFBLK: 'device'}
+    return f'it is a {kinds.get(stat.S_IFMT(mode), "special file")}, not a file with content'
+
+
+def cell(value):
+    """A value of a report's CSV: text that a spreadsheet would take for a formula gets a ' before it; numbers stay."""
+    if not isinstance(value, str) or not value.startswith(('=', '+', '-', '@', '\t', '\r')):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def _unique_ids(names):
@@ -245,7 +282,7 @@ def _plain_files(input_path):
         return root, paths
     if os.path.isfile(input_path):
         return os.path.dirname(os.path.abspath(input_path)), [os.path.abspath(input_path)]
-    paths = sorted(os.path.abspath(path) for path in glob.glob(input_path, recursive=True) if os.path.isfile(path))
+    paths = sorted(os.path.abspath(path) for path in glob.glob(input_path, recursive=True) if not os.path.isdir(path))
     if not paths:
         raise UserError(f'--input={input_path}: no file matches.')
     fixed = input_path[:re.search(r'[*?[]', input_path).start()]
@@ -406,6 +443,13 @@ def _by_stem(root):
     return {os.path.splitext(os.path.basename(path))[0]: path for path in reversed(paths)}
 
 
+def _name(table, line, column, value):
+    """A cell of a list that becomes part of a file's name."""
+    if value in ('', '.', '..') or '/' in value or os.sep in value:
+        raise UserError(f'{table}, line {line}: {column}={value} is not a name, but {"a path" if value else "empty"}.')
+    return value
+
+
 def _source(example_id, root, path, *rest, **more):
     return Source(example_id, path, _text(os.path.relpath(path, root)), *rest, **more)
 
@@ -421,6 +465,7 @@ def _kinetics(input_path, label_column):
             times = _times(table, line, row, 'time_start', 'time_end')
             if times[1] is None:
                 raise UserError(f'{table}, line {line}: time_end is empty.')
+            _name(table, line, 'youtube_id', row['youtube_id'])
             trimmed = f'{row["youtube_id"]}_{round(times[0]):06d}_{round(times[1]):06d}'
             path = files.get(trimmed)
             if path is None and row['youtube_id'] in files:
@@ -447,6 +492,7 @@ def _audioset(input_path, label_column):
             start, end = _times(table, line, row, 'start_seconds', 'end_seconds')
             if end is None or not row['id']:
                 raise UserError(f'{table}, line {line}: not YTID, start_seconds, end_seconds, positive_labels.')
+            _name(table, line, 'YTID', row['id'])
             label = row['labels'].split(',')[0].strip()
             label = (names or {}).get(label, label)
             stems = [prefix + row['id'] + times for prefix in ('', 'Y') for times in (
@@ -502,7 +548,8 @@ def _ucf101(input_path, label_column):
         found = re.fullmatch(r'(train|test)list0(\d)\.txt', name)
         if found:
             lists[''.join(found.groups())] = [words[0] for words in lines]
-    bad = [member for members in lists.values() for member in members if member.count('/') != 1]
+    bad = [member for members in lists.values() for member in members
+           if member.count('/') != 1 or not {'', '.', '..'}.isdisjoint(member.split('/'))]
     if bad:
         raise UserError(f'--input={input_path}: a line of the lists reads {bad[0]}, not CLASS/FILE.')
     return _listed(input_path, lists, 'trainlist01.txt, testlist01.txt, ...', _ucf_group)
@@ -518,10 +565,11 @@ def _hmdb51(input_path, label_column):
     lists = {}
     for name, lines in _list_files(input_path, '*_test_split[1-3].txt'):
         label, number_of_split = re.fullmatch(r'(.+)_test_split(\d)\.txt', name).groups()
-        for words in lines:
+        for line, words in enumerate(lines, 1):
             if len(words) != 2 or words[1] not in ('0', '1', '2'):
                 raise UserError(f'{name}: the line "{" ".join(words)}" is not FILE and 0, 1 or 2.')
             for part, code in (('train', '1'), ('test', '2')):
+                _name(name, line, 'the file', words[0])
                 members = lists.setdefault(part + number_of_split, [])
                 if words[1] == code:
                     members.append(f'{label}/{words[0]}')
@@ -561,7 +609,7 @@ def _esc_meta(table, only):
     root = os.path.dirname(root) if os.path.basename(root) == 'meta' else root
     files, sources = _by_stem(root), []
     for line, row in _rows(table, ('filename', 'fold', 'category', *(('esc10',) if only else ())))[1]:
-        stem = os.path.splitext(row['filename'])[0]
+        stem = os.path.splitext(_name(table, line, 'filename', row['filename']))[0]
         found = _ESC_NAME.fullmatch(stem)
         if not found:
             raise UserError(f'{table}, line {line}: filename={row["filename"]} is not FOLD-SOURCE-TAKE-TARGET.')

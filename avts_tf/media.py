@@ -13,7 +13,11 @@ Times
     *   Output frame i is the input frame whose time is nearest to time 0 + i / fps, the earlier one of two equally near: it is
         off by at most half of the interval between the two input frames around that time.
     *   Output sample n sounds at time 0 + n / sample_rate, to the nearest sample. Gaps in the audio's times are filled with
-        silence, overlaps are cut from the later part. There are round(frames / fps * sample_rate) samples.
+        silence, overlaps are cut from the later part. A gap is where all that follows is late by more than half a packet;
+        times that merely jitter, as those of blocks and pages do, break nothing. There are round(frames / fps * sample_rate)
+        samples.
+    *   Where the clocks of the audio and the container run apart, the audio of a file with video follows the container's, to
+        half a packet (8 to 50 ms), by samples that are dropped or repeated without a break. Without video, samples count.
     *   A stream whose times jump ahead by more than ten seconds is unreadable: nobody can say what belongs there. Frames whose
         time lies before an earlier one's are left out, and more than one in twenty of them make the stream unreadable.
 
@@ -36,7 +40,9 @@ Streams
 
 import collections
 import contextlib
+import functools
 import io
+import itertools
 import math
 import os
 import statistics
@@ -46,6 +52,8 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from PIL import Image
+
+from avts_tf.layouts import why_no_file
 
 # Why a file is left out. All but the last two come from here, those from the workers.
 REASONS = (
@@ -60,8 +68,12 @@ SILENT_BELOW_DB = -70.0
 STILL_BELOW = 0.5
 
 _LEAST_DB = -120.0
-# Containers round times to ticks, of 1 ms at worst, so smaller steps between audio frames are no gaps.
-_LEAST_GAP_SECONDS = 0.002
+# How far the times of audio frames may be off without a gap between them: half of a packet, but within these bounds. Blocks of
+# Vorbis are off by 44 % of the longest; a packet that is missing shifts all that follows by a whole one.
+_LEAST_JITTER_SECONDS, _GREATEST_JITTER_SECONDS = 0.008, 0.05
+_LEVEL_SECONDS = 1.0  # stretch on either side of a gap that must agree on it
+_GREATEST_PACE = 4.0  # seconds by the file's clock in which a second of sound is believed to last
+_FADE_SECONDS = 0.01
 _GREATEST_GAP_SECONDS = 10.0
 _GREATEST_SECONDS = 1e8  # three years: beyond that a time is no time
 _MAX_DAMAGED = 0.05  # part of a stream's packets that may fail to decode, or of its frames that may run backwards
@@ -79,6 +91,10 @@ _THUMBNAIL = 16  # most pixels of the longer side of the picture that motion is 
 _MOTION_SECONDS = 0.2
 _FILTER = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _MICROSECONDS = 1_000_000
+# Demuxers that open other files, beside devices and those that libavformat says have no file of their own; and how such lists
+# begin.
+_OF_OTHER_FILES = frozenset(('applehttp', 'concat', 'dash', 'hls', 'imf', 'mlv', 'sdp', 'vobsub'))
+_LISTS = (b'ffconcat', b'#EXTM3U', b'v=0', b'<?xml', b'<MPD', b'# VobSub', b'\xef\xbb\xbfffconcat', b'\xef\xbb\xbf#EXTM3U')
 
 
 class Media(NamedTuple):
@@ -195,12 +211,13 @@ def read_media(path, options):
     with _explaining(path):
         with _open(path) as container:
             video, audio = _choices(container, ('audio',) if options.sound_only else ('video', 'audio'))
+            has_video = _has_video(container)
         if video:
             begin = max(begin, video.first_that_decodes(lambda index: _first_seconds(path, index, begin, options.max_pixels)))
         if end - begin > longest:
             _refuse_long(path, [choice.index for choice in (video, audio) if choice], begin, longest)
         start, waveform = audio.first_that_decodes(
-            lambda index: _read_sound(path, index, begin, end, longest, options.sample_rate)
+            lambda index: _read_sound(path, index, begin, end, longest, options.sample_rate, has_video)
         )
         if video:
             # The end of a stream is known to a tick or a sample: at most that much is missing, and is added as silence.
@@ -292,7 +309,8 @@ def sound_blocks(path, sample_rate):
         if audio.several:
             audio.first_that_decodes(lambda index: _first_seconds(path, index))
         stream = _Stream(path, audio.index, container=container)
-        for _, samples in _placed(_sound_pieces(stream.frames(), sample_rate), sample_rate):
+        pieces = _sound_pieces(stream.frames(), sample_rate, _has_video(container))
+        for _, samples in _placed(pieces, sample_rate):
             # A gap may be longer than a block.
             yield from (samples[i:i + _BLOCK_SECONDS * sample_rate] for i in range(0, len(samples), _BLOCK_SECONDS * sample_rate))
         stream.judge()
@@ -334,8 +352,9 @@ def frame_blocks(path, fps, short_side):
 @contextlib.contextmanager
 def _explaining(path):
     """Turns what a broken file raises into `Unsuitable`."""
-    if not os.path.isfile(path):
-        raise Unsuitable('missing', 'there is no such file')
+    why = why_no_file(path)
+    if why:
+        raise Unsuitable('missing', why)
     try:
         yield
     except (av.FFmpegError, OSError) as error:
@@ -349,21 +368,48 @@ def _in_words(error):
 
 
 def _open(path):
-    # An absolute path, because a name such as "a:b.mp4" would be taken for a protocol; files only, because playlists may name
-    # addresses.
-    return av.open(os.path.abspath(path), metadata_errors='ignore', container_options={'protocol_whitelist': 'file'})
+    # An absolute path, because a name such as "a:b.mp4" would be taken for a protocol; this file only, because playlists may
+    # name addresses and neighbours.
+    options = {'protocol_whitelist': 'file', 'format_whitelist': _own_formats()}
+    try:
+        return av.open(os.path.abspath(path), metadata_errors='ignore', container_options=options)
+    except av.ArgumentError as error:
+        with open(path, 'rb') as file:
+            if file.read(64).lstrip().startswith(_LISTS):
+                raise Unsuitable('unreadable', 'it is a list that names other files; give those instead') from error
+        raise
+
+
+@functools.cache
+def _own_formats():
+    """Names of the demuxers that read the one file that they are given."""
+    formats = []
+    for name in sorted(av.formats_available):
+        with contextlib.suppress(ValueError):  # some are written only
+            found = av.ContainerFormat(name, 'r')
+            if not found.no_file and not _OF_OTHER_FILES.intersection(name.split(',')):
+                formats.append(name)
+    return ','.join(formats)
 
 
 def _choices(container, kinds):
     """`_Choice`s of (video, audio); None for a kind that is not among `kinds`."""
-    found = {kind: [
-        stream.index for stream in container.streams
-        if stream.type == kind and not stream.disposition & av.stream.Disposition.attached_pic
-    ] for kind in kinds}
+    found = {kind: _indices(container, kind) for kind in kinds}
     for kind, indices in found.items():
         if not indices:
             raise Unsuitable(f'no_{kind}', f'the file has no {kind} stream')
     return tuple(_Choice(kind, found[kind]) if kind in found else None for kind in ('video', 'audio'))
+
+
+def _indices(container, kind):
+    return [
+        stream.index for stream in container.streams
+        if stream.type == kind and not stream.disposition & av.stream.Disposition.attached_pic
+    ]
+
+
+def _has_video(container):
+    return bool(_indices(container, 'video'))
 
 
 class _Choice:
@@ -472,10 +518,12 @@ class _Stream:
             self.slack = min(0.001, tick)
             codec.thread_count = 1  # the workers share the processors already
             origin = _origin(container)
-            if seek_seconds is not None:
+            # The bytes or chunks by which an AVI counts its audio do not always tell where it sounds.
+            if seek_seconds is not None and not (self.kind == 'audio' and container.format.name == 'avi'):
                 container.seek(round((seek_seconds + origin) * _MICROSECONDS))
             undated = self.kind == 'video' and container.format.name in _UNDATED
-            first_dts = delay = None
+            laced = self.kind == 'audio' and container.format.name == 'matroska,webm'
+            first_dts = delay = block = None
             for packet in container.demux(stream):
                 self._packets += 1
                 if first_dts is None and packet.size:
@@ -494,10 +542,14 @@ class _Stream:
                         if delay is None:
                             delay = (packet.dts or 0) - (first_dts or 0) if container.format.name == 'avi' else 0
                         pts = None if packet.dts is None else packet.dts - delay
+                    if laced and packet.pos is not None and packet.pos == block:
+                        pts = None  # a block says the time of its first packet; those of the others are divided, and rounded down
                     seconds = None if pts is None else pts * tick - origin
                     if seconds is not None and abs(seconds) > _GREATEST_SECONDS:
                         raise Unsuitable('unreadable', f'the {self.kind} says that it is at {seconds:.3g} s')
                     yield seconds, frame
+                if frames:
+                    block = packet.pos
         self.judge()
 
     def _refuse_large(self, picture):
@@ -553,7 +605,7 @@ def _too_long(longest):
     return Unsuitable('too_long', f'it lasts longer than {longest:g} s')
 
 
-def _read_sound(path, index, begin, end, longest, sample_rate):
+def _read_sound(path, index, begin, end, longest, sample_rate, has_video):
     """Reads the sound as one stretch of samples.
 
     Args:
@@ -563,13 +615,14 @@ def _read_sound(path, index, begin, end, longest, sample_rate):
         end: seconds, and
         longest: seconds from the later one of `begin` and the first sample on; what comes after either is not read.
         sample_rate: Hz of the result.
+        has_video: see `_sound_pieces`.
 
     Returns:
         Time of the first sample, and int16 [samples].
     """
     stream = _Stream(path, index)
     start, blocks, stop = None, [], end
-    for seconds, samples in _placed(_sound_pieces(stream.frames(begin), sample_rate), sample_rate):
+    for seconds, samples in _placed(_sound_pieces(stream.frames(begin), sample_rate, has_video), sample_rate):
         if seconds + len(samples) / sample_rate > begin:
             drop = max(0, round((begin - seconds) * sample_rate))
             if start is None:
@@ -607,29 +660,26 @@ def _placed(pieces, sample_rate):
         length += len(samples)
 
 
-def _sound_pieces(frames, sample_rate):
+def _sound_pieces(frames, sample_rate, has_video=False):
     """Audio frames resampled, in pieces of some seconds.
 
     Args:
         frames: (presentation time in seconds or None, `av.AudioFrame`).
         sample_rate: Hz of the result.
+        has_video: whether the file has video, whose clock the audio then follows.
 
     Yields:
         Time of the first sample in seconds, and int16 [samples], mono.
     """
     run = None
-    for seconds, frame in frames:
-        if not frame.samples or frame.sample_rate <= 0:
-            continue
+    for seconds, frame, jumps in _with_jumps(frames):
         if frame.format.name.startswith(('flt', 'dbl')) and not np.isfinite(frame.to_ndarray()).all():
             raise Unsuitable('unreadable', 'samples are NaN or infinite')  # the resampler would make them full scale
-        if run and run.ends_where_expected(seconds, frame):
-            seconds = None
-        if run is None or not run.goes_on_with(seconds, frame):
+        if run is None or jumps or not run.takes(frame):
             if run:
                 yield run.finish()
                 seconds = run.end if seconds is None else seconds
-            run = _Run(0.0 if seconds is None else seconds, frame, sample_rate)
+            run = _Run(0.0 if seconds is None else seconds, frame, sample_rate, has_video)
         run.add(seconds, frame)
         if run.waiting_seconds >= _RUN_SECONDS:
             yield run.take()
@@ -637,46 +687,141 @@ def _sound_pieces(frames, sample_rate):
         yield run.finish()
 
 
+class _Timed(NamedTuple):
+    """An audio frame among those before and after it; times in seconds.
+
+    Attributes:
+        seconds: what the container says, or None.
+        place: duration of all frames before it.
+        length: its own.
+        frame: `av.AudioFrame`.
+    """
+
+    seconds: float | None
+    place: float
+    length: float
+    frame: av.AudioFrame
+
+    @property
+    def error(self):
+        """How much later it is than frames without a gap would have it, up to a constant."""
+        return self.seconds - self.place
+
+
+def _with_jumps(frames):
+    """Tells real jumps in the times of audio frames from the jitter of containers.
+
+    Args:
+        frames: (presentation time in seconds or None, `av.AudioFrame`).
+
+    Yields:
+        (time, frame, whether audio is missing before it or is there twice), of the frames that hold samples.
+    """
+    before, ahead = collections.deque(), collections.deque()
+    place, has_clock = 0.0, None
+
+    def settle():
+        nonlocal has_clock
+        if has_clock is None:
+            has_clock = _has_clock(ahead)
+        item = ahead.popleft()
+        if item.place and not has_clock:
+            return None, item.frame, False
+        jumps = _jumps(before, [item, *ahead])
+        if jumps:
+            before.clear()
+        before.append(item)
+        while before[0].place < item.place - _LEVEL_SECONDS:
+            before.popleft()
+        return item.seconds, item.frame, jumps
+
+    for seconds, frame in frames:
+        if not frame.samples or frame.sample_rate <= 0:
+            continue
+        length = frame.samples / frame.sample_rate
+        ahead.append(_Timed(seconds, place, length, frame))
+        place += length
+        while ahead and place - ahead[0].place > _LEVEL_SECONDS:
+            yield settle()
+    while ahead:
+        yield settle()
+
+
+def _has_clock(items):
+    """Whether the times of frames can be true: some AVI files count samples where their header says packets."""
+    times = [item for item in items if item.seconds is not None]
+    paces = [(b.seconds - a.seconds) / (b.place - a.place) for a, b in itertools.pairwise(times)]
+    return len(paces) < 4 or statistics.median(paces) < _GREATEST_PACE
+
+
+def _jumps(before, after):
+    """Whether the errors of frames change their level, for all of a second, at the first one of `after`."""
+    if after[0].seconds is None:
+        return False
+    earlier = [item.error for item in before if item.seconds is not None]
+    if not earlier:
+        return False
+    step = after[0].error - earlier[-1]
+    least = _jitter_seconds(max(item.length for item in (*before, *after)), after[0].frame)
+    if abs(step) <= least:
+        return False
+    # The quarters of the two levels that lie nearest to each other, so that neither single frames nor a jitter that is as
+    # large makes or hides a jump.
+    sign = math.copysign(1, step)
+    earlier = sorted(sign * error for error in earlier)
+    later = sorted(sign * item.error for item in after if item.seconds is not None)
+    return later[len(later) // 4] - earlier[-1 - len(earlier) // 4] > least
+
+
+def _jitter_seconds(longest, frame):
+    """How far the times of frames may be off: containers know those of blocks, pages and packets only, to a tick."""
+    return max(_LEAST_JITTER_SECONDS, min(0.5 * longest, _GREATEST_JITTER_SECONDS), 2 * float(frame.time_base or 0))
+
+
 class _Run:
     """Audio frames without a gap between them, on their way through a resampler.
 
     A run's time is what its first frame says, as far as the others of its first ten seconds agree, each to half a tick: where a
-    container rounds times to milliseconds, that is exact to much less than one. Where they cannot all be right it is the mean.
+    container rounds times to milliseconds, that is exact to much less than one. Where they cannot all be right it is the
+    median, or without video the first frame's time. Where the clocks of the audio and of the file run apart, the audio is made
+    longer or shorter, some milliseconds at a time, without a break.
 
     Attributes:
-        end: time in seconds at which the run ends.
         waiting_seconds: sound that has been added and not been taken.
     """
 
-    def __init__(self, seconds, frame, sample_rate):
-        self._setup, self._rate, self._out_rate = _setup(frame), frame.sample_rate, sample_rate
+    def __init__(self, seconds, frame, sample_rate, follows):
+        self._setup, self._rate, self._out_rate, self._follows = _setup(frame), frame.sample_rate, sample_rate, follows
         self._tick = float(frame.time_base)
-        self._start, self._offset, self._errors = seconds, None, []
-        self._added = self._taken = self._safe = 0  # samples: added and surely sounding at the file's rate, taken at the output's
+        self._start, self._offset, self._errors, self._jitter_seconds = seconds, None, [], 0.0
+        # samples: added and surely sounding at the file's rate, taken and added to follow the clock at the output's
+        self._added = self._sounding = self._safe = self._taken = self._inserted = 0
         self._resampler, self._pieces = av.AudioResampler('s16', 'mono', sample_rate), []
         # libswresample takes channels in no known order for those of the usual one of their number.
         self._average = frame.layout.nb_channels > 2 and frame.layout.name.startswith(('ambisonic', f'{frame.layout.nb_channels} '))
-        self.end = seconds
+
+    @property
+    def end(self):
+        """Time in seconds at which the run ends."""
+        return self._start + self._sounding / self._rate + self._inserted / self._out_rate
 
     @property
     def waiting_seconds(self):
         return self._added / self._rate - self._taken / self._out_rate
 
-    def goes_on_with(self, seconds, frame):
-        if _setup(frame) != self._setup:
-            return False
-        expected = self._start + self._added / self._rate
-        return seconds is None or abs(seconds - expected) < max(self._tick, _LEAST_GAP_SECONDS)
+    def takes(self, frame):
+        return _setup(frame) == self._setup
 
     def add(self, seconds, frame):
         if seconds is not None:
             self._errors.append(seconds - self._start - self._added / self._rate)
+            self._jitter_seconds = max(self._jitter_seconds, _jitter_seconds(frame.samples / self._rate, frame))
         self._safe = self._added
         # Where ticks are samples, a shorter duration tells how much of the last frame is sound, not the coder's padding.
         sounding = frame.samples
         if frame.duration and self._tick * self._rate == 1:
             sounding = min(sounding, frame.duration)
-        self.end = self._start + (self._added + sounding) / self._rate
+        self._sounding = self._added + sounding
         self._added += frame.samples
         if self._average:
             frame = _averaged(frame)
@@ -690,33 +835,47 @@ class _Run:
     def finish(self):
         """The same for the rest."""
         self._pieces += self._resampler.resample(None)
-        return self._cut(round((self.end - self._start) * self._out_rate))
-
-    def ends_where_expected(self, seconds, frame):
-        """Whether a frame begins too late by as much as its stated duration is too short, so that its end is right.
-
-        So it is where a page of Ogg Vorbis begins as the coder goes from long blocks to short ones.
-        """
-        if seconds is None or not frame.duration or frame.time_base * self._rate != 1:
-            return False
-        missing = (frame.samples - frame.duration) / self._rate
-        return missing > 0 and abs(seconds - missing - self._start - self._added / self._rate) < float(frame.time_base)
+        return self._cut(round(self._sounding / self._rate * self._out_rate))
 
     def _cut(self, until):
         if self._offset is None:
-            least, greatest = (pick(self._errors, default=0.0) for pick in (min, max))
-            if greatest - least <= self._tick:
-                self._offset = min(max(0.0, greatest - self._tick / 2), least + self._tick / 2)
-            else:
-                self._offset = statistics.fmean(self._errors)
-        seconds = self._start + self._offset + self._taken / self._out_rate
+            self._offset = self._estimate()
+        seconds = self._start + self._offset + (self._taken + self._inserted) / self._out_rate
         samples = np.concatenate([np.zeros(0, np.int16)] + [
             piece if isinstance(piece, np.ndarray) else piece.to_ndarray().reshape(-1) for piece in self._pieces
         ])
         count = max(0, until - self._taken)
         self._pieces = [samples[count:]]
-        self._taken += min(count, len(samples))
-        return seconds, samples[:count]
+        samples = samples[:count]
+        self._taken += len(samples)
+        return seconds, self._follow(samples) if self._follows else samples
+
+    def _estimate(self):
+        """By how much the run is later than its first frame says, in seconds."""
+        least, greatest = (pick(self._errors, default=0.0) for pick in (min, max))
+        if greatest - least <= self._tick:
+            return min(max(0.0, greatest - self._tick / 2), least + self._tick / 2)
+        return statistics.median(self._errors) if self._follows else 0.0
+
+    def _follow(self, samples):
+        """Makes samples longer or shorter where the file's clock went away from the run's by more than the times jitter."""
+        apart = statistics.median(self._errors) - self._offset - self._inserted / self._out_rate if self._errors else 0.0
+        self._errors = []
+        count = round(apart * self._out_rate)
+        fade = round(_FADE_SECONDS * self._out_rate)
+        if abs(apart) <= self._jitter_seconds or len(samples) < 2 * (abs(count) + fade):
+            return samples
+        self._inserted += count
+        return _stretched(samples, count, fade)
+
+
+def _stretched(samples, count, fade):
+    """Samples with `count` more of them, or less where it is negative: in their middle they pass over to the same, shifted."""
+    middle = (len(samples) - fade) // 2
+    weights = (np.arange(fade) + 0.5) / fade
+    here, there = samples[middle:middle + fade], samples[middle - count:middle - count + fade]
+    joint = np.round((1 - weights) * here + weights * there).astype(np.int16)
+    return np.concatenate([samples[:middle], joint, samples[middle - count + fade:]])
 
 
 def _setup(frame):

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from avts_tf import extraction, features, plots
+from avts_tf import extraction, features, plots, workers
 from avts_tf.config import UserError, make_config
 from avts_tf.devices import is_chief, worker_count
 from avts_tf.evaluation import action, audio, tables
@@ -135,14 +135,15 @@ def run_features(inputs, output_dir, tower_paths, export_dir, num_workers, timeo
         tower_paths = [os.path.join(export_dir, 'audio_tower')]
         if any(map(extraction.is_video, sources)) and os.path.isdir(os.path.join(export_dir, 'video_tower')):
             tower_paths.append(os.path.join(export_dir, 'video_tower'))
-    towers = [features.load_tower(path) for path in tower_paths]
     options = {name: value for name, value in options.items() if value is not None}
     try:
-        summary = extraction.extract_features(sources, output_dir, towers, num_workers=num_workers, timeout_seconds=timeout_seconds,
-                                            **options)
-    except KeyboardInterrupt:
-        say(f'Stopped. What is finished is in {output_dir}; --skip_existing goes on with the rest.')
-        sys.exit(130)
+        with workers.interruptible():
+            towers = [features.load_tower(path) for path in tower_paths]
+            summary = extraction.extract_features(sources, output_dir, towers, num_workers=num_workers,
+                                                  timeout_seconds=timeout_seconds, **options)
+    except workers.Interrupted as stopped:
+        say(f'Stopped. What is finished is in {output_dir}; the same command with --skip_existing goes on with the rest.')
+        sys.exit(stopped.exit_status)
     say(extraction.describe(summary, output_dir, towers))
     if not summary['written'] + summary['existing']:
         sys.exit(1)

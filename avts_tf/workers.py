@@ -32,6 +32,32 @@ _PULSE_SECONDS = 1.0  # longest wait at a time, so that a pause of this process 
 _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal that asks the program to end; `exit_status` is 128 and its number, as shells have it."""
+
+    @property
+    def exit_status(self):
+        return 128 + self.args[0]
+
+
+@contextlib.contextmanager
+def interruptible():
+    """Within it Ctrl-C and SIGTERM raise `Interrupted`, once: what is left to write after it is written in peace."""
+    def interrupt(number, _):
+        for again in before:
+            signal.signal(again, signal.SIG_IGN)
+        raise Interrupted(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @dataclasses.dataclass
 class _Worker:
     process: subprocess.Popen

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -224,6 +225,72 @@ def test_an_interruption_leaves_whole_files(audio, tmp_path, monkeypatch):
     assert [row['path'] for row in report(tmp_path / 'out')] == ['0.wav', '1.wav']
     summary = extract([tmp_path / 'in'], tmp_path / 'out', [audio], skip_existing=True)
     assert (summary['existing'], summary['written']) == (2, 4)
+
+
+def test_names_that_no_file_system_takes_cost_themselves_only(audio, tmp_path):
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    for name in (b'caf\xe9.wav', b'caf\xe8.wav', b'=1+1.wav', b'x' * 251 + b'.wav', b'y' * 255):
+        write_sound(tmp_path / 'sound.wav', noise(9000))
+        os.rename(tmp_path / 'sound.wav', os.fsencode(folder) + b'/' + name)
+    os.mkfifo(folder / 'fifo.wav')
+    rows = ['good.wav', 'a\0b.wav', 'n' * 300 + '.wav', 'y' * 255]
+    write_sound(folder / 'good.wav', noise(9000))
+    (folder / 'list.csv').write_text('\n'.join(['path', *rows]) + '\n')
+    summary = extract([folder, folder / 'list.csv'], tmp_path / 'out', [audio])
+    assert summary['written'] == 5 and summary['skipped'] == {'missing': 3, 'name_too_long': 1}
+    found = {row['path']: (row['status'], row['reason']) for row in report(tmp_path / 'out')}
+    assert found == {
+        'caf\\xe9.wav': ('written', ''), 'caf\\xe8.wav': ('written', ''), "'=1+1.wav": ('written', ''), 'good.wav': ('written', ''),
+        'x' * 251 + '.wav': ('written', ''), 'y' * 255: ('skipped', 'name_too_long'), 'fifo.wav': ('skipped', 'missing'),
+        'a\0b.wav': ('skipped', 'missing'), 'n' * 300 + '.wav': ('skipped', 'missing'),
+    }
+    assert {'caf\\xe9.npz', 'caf\\xe8.npz', '=1+1.npz', 'x' * 251 + '.npz'} < set(files(tmp_path / 'out'))
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_signals_leave_a_report(number, audio, tmp_path, monkeypatch):
+    (tmp_path / 'in').mkdir()
+    for name in range(6):
+        write_sound(tmp_path / 'in' / f'{name}.wav', noise(WINDOW, name))
+    calls, run, lines = [], audio.run, []
+
+    def interrupted(windows):
+        calls.append(len(windows))
+        if len(calls) == 3:
+            os.kill(os.getpid(), number)
+        return run(windows)
+
+    monkeypatch.setattr(audio, 'run', interrupted)
+    monkeypatch.setattr(modes.features, 'load_tower', lambda path: audio)
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as caught:
+        modes.run_features([str(tmp_path / 'in')], str(tmp_path / 'out'), ['tower'], '', 1, 60.0, {'batch_size': 1}, lines.append)
+    assert caught.value.code == 128 + number and signal.getsignal(number) is before
+    [line] = lines
+    assert '--skip_existing goes on with the rest' in line
+    assert [row['path'] for row in report(tmp_path / 'out')] == ['0.wav', '1.wav']
+
+
+@pytest.mark.slow
+def test_sigterm_from_outside(towers, tmp_path):
+    (tmp_path / 'in').mkdir()
+    for number in range(400):
+        write_sound(tmp_path / 'in' / f'{number:03}.wav', noise(5 * RATE))
+    command = [sys.executable, str(ROOT / 'main.py'), '--mode=features', f'--export_dir={towers}', f'--input={tmp_path}/in',
+               f'--output={tmp_path}/out', '--hop_seconds=0.05']
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3', 'CUDA_VISIBLE_DEVICES': ''})
+    begin = time.monotonic()
+    while len(list((tmp_path / 'out').glob('*.npz'))) < 3:
+        assert process.poll() is None and time.monotonic() - begin < 300
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 143 and 'Traceback' not in errors, errors
+    assert '--skip_existing goes on with the rest' in output.splitlines()[-1]
+    written = [row['output'] for row in report(tmp_path / 'out')]
+    assert 3 <= len(written) < 400 and all((tmp_path / 'out' / name).exists() for name in written)
 
 
 def test_output_that_cannot_be_written(audio, tmp_path):

@@ -81,6 +81,45 @@ def test_csv(tmp_path):
     assert 'line 2' in bad('label,path\nx,\n') and 'size' in message(table, label_column='shape')
 
 
+def test_names_that_are_not_utf8_stay_apart(tmp_path):
+    for name in (b'caf\xe9.wav', b'caf\xe8.wav', 'caf\u00e9.wav'.encode()):
+        (tmp_path / os.fsdecode(name)).write_bytes(b'')
+    sources = layouts.find_sources(str(tmp_path))
+    assert sorted(source.example_id for source in sources) == ['caf\\xe8', 'caf\\xe9', 'caf\u00e9']
+    assert all(os.path.exists(source.path) for source in sources)
+
+
+def test_what_is_no_file_is_named_or_reported(tmp_path):
+    os.mkfifo(tmp_path / 'fifo.mp4')
+    os.symlink('loop.mp4', tmp_path / 'loop.mp4')
+    assert 'it is a FIFO' in message(str(tmp_path / 'fifo.mp4')) and 'leads back to itself' in message(str(tmp_path / 'loop.mp4'))
+    assert 'NUL' in message('a\0b.mp4') and 'too long' in message(str(tmp_path / ('a' * 300)))
+    for path in (tmp_path, tmp_path / '*.mp4'):  # each is a source, so that a report names it
+        assert [source.example_id for source in layouts.find_sources(str(path))] == ['fifo', 'loop']
+
+
+def test_names_in_lists_are_no_paths(tmp_path):
+    tables = {
+        'kinetics': ('k.csv', 'label,youtube_id,time_start,time_end,split\nx,../../x,0,10,train\n'),
+        'audioset': ('a_segments.csv', '../../x, 0, 10, "/m/1"\n'), 'ucf101': ('trainlist01.txt', '../x.avi 1\n'),
+        'hmdb51': ('wave_test_split1.txt', '../../x.avi 1\n'),
+        'esc50': ('esc50.csv', 'filename,fold,category\n1-../../x-A-0.wav,1,dog\n'),
+    }
+    for dataset, (name, text) in tables.items():
+        folder = tmp_path / dataset
+        folder.mkdir()
+        (folder / name).write_text(text)
+        assert '..' in message(str(folder), dataset)
+
+
+@pytest.mark.parametrize(('value', 'expected'), [
+    ('=1+1', "'=1+1"), ('+a.wav', "'+a.wav"), ('-a', "'-a"), ('@x', "'@x"), ('-23.4', '-23.4'), ('+1e3', '+1e3'), ('a=b', 'a=b'),
+    ('', ''), (-1.5, -1.5), (None, None), ('\t=1', "'\t=1"),
+])
+def test_cells_that_a_spreadsheet_would_calculate(value, expected):
+    assert layouts.cell(value) == expected
+
+
 def test_kinetics(tmp_path):
     root = make(
         tmp_path / 'k', 'train/air drumming/abcdefghijk_000010_000020.mp4', '-whole-vid_.webm',

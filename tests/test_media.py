@@ -185,6 +185,127 @@ def test_a_page_of_ogg_vorbis_that_begins_with_a_short_block_leaves_no_hole():
     np.testing.assert_array_equal(read, count)
 
 
+# How times of packets may be off without a gap: seconds, of the number of the packet.
+JITTERS = {
+    'none': lambda i: 0.0,
+    'rounded down in each block of eight': lambda i: -0.0007 * (i % 8),
+    'blocks of five late': lambda i: 0.009 * (i // 5 % 2),
+    'noise': lambda i: random.Random(i).uniform(-0.007, 0.007),
+}
+
+
+def retime(source, target, change):
+    """Copies a file; `change(number, seconds)` gives a new time for each audio packet, or None to leave the packet out."""
+    with av.open(str(source)) as given, av.open(str(target), 'w') as container:
+        streams = {stream.index: container.add_stream_from_template(stream) for stream in given.streams}
+        number = 0
+        for packet in given.demux():
+            if packet.dts is None:
+                continue
+            if packet.stream.type == 'audio':
+                seconds = change(number, packet.pts * float(packet.time_base))
+                number += 1
+                if seconds is None:
+                    continue
+                packet.pts = packet.dts = round(seconds / packet.time_base)
+            packet.stream = streams[packet.stream.index]
+            container.mux(packet)
+    return str(target)
+
+
+def plain_decode(path, rate=16000):
+    """int16 [samples]: the audio as libavcodec decodes it, packet after packet, whatever their times."""
+    resampler, pieces = av.AudioResampler('s16', 'mono', rate), []
+    with av.open(str(path)) as container:
+        for frame in container.decode(audio=0):
+            frame.pts = None
+            pieces += resampler.resample(frame)
+    return np.concatenate([piece.to_ndarray().reshape(-1) for piece in pieces + resampler.resample(None)])
+
+
+@pytest.mark.parametrize('jitter', JITTERS)
+@pytest.mark.parametrize('audio, rate, name', [
+    ('aac', 44100, 'b.mkv'), ('libopus', 48000, 'b.webm'), ('libmp3lame', 44100, 'b.mkv'), ('ac3', 44100, 'b.mkv'),
+    ('pcm_s16le', 44100, 'b.mkv'), ('aac', 44100, 'b.mov'), ('libmp3lame', 44100, 'b.ts'),
+])
+def test_jitter_in_the_times_leaves_no_hole(audio, rate, name, jitter, tmp_path):
+    path = make_file(tmp_path / 'a.mkv', video=None, audio=audio, rate=rate, audio_seconds=4.0)
+    first, shift = 0.1, JITTERS[jitter]  # no time below zero
+    path = retime(path, tmp_path / name, lambda i, seconds: first + seconds + shift(i))
+    expected = plain_decode(path)
+    read = media.read_media(path, KEEP_ALL._replace(sound_only=True)).waveform
+    # What the container puts before time 0 or behind its stated end may be missing, less than a packet; the rest is the same.
+    assert -1 <= len(expected) - len(read) <= 420
+    length = len(read) - 420
+    assert any(np.array_equal(read[:length], expected[lag:lag + length]) for lag in range(200))
+
+
+@pytest.mark.parametrize('jitter', JITTERS)
+@pytest.mark.parametrize('lost', [1, 3, 20])
+def test_packets_that_are_missing_are_silent_whatever_the_jitter(lost, jitter, tmp_path):
+    # Packets of 32 ms, so that one of them is more than the noise.
+    path = make_file(tmp_path / 'a.mkv', audio='ac3', rate=48000, audio_seconds=SECONDS)
+    shift = JITTERS[jitter]
+    cut = retime(path, tmp_path / 'b.mkv', lambda i, seconds: None if 30 <= i < 30 + lost else max(0, seconds + shift(i)))
+    result = media.read_media(cut, KEEP_ALL._replace(sound_only=True))
+    whole = plain_decode(path)
+    assert abs(len(result.waveform) - len(whole)) <= 16 * 9
+    quiet = np.flatnonzero(np.convolve(np.abs(result.waveform[:-1000].astype(int)), np.ones(200), 'valid') == 0) / 16000
+    first = 30 * 0.032 - 0.0053  # less the run-in of the coder
+    assert abs(quiet.min() - first) < 0.036 and abs(quiet.max() + 200 / 16000 - first - 0.032 * lost) < 0.036
+    times = result.start_seconds + np.arange(len(result.waveform)) / 16000
+    offsets = np.arange(-0.03, 0.03, 0.0005)
+    for part in (slice(0, 12000), slice(-6000, -1000)):
+        scores = [np.dot(result.waveform[part], chirp(times[part] - offset)) for offset in offsets]
+        assert abs(offsets[np.argmax(scores)]) <= 0.01  # as the jitter has it
+
+
+def test_audio_follows_the_clock_of_the_video_without_a_break(tmp_path):
+    def ticking(seconds):
+        return (0.05 + 0.7 * np.exp(-((seconds - np.round(seconds)) / 0.004) ** 2)) * np.sin(2 * np.pi * 500 * seconds)
+
+    # The recorder's clock wins or loses two thousandths: 60 ms in half a minute.
+    for factor in (1.002, 0.998):
+        path = make_file(
+            tmp_path / 'a.mkv', [i / 2 for i in range(60)], audio='pcm_s16le', rate=32000, audio_seconds=30.0,
+            sound=lambda t, factor=factor: ticking(t * factor),
+        )
+        path = retime(path, tmp_path / 'b.mkv', lambda i, seconds, factor=factor: seconds * factor)
+        result = media.read_media(path, KEEP_ALL)
+        loudness = np.abs(result.waveform.astype(float))
+        late = []
+        for second in range(1, 29):
+            first = round((second - 0.3 - result.start_seconds) * 16000)
+            late.append((loudness[first:first + 9600] ** 4 @ np.arange(9600)) / (loudness[first:first + 9600] ** 4).sum() - 4800)
+        assert np.abs(late).max() < 0.03 * 16000
+        assert np.convolve(loudness, np.ones(32), 'valid').min() > 0
+        alone = media.read_media(without_video(path, tmp_path / 'c.mka'), KEEP_ALL._replace(sound_only=True)).waveform
+        np.testing.assert_array_equal(alone, plain_decode(path))
+
+
+def without_video(source, target):
+    """Copies a file's audio."""
+    with av.open(str(source)) as given, av.open(str(target), 'w', format='matroska') as container:
+        stream = container.add_stream_from_template(given.streams.audio[0])
+        for packet in given.demux(audio=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                container.mux(packet)
+    return str(target)
+
+
+def test_times_that_count_something_else_are_no_clock():
+    # As of DTS and E-AC-3 in AVI files by ffmpeg: each packet is said to last as many packets as it has samples.
+    frames, count = [], np.arange(40 * 512, dtype=np.int16)
+    for i in range(40):
+        frame = av.AudioFrame.from_ndarray(count[None, 512 * i:512 * (i + 1)], 's16', 'mono')
+        frame.sample_rate, frame.time_base, frame.pts = 48000, fractions.Fraction(512, 48000), 512 * i
+        frames.append((frame.pts * 512 / 48000, frame))
+    [(start, read)] = media._sound_pieces(frames, 48000)
+    assert start == pytest.approx(0)
+    np.testing.assert_array_equal(read, count)
+
+
 @pytest.mark.parametrize('name, options', [
     ('a.mp4', {}), ('a.mkv', {'video': 'libx264', 'b_frames': 2, 'group': 50}), ('a.ts', {'audio': 'mp2', 'group': 50}),
     ('a.avi', {'audio': 'pcm_s16le', 'group': 500}), ('a.mov', {'audio': 'pcm_s16le', 'video': 'libx264', 'b_frames': 2}),
@@ -568,6 +689,40 @@ def test_small_and_strange_files(tmp_path):
         assert len(media.read_media(odd.name, KEEP_ALL).frames) == 5
 
 
+def test_what_is_no_file_is_named(tmp_path):
+    os.mkfifo(tmp_path / 'fifo.mp4')
+    os.symlink('loop.mp4', tmp_path / 'loop.mp4')
+    os.symlink('nowhere.mp4', tmp_path / 'dangling.mp4')
+    for path, words in {
+        tmp_path / 'fifo.mp4': 'FIFO', '/dev/null': 'device', tmp_path: 'folder', tmp_path / 'loop.mp4': 'leads back to itself',
+        tmp_path / 'dangling.mp4': 'a link to a file that is not there', tmp_path / 'none.mp4': 'no such file',
+        tmp_path / ('a' * 300 + '.mp4'): 'too long', f'{tmp_path}/a\0b.mp4': 'NUL',
+    }.items():
+        for read in (lambda path: media.read_media(path, KEEP_ALL), lambda path: next(media.sound_blocks(path, 16000))):
+            with pytest.raises(media.Unsuitable, match=f'missing: .*{words}'):
+                read(str(path))
+
+
+def test_lists_of_other_files_are_refused(tmp_path):
+    good = make_file(tmp_path / 'good.ts', CFR[:10], audio='mp2', audio_seconds=0.4)
+    assert media.read_media(good, KEEP_ALL).frames
+    for name, text in {
+        'concat.mp4': 'ffconcat version 1.0\nfile good.ts\n',
+        'playlist.m3u8': '#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\ngood.ts\n#EXT-X-ENDLIST\n',
+        'session.sdp': 'v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=audio 5000 RTP/AVP 0\n',
+    }.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(media.Unsuitable, match='unreadable: it is a list that names other files'):
+            media.read_media(str(tmp_path / name), KEEP_ALL)
+    # A pattern that names pictures.
+    for name in ('p1.png', 'p%d.png'):
+        Image.new('RGB', (16, 16)).save(tmp_path / name)
+    assert reason(tmp_path / 'p%d.png') in ('unreadable', 'no_audio')
+    formats = media._own_formats().split(',')
+    assert {'mp4', 'avi', 'matroska', 'mpegts', 'ogg', 'wav', 'asf', 'flv'} <= set(formats)
+    assert not {'concat', 'hls', 'image2', 'lavfi', 'rtsp', 'sdp', 'dash'} & set(formats)
+
+
 def test_many_tiny_frames(tmp_path):
     path = make_file(
         tmp_path / 'a.mkv', [i / 1000 for i in range(3000)], lambda _: np.zeros((16, 16, 3), np.uint8), audio_seconds=3.0,
@@ -660,7 +815,7 @@ def test_awkward_files():
     }
     assert found['sample_dts_hd_ma.mp4', True] == 'crashed' or len(found['sample_dts_hd_ma.mp4', True].waveform) > 16000
     assert len(found['sample_audio_only.mp4', True].waveform) == pytest.approx(16347, abs=2)  # 45 frames, less the run-in
-    assert len(found['rv30.mp4', False].frames) == 89  # it claims 1,350 s
+    assert len(found['rv30.mp4', False].frames) == 90  # it claims 1,350 s; its audio's times fall behind its samples
     assert found['nasa_13013.mp4', False].note.startswith('video stream 0 taken: the first of 2')
     # 164 frames: not one is lost to the times that libavformat guesses.
     assert len(found['v_ApplyEyeMakeup_g01_c01.avi', False].frames) >= 163

@@ -116,6 +116,30 @@ def test_folder(written):
         'set-00000-of-00002', 'set-00001-of-00002', 'set.json', 'set.labels.txt', 'set.report.csv']
 
 
+def test_odd_names_cost_themselves_only(tmp_path):
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    make_video(tmp_path / 'a.mp4')
+    for name in (b'caf\xe9.mp4', b'caf\xe8.mp4', b'=1+1.mp4', b'-x.mp4'):
+        os.link(tmp_path / 'a.mp4', os.fsencode(folder) + b'/' + name)
+    os.mkfifo(folder / 'fifo.mp4')
+    write.write_records(str(folder), str(tmp_path / 'out' / 'set'), num_workers=1, **OPTIONS)
+    report = {line['path']: line for line in read_report(tmp_path / 'out' / 'set')}
+    assert {path: (line['status'], line['reason']) for path, line in report.items()} == {
+        'caf\\xe8.mp4': ('written', ''), 'caf\\xe9.mp4': ('written', ''), "'=1+1.mp4": ('written', ''),
+        "'-x.mp4": ('written', ''), 'fifo.mp4': ('skipped', 'missing'),
+    }
+    assert 'FIFO' in report['fifo.mp4']['detail'] and float(report["'-x.mp4"]['volume_db']) < 0
+    ids = [record.example_id.numpy().decode() for record in read_set(tmp_path / 'out' / 'set')]
+    assert sorted(ids) == ['-x', '=1+1', 'caf\\xe8', 'caf\\xe9']
+
+    table = folder / 'list.csv'
+    table.write_text('path\n-x.mp4\na\0b.mp4\n' + 'n' * 300 + '.mp4\n')
+    write.write_records(str(table), str(tmp_path / 'listed' / 'set'), num_workers=1, **OPTIONS)
+    assert [(line['status'], line['reason']) for line in read_report(tmp_path / 'listed' / 'set')] == [
+        ('written', ''), ('skipped', 'missing'), ('skipped', 'missing')]
+
+
 def test_report_lists_every_file_once_in_the_order_of_the_input(written):
     report = read_report(written[0])
     assert list(report[0]) == list(write.REPORT_COLUMNS)

@@ -15,7 +15,8 @@ Beside the shards `NAME-00000-of-00004` there are then
 
     NAME.json          counts, settings, durations
     NAME.report.csv    every source with what became of it, in the order of the input: path, start_seconds, end_seconds (where
-                       it is cut out), status (written, skipped), reason, detail, seconds, frames, source_fps, volume_db, motion
+                       it is cut out), status (written, skipped), reason, detail, seconds, frames, source_fps, volume_db, motion;
+                       text that begins with = + - or @ has a ' before it, so that no spreadsheet calculates it
     NAME.labels.txt    the class names of the whole collection, one a line, by index from 0 (where there are labels)
 
 Files that cannot be used are left out and reported; a file that kills or hangs the decoder costs itself only. The same input
@@ -39,7 +40,6 @@ import math
 import os
 import random
 import re
-import signal
 import sys
 import uuid
 from typing import NamedTuple
@@ -61,10 +61,6 @@ _PLAN, _PLACING, _LOCK, _LINES = 'plan.json', 'placing.json', 'lock', '.lines'
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DEFAULTS = media.MediaOptions()
 _MAKERS = {'PyAV': av.__version__, 'TensorFlow': tf.__version__}  # another version may write other bytes
-
-
-class _Stopped(KeyboardInterrupt):
-    """A signal that asks the program to end."""
 
 
 class Recipe(NamedTuple):
@@ -193,7 +189,7 @@ def _file_facts(path):
     try:
         status = os.stat(path)
         return status.st_size, status.st_mtime_ns
-    except OSError:
+    except (OSError, ValueError):  # a NUL in the path
         return None, None
 
 
@@ -585,7 +581,7 @@ def _report(rows):
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(REPORT_COLUMNS)
-    writer.writerows(rows)
+    writer.writerows([layouts.cell(value) for value in row] for row in rows)
     return text.getvalue()
 
 
@@ -623,28 +619,21 @@ def run_command(write):
     Args:
         write: function of input, output and the options of `write_records`, to its result.
     """
-    def stop(number, _):
-        for again in signals:
-            signal.signal(again, signal.SIG_IGN)
-        raise _Stopped(number)
-
-    signals = signal.SIGINT, signal.SIGTERM
     names = (
         'overwrite', 'dataset', 'split', 'hold_out', 'part', 'fps', 'short_side', 'sample_rate', 'shards', 'max_seconds',
         'max_pixels', 'jpeg_quality', 'audio_encoding', 'file_timeout_seconds', 'dataset_name', 'label_column', 'sound_only',
         'keep_silent', 'keep_still', 'silent_below_db', 'still_below',
     )
     values = flags.FLAGS
-    for number in signals:
-        signal.signal(number, stop)
     try:
-        summary = write(values.input, values.output, **{name: values[name].value for name in names})
+        with workers.interruptible():
+            summary = write(values.input, values.output, **{name: values[name].value for name in names})
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    except _Stopped as stopped:
+    except workers.Interrupted as stopped:
         print(f'\nstopped; give the same command again to go on: finished shards stay in {values.output}.writing.', file=sys.stderr)
-        sys.exit(128 + stopped.args[0])
+        sys.exit(stopped.exit_status)
     skipped = ', '.join(f'{count} {reason}' for reason, count in summary['skipped'].items())
     print(f'{summary["records"]} written, {sum(summary["skipped"].values())} skipped{f" ({skipped})" if skipped else ""}')
     if not summary['records']:
