@@ -1,4 +1,4 @@
-"""What `main.py` can be asked to do: one function per --mode."""
+"""What the command line can be asked to do: one function per --mode."""
 
 import os
 import sys

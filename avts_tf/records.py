@@ -26,6 +26,8 @@ same time 0, and both cover the same duration. A record of sound alone has no ke
 files `NAME-00000-of-00016`; a file `NAME.json` beside them holds what is worth knowing without reading them.
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import os
@@ -33,9 +35,9 @@ import struct
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from avts_tf.config import UserError
+from avts_tf.lazy import tf
 
 EXAMPLE_ID = 'example/id'
 DATASET_NAME = 'example/dataset_name'

@@ -21,6 +21,7 @@ import tensorflow as tf
 from keras_tuner.errors import FailedTrialError, FatalRuntimeError
 from tensorboard.plugins.hparams import api as hparams
 
+from avts_tf import program
 from avts_tf.config import Diverged, Stopped, UserError, make_config
 from avts_tf.curriculum import parse_regime
 from avts_tf.runs import RunFolder, write_aside
@@ -201,4 +202,4 @@ def command_line(preset, values, pattern, eval_pattern):
     """The training with these values as a command line for a shell."""
     flags = {'preset': preset, **values, 'records': pattern, 'eval_records': eval_pattern, 'run_dir': 'runs/best'}
     words = [f'--{name}={str(value).lower() if isinstance(value, bool) else value}' for name, value in flags.items()]
-    return shlex.join(['python', 'main.py', *words])
+    return shlex.join([*program.command(), *words])

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import main
+from avts_tf import command_line as main
 from avts_tf import modes, records
 from avts_tf.config import UserError, make_config, parameters
 from avts_tf.training import count_plateaus, learning_rate_at

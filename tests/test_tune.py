@@ -2,11 +2,11 @@
 
 import csv
 import shlex
+import sys
 
 import pytest
 
-import main as command_line
-from avts_tf import tune
+from avts_tf import command_line, tune
 from avts_tf.config import Diverged, Stopped, UserError, make_config, parameters
 from avts_tf.runs import RunFolder
 
@@ -137,3 +137,8 @@ def test_mistakes_are_told_at_once(tmp_path, monkeypatch):
     _quick_training(monkeypatch, fail=ZeroDivisionError('by nought'))
     with pytest.raises(UserError, match='by nought'):
         _tune(tmp_path / 'e')
+
+
+def test_the_best_command_is_of_the_program_that_searched(monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['/usr/local/bin/avts'])
+    assert shlex.split(tune.command_line('tiny', {}, 'train-*', 'held-*'))[:2] == ['avts', '--preset=tiny']
