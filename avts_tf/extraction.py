@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from avts_tf import layouts, media, program, workers
+from avts_tf import layouts, media, progress, workers
 from avts_tf.config import UserError
 from avts_tf.features import BATCH_SIZE, AudioTower, VideoTower, centred_square, check_windows, embed_streams
 
@@ -205,7 +205,7 @@ def describe(summary, output_dir, towers):
     skipped = ', '.join(f'{count} {reason}' for reason, count in summary['skipped'].items())
     return (f'{summary["written"]} written, {summary["existing"]} there already, {sum(summary["skipped"].values())} skipped'
             f'{f" ({skipped})" if skipped else ""}; '
-            f'{program.duration(summary["seconds"])} of input embedded by '
+            f'{progress.duration(summary["seconds"])} of input embedded by '
             f'{" and ".join(tower.path for tower in towers)}. Every file: {os.path.join(output_dir, "report.csv")}')
 
 
@@ -274,12 +274,12 @@ def embed_sources(tower, sources, hop_seconds=None, centered=False, batch_size=B
                 part = media.Unsuitable(*part)
             else:
                 counts[number] += len(part)
-                progress.set_postfix_str(program.duration(counts.total() / tower.rate), refresh=False)
+                shown.set_postfix_str(progress.duration(counts.total() / tower.rate), refresh=False)
             yield number, part
 
-    with contextlib.closing(stream), tqdm(total=len(sources), desc=tower.name, unit='file', smoothing=0.05) as progress:
+    with contextlib.closing(stream), tqdm(total=len(sources), desc=tower.name, unit='file', smoothing=0.05) as shown:
         for number, result in embed_streams(tower, items(), hop_seconds, centered, batch_size):
-            progress.update()
+            shown.update()
             yield counts[number] / tower.rate, result
 
 

@@ -63,6 +63,7 @@ def run_train(config, records, eval_records, run_dir, export_dir, devices, expor
 
 
 def _measure(model, records, eval_records, run_dir, say, **options):
+    say(f'Measuring synchronisation on {eval_records or records}.')
     evaluate_sync(model, records, eval_records, run_dir, say=say, **options)
     pattern, flag = (eval_records, 'eval_records') if eval_records else (records, 'records')
     measure_sync_curve(model, pattern, run_dir, flag, say)
@@ -81,6 +82,7 @@ def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, 
     with naming_damage(records, eval_records):
         _measure(model, records, eval_records, run_dir, say, windows_per_record=windows_per_record, epochs=epochs)
     if shortcuts:
+        say('Measuring shortcuts: features of all pairs, then regressions on them.')
         results = measure_shortcuts(model, records, eval_records or records, windows_per_record)
         update_result(run_dir, {'shortcuts': results})
         say('AUC of shortcuts, on the same pairs (0.5 is chance):')
@@ -94,6 +96,7 @@ def run_export(run_dir, export_dir, export_resample=False, say=print, model=None
     if model.config.towers.system != 'avts':
         say(f'--system={model.config.towers.system} is there to be compared with: no tower is exported.')
         return
+    say(f'Exporting the towers to {export_dir}: each is loaded in a fresh process and compared, which takes a minute or so.')
     update_result(run_dir, {'exported': export_towers(model, export_dir, say, describe_training(run_dir, epochs), export_resample)})
 
 

@@ -1,4 +1,4 @@
-"""What programs share: flags are read first, then TensorFlow is imported, without its noise; durations for people."""
+"""What programs share: flags are read first, then TensorFlow is imported, without its noise."""
 
 import importlib
 import os
@@ -41,6 +41,9 @@ def run(main, *, known_only=False, tensorflow=True):
             sys.exit(2)
         except SystemExit:  # of absl's help flags, with the status of a failure
             sys.exit(0)
+        except BrokenPipeError:  # --help | head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(0)
         if tensorflow:
             import_tensorflow()
         return rest
@@ -66,11 +69,3 @@ def import_tensorflow():
         finally:
             os.dup2(shown, 2)
             os.close(shown)
-
-
-def duration(seconds):
-    """A duration for people: 3.2 s, 2 min 40.0 s, 1 h 2 min."""
-    minutes, rest = divmod(round(float(seconds), 1), 60)
-    if minutes < 60:
-        return f'{minutes:.0f} min {rest:.1f} s' if minutes else f'{rest:.1f} s'
-    return f'{minutes // 60:.0f} h {minutes % 60:.0f} min'

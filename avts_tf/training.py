@@ -7,6 +7,7 @@ comes to the same weights and figures, bit by bit (docs/resume.md says under whi
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import os
 import signal
@@ -16,9 +17,8 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
 
-from avts_tf import metrics, plots, records
+from avts_tf import metrics, plots, progress, records
 from avts_tf.config import Diverged, Stopped, UserError
 from avts_tf.curriculum import CurriculumCallback, parse_regime
 from avts_tf.devices import is_chief, make_agreement, make_strategy, own_batches, worker_count
@@ -35,8 +35,9 @@ PLATEAU_FACTOR = 0.1
 UNDECAYED = ['bias', 'beta', 'gamma']  # names of variables without weight decay
 COLLAPSED_SPREAD = 0.02  # of 1: embeddings of length 1 that point anywhere have spread 1
 CHANCE_AUC = 0.55
-COLLAPSE_EPOCHS = 3     # epochs at chance before it is said
+COLLAPSE_STEPS = 200    # steps at chance, after the warm-up, before it is said: what learns has left it by then (docs/training.md)
 NAMED_CLIPS = 8         # clips of a batch that a message names
+PROGRESS_SECONDS = 30.0  # between lines on steps, where there is no terminal: a log of days is read too
 TIMING = ('seconds', 'clips_per_second')  # what differs from run to run; not in history.csv
 LEARN_SLOWER = 'start with a new --run_dir and a lower --learning_rate, --clip_norm=1 or longer --warmup_steps.'
 
@@ -532,12 +533,34 @@ class Measure(keras.callbacks.Callback):
             value = metrics.auc(positive, metrics.of_kind(pairs, kind)[0])
             if not math.isnan(value):
                 logs[f'auc_{KINDS[kind]}'] = value
-        latest = [*self._standing.rows, logs][-COLLAPSE_EPOCHS:]
-        logs['collapsed'] = int(len(latest) == COLLAPSE_EPOCHS and all(map(self._learns_nothing, latest)))
+        stuck = itertools.takewhile(self._learns_nothing, [logs, *self._standing.rows[::-1]])
+        steps = self._standing.steps * len(list(stuck))
+        done = self._standing.steps * (len(self._standing.rows) + 1)
+        logs['collapsed'] = int(min(steps, done - self._config.train.warmup_steps) >= COLLAPSE_STEPS)
 
     def _learns_nothing(self, row):
         at_chance = max(row.get('auc_easy', 1.0), row.get('auc_hard', 0.0)) < CHANCE_AUC
         return at_chance or (self._config.towers.normalize == 'length' and row['spread'] < COLLAPSED_SPREAD)
+
+
+def off_the_plateau(config):
+    """Flags that may bring a training off the plateau, and that it does not have yet: a list, the most promising first."""
+    towers, augment, train = config.towers, config.augment, config.train
+    flags = {
+        '--crop_scale_min=1': augment.crop_scale_min < 1,
+        '--colour_jitter=0': augment.colour_jitter > 0,
+        '--optimizer=adamw --learning_rate=1e-3': train.optimizer != 'adamw',
+        '--learning_rate=1e-3': train.optimizer == 'adamw' and train.learning_rate > 1e-3,
+    }
+    if towers.system == 'avts':
+        flags |= {
+            '--regime=easy': parse_regime(train.regime, train.epochs).mix(0).easy < 1,
+            '--normalize=whiten': towers.normalize != 'whiten',
+            '--easy_negatives=weighted': train.loss == 'contrastive' and train.easy_negatives != 'weighted',
+            '--margin=1.3': train.loss == 'contrastive' and towers.normalize == 'length' and train.margin < 1.3,
+            '--loss=infonce': train.loss != 'infonce' and config.pairs.audio_windows > 1,
+        }
+    return [flag for flag, missing in flags.items() if missing]
 
 
 class Keep(keras.callbacks.Callback):
@@ -582,9 +605,9 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._started = time.perf_counter()
-        # disable=None: no bar where the output is no terminal; the lines tell the time that is left.
-        self._bar = tqdm.tqdm(total=self._standing.steps * self._curriculum.epochs, initial=self._first, unit='step',
-                              disable=None, dynamic_ncols=True)
+        self._say('Compiling the first step, which takes seconds to minutes.')
+        self._bar = progress.bar(None, 'training', PROGRESS_SECONDS, total=self._standing.steps * self._curriculum.epochs,
+                                 initial=self._first, unit='step')
 
     def on_train_batch_end(self, batch, logs=None):
         self._done += 1
@@ -604,10 +627,12 @@ class Progress(keras.callbacks.Callback):
             self._said_skips = self._standing.epoch_skips
         self._say_changed()
         if logs.get('collapsed'):
+            flags = off_the_plateau(self.model.config)
             self._write(
-                f'WARNING: {COLLAPSE_EPOCHS} epochs with the embeddings in one point (spread {logs["spread"]:.3f}) or the AUC at '
-                'chance: it is not learning. Try --normalize=whiten, --crop_scale_min=1, --optimizer=adamw --learning_rate=1e-3, '
-                '--regime=easy first, or check the records with python -m tfrecords_tools.inspect.'
+                f'WARNING: {COLLAPSE_STEPS} steps or more with the AUC at chance or the embeddings in one point (spread '
+                f'{logs["spread"]:.3f}): it is not learning. Check the records with python -m tfrecords_tools.inspect'
+                f'{"".join(f", or start with a new --run_dir and {flag}" for flag in flags[:1])}'
+                f'{"".join(f", {flag}" for flag in flags[1:])}.'
             )
 
     def on_train_end(self, logs=None):
@@ -623,10 +648,8 @@ class Progress(keras.callbacks.Callback):
             self._said_changed |= changed
 
     def _write(self, line):
-        if self._bar.disable:
+        with self._bar.external_write_mode():  # takes the bar away meanwhile
             self._say(line)
-        else:
-            self._bar.write(line)
 
 
 def _duration(seconds):

@@ -9,8 +9,6 @@ import zipfile
 
 import pytest
 
-from avts_tf import program
-
 ROOT = pathlib.Path(__file__).parent.parent
 MAIN = [str(ROOT / 'main.py')]
 PROGRAMS = {'main.py': MAIN} | {
@@ -132,10 +130,3 @@ def test_package_asks_for_ranges_that_hold_the_pins(wheel):
     version = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['version']
     import avts_tf
     assert metadata['Version'] == version == avts_tf.__version__
-
-
-@pytest.mark.parametrize(('seconds', 'words'), [
-    (0, '0.0 s'), (3.21, '3.2 s'), (59.97, '1 min 0.0 s'), (160, '2 min 40.0 s'), (3599.96, '1 h 0 min'), (3725, '1 h 2 min'),
-])
-def test_durations_for_people(seconds, words):
-    assert program.duration(seconds) == words

@@ -31,7 +31,7 @@ from google.protobuf.message import DecodeError
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from avts_tf import program, records
+from avts_tf import program, progress, records
 from avts_tf.config import UserError
 from avts_tf.lazy import tf
 
@@ -163,7 +163,7 @@ def summarize(shards, facts):
     lines = [
         ('shards', f'{len(shards)}'),
         ('records', f'{len(facts)}'),
-        ('duration', f'{program.duration(seconds.sum())} in all; '
+        ('duration', f'{progress.duration(seconds.sum())} in all; '
                      f'shortest {seconds.min():.2f} s, median {np.median(seconds):.2f} s, '
                      f'longest {seconds.max():.2f} s'),
         ('frame rates', _counts(f'{f.frame_rate:.6g} fps' if f.frame_rate else 'not stated' for f in with_frames)),
@@ -319,7 +319,7 @@ def verify(patterns):
                             '"data/clips-*".')
         paths.update(found)
     bad, places, count = [], {}, 0
-    with tqdm(unit='record') as progress:
+    with tqdm(unit='record') as shown:
         for path in sorted(paths):
             for index, (serialized, reason) in enumerate(_each_record(path)):
                 name = ''
@@ -331,7 +331,7 @@ def verify(patterns):
                 if reason:
                     bad.append((path, index, name, reason))
                 count += 1
-                progress.update()
+                shown.update()
     return count, bad
 
 

@@ -3,9 +3,8 @@
 import os
 
 import numpy as np
-import tqdm
 
-from avts_tf import metrics, plots
+from avts_tf import metrics, plots, progress
 from avts_tf.config import UserError
 from avts_tf.pipeline import PipelineState, make_dataset, make_offset_dataset
 from avts_tf.runs import update_result, writing
@@ -78,7 +77,7 @@ def measure_sync_curve(model, pattern, run_dir, flag, say=print):
     offsets = np.arange(-count, count + 1) * step
     dataset = make_offset_dataset(pattern, model.config, offsets, flag=flag).take(CURVE_CLIPS)
     rows, ids = [], []
-    for clip in tqdm.tqdm(dataset, f'{flag}: sync curve', unit='clip', disable=None):
+    for clip in progress.bar(dataset, f'{flag}: sync curve', unit='clip'):
         distance = model.distances(model.embed_batch({'video': clip['video'], 'audio': clip['audio']}))[0].numpy()
         rows.append(np.where(clip['fits'].numpy(), distance, np.nan))
         ids.append(clip['example_id'].numpy().decode())
@@ -106,7 +105,7 @@ def measure_sync_curve(model, pattern, run_dir, flag, say=print):
 def _pairs(model, pattern, passes, flag, say):
     state = PipelineState()
     dataset = make_dataset(pattern, model.config, training=False, state=state, passes=passes, flag=flag)
-    pairs = metrics.pair_distances(model, dataset, progress=f'{flag}: pairs')
+    pairs = metrics.pair_distances(model, dataset, f'{flag}: pairs')
     if skips := state.skips():
         say(f'{pattern}: {state.describe_skips()}')
     if not pairs:
