@@ -36,6 +36,8 @@ _of(('train', 'tune', 'evaluate', 'action_recognition', 'table'), flags.DEFINE_s
     'glob(s), separated by commas. Default for train, tune and table: a synthetic world, made in RUN_DIR/world or TABLE_DIR/world.')
 _of(('train', 'tune', 'evaluate', 'action_recognition', 'table', 'offset'), flags.DEFINE_string, 'eval_records', None,
     'Record files to measure on, not to be trained on.')
+_of(('train', 'tune'), flags.DEFINE_string, 'select_records', None, 'Record files to choose on: the epoch of --checkpoint=best and '
+    'the trial of tune. Default: those of --eval_records, which then flatter what was chosen.')
 _of(('train', 'export', 'features'), flags.DEFINE_string, 'export_dir', 'saved_models',
     'Folder of the exported towers, <tower>/<version>/.')
 _of(('train', 'export'), flags.DEFINE_boolean, 'export_resample', False, "Let the exported audio tower's signature at_rate "
@@ -182,11 +184,12 @@ def _train_or_tune(modes, given):
         modes.refuse_several_machines('--records: needed with several machines (TF_CONFIG); give the same on all.')
         records, eval_records = modes.make_demo_world(os.path.join(FLAGS.run_dir, 'world'), config)
     if FLAGS.mode == 'tune':
-        modes.run_tune(preset, given, records, eval_records, FLAGS.run_dir, FLAGS.trials, FLAGS.devices)
+        modes.run_tune(preset, given, records, eval_records, FLAGS.run_dir, FLAGS.trials, FLAGS.devices,
+                       select_records=FLAGS.select_records)
         return
     modes.run_train(config, records, eval_records, FLAGS.run_dir, FLAGS.export_dir, FLAGS.devices, FLAGS.export_resample,
                     on_bad_record=FLAGS.on_bad_record, checkpoint_minutes=FLAGS.checkpoint_minutes,
-                    keep_checkpoints=FLAGS.keep_checkpoints, deterministic=FLAGS.deterministic)
+                    keep_checkpoints=FLAGS.keep_checkpoints, deterministic=FLAGS.deterministic, select_records=FLAGS.select_records)
 
 
 def _features(modes, given):

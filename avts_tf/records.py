@@ -316,6 +316,16 @@ def list_files(part):
     return [path for path in paths if not path.endswith(BESIDE_SHARDS) and not tf.io.gfile.isdir(path)]
 
 
+def files_of(pattern):
+    """The real paths of the record files that globs name, separated by commas: a set, empty for None."""
+    return {os.path.realpath(path) for part in (pattern or '').split(',') for path in list_files(part.strip())}
+
+
+def same_files(pattern, other):
+    """Whether globs name the same record files; those that are alike do, also where the files are gone."""
+    return pattern == other or (bool(pattern and other) and files_of(pattern) == files_of(other))
+
+
 class _Damage(Exception):
     """A record file is not whole; the message says where."""
 

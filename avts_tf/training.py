@@ -24,7 +24,7 @@ from avts_tf.curriculum import CurriculumCallback, parse_regime
 from avts_tf.devices import is_chief, make_agreement, make_strategy, own_batches, worker_count
 from avts_tf.others import build_model
 from avts_tf.pipeline import LOST, PipelineState, describe_skips, make_dataset, merge_skips, steps_per_epoch
-from avts_tf.runs import KEPT_CHECKPOINTS, RunFolder, load_config, update_result, writing
+from avts_tf.runs import KEPT_CHECKPOINTS, RunFolder, load_config, load_inputs, update_result, writing
 from avts_tf.windows import EASY, KINDS, POSITIVE
 
 CHECKPOINT_MINUTES = 10.0
@@ -142,26 +142,29 @@ class Standing:
 
 
 def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print, *, on_bad_record='skip',
-          checkpoint_minutes=CHECKPOINT_MINUTES, keep_checkpoints=KEPT_CHECKPOINTS, deterministic=False):
+          checkpoint_minutes=CHECKPOINT_MINUTES, keep_checkpoints=KEPT_CHECKPOINTS, deterministic=False, select_pattern=None):
     """Trains the two towers, or goes on with a training, until all stages are done.
 
     Args:
         config: `Config`.
         pattern: glob of training records.
         run_dir: run folder.
-        eval_pattern: glob of records that the AUC after each epoch is measured on; None takes training records.
+        eval_pattern: glob of records that were not trained on; None where there are none.
         devices: see `devices.make_strategy`.
         say: function that shows a line of text.
         on_bad_record: 'skip' leaves out records that cannot be used, and says so; 'stop' stops at the first.
         checkpoint_minutes: minutes between checkpoints within an epoch; 0 writes one after every step.
         keep_checkpoints: newest checkpoints to keep, beside the best.
         deterministic: have TensorFlow use operations only that give the same bits each time; a CPU needs no telling.
+        select_pattern: glob of records that the AUC after each epoch is measured on, by which the best one is chosen; None takes
+            those of `eval_pattern`, and training records without any.
 
     Returns:
         The trained `TwoTower`.
 
     Raises:
-        UserError: the records, the run folder or the devices are not fit for it, or the loss is no number.
+        UserError: the records, the run folder or the devices are not fit for it, the training is finished and was with other
+            records, or the loss is no number.
         Stopped: a signal came; a checkpoint was written.
     """
     if deterministic:
@@ -171,9 +174,12 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
     curriculum = parse_regime(config.train.regime, config.train.epochs)
     # A mistake in the records should not cost a wait: look at them before anything is built.
     standing = Standing(pattern=pattern)
+    inputs = {'records': pattern, 'eval_records': eval_pattern, 'select_records': select_pattern}
     newest = _newest_checkpoint(run_dir, config, say)
     if newest:
         standing = Standing(**newest.state)
+        if standing.epochs >= curriculum.epochs:
+            _refuse_other_records(run_dir, standing.pattern, inputs)
     if standing.pattern != pattern:
         say(f'The records are others than before: --records was {standing.pattern}.')
     if not newest or standing.pattern != pattern:
@@ -190,17 +196,18 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
         )
     state = PipelineState()
     dataset = make_dataset(pattern, config, state=state, shards=standing.counts(), on_bad_record=on_bad_record)
-    probe_flag = 'eval_records' if eval_pattern else 'records'
-    probe_shards = None if eval_pattern else standing.counts()
+    probe_flag = next(name for name in ('select_records', 'eval_records', 'records') if inputs[name])
+    probe_pattern = inputs[probe_flag]
+    probe_shards = standing.counts() if probe_flag == 'records' else None
     looked_at = PipelineState()
     probe = _first_batches(make_dataset(
-        eval_pattern or pattern, config, training=False, state=looked_at, flag=probe_flag, shards=probe_shards), PROBE_CLIPS)
-    if eval_pattern and not probe:
-        raise UserError(f'--eval_records={eval_pattern}: no usable clip to measure on; {looked_at.describe_skips()}. '
+        probe_pattern, config, training=False, state=looked_at, flag=probe_flag, shards=probe_shards), PROBE_CLIPS)
+    if probe_flag != 'records' and not probe:
+        raise UserError(f'--{probe_flag}={probe_pattern}: no usable clip to measure on; {looked_at.describe_skips()}. '
                         f'A window is {config.clip.window_seconds:g} s at {config.clip.sample_rate} Hz.')
-    if eval_pattern and looked_at.skips():
-        say(f'{eval_pattern}: {looked_at.describe_skips()}')
-    run = RunFolder(run_dir, config, {'records': pattern, 'eval_records': eval_pattern}, keep_checkpoints)
+    if probe_flag != 'records' and looked_at.skips():
+        say(f'{probe_pattern}: {looked_at.describe_skips()}')
+    run = RunFolder(run_dir, config, inputs, keep_checkpoints)
     with strategy.scope():
         model = build_model(config)
         model.compile(optimizer=make_optimizer(config))
@@ -240,6 +247,17 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
         _run_epochs(model, strategy, dataset, state, standing, curriculum, run, callbacks, checkpoint_minutes,
                     newest.arrays['metrics'] if newest else None)
     return model
+
+
+def _refuse_other_records(run_dir, pattern, inputs):
+    """Raises a `UserError` where a finished training, which was with the records `pattern`, is given others."""
+    before = {**load_inputs(run_dir), 'records': pattern}
+    for name, given in inputs.items():
+        if not records.same_files(before.get(name), given):
+            raise UserError(
+                f'--{name}={given or ""}: the training in --run_dir={run_dir} is finished, and was with other files: '
+                f'--{name}={before.get(name) or ""}. Use --mode=evaluate to measure it on other records, or another --run_dir for '
+                'a new training.')
 
 
 def _newest_checkpoint(run_dir, config, say):
