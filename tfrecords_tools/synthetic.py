@@ -31,7 +31,7 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from avts_tf import program, records
+from avts_tf import program, progress, records
 from avts_tf.config import UserError
 from avts_tf.lazy import tf
 
@@ -398,7 +398,7 @@ def _write(output_prefix, options):
         frame_count = sample_count = 0
         writers = [tf.io.TFRecordWriter(os.path.join(aside, os.path.basename(path))) for path in paths]
         try:
-            for i in range(videos):
+            for i in progress.bar(range(videos), 'synthetic world', unit='video'):
                 video, strikes = make_video(i, seed, **options)
                 writers[i % shards].write(records.encode(video))
                 lines += [(video.example_id, f'{s.seconds:.6f}', OBJECTS[s.object].name, int(s.visible), int(s.audible))
