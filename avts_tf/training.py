@@ -180,7 +180,7 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
         standing = Standing(**newest.state)
         if standing.epochs >= curriculum.epochs:
             _refuse_other_records(run_dir, standing.pattern, inputs)
-    if standing.pattern != pattern:
+    if not records.same_files(standing.pattern, pattern):
         say(f'The records are others than before: --records was {standing.pattern}.')
     if not newest or standing.pattern != pattern:
         shards = records.find_shards(pattern)
@@ -572,7 +572,7 @@ def off_the_plateau(config):
     }
     if towers.system == 'avts':
         flags |= {
-            '--regime=easy': parse_regime(train.regime, train.epochs).mix(0).easy < 1,
+            '--regime=curriculum_mixed': parse_regime(train.regime, train.epochs).mix(0).easy < 1,
             '--normalize=whiten': towers.normalize != 'whiten',
             '--easy_negatives=weighted': train.loss == 'contrastive' and train.easy_negatives != 'weighted',
             '--margin=1.3': train.loss == 'contrastive' and towers.normalize == 'length' and train.margin < 1.3,

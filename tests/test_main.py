@@ -28,7 +28,7 @@ TINY = ['--preset=tiny', '--frame_size=16', '--batch_size=8', '--warmup_steps=2'
 def run_main(*flags):
     environment = {**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '2', 'CUDA_VISIBLE_DEVICES': ''}
     return subprocess.run([sys.executable, str(ROOT / 'main.py'), *flags], check=False, capture_output=True, text=True,
-                          env=environment, timeout=300)
+                          env=environment, timeout=1200)
 
 
 @pytest.fixture(scope='module')
