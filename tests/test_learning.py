@@ -49,7 +49,7 @@ def test_collapse_is_said(eight_clips):
         kernel.assign(kernel * 0)
         bias.assign(bias + 1)                               # every clip and every sound in one point
     epochs = 4
-    standing = Standing(steps=(config.train.warmup_steps + COLLAPSE_STEPS) // epochs)  # of an epoch
+    standing = Standing(steps=-(-(config.train.warmup_steps + COLLAPSE_STEPS) // epochs))  # of an epoch
     measure = Measure(model, probe, PipelineState(), standing, config)
     said = []
     for _ in range(epochs):
