@@ -26,7 +26,7 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from avts_tf import extraction, media, workers
+from avts_tf import extraction, media, program, workers
 from avts_tf.config import ClipConfig, UserError
 from avts_tf.features import BATCH_SIZE, AudioTower, VideoTower, centred_square, read_metadata_file
 
@@ -376,6 +376,8 @@ def query(values):
         Number of files that are embedded.
     """
     options = values.timeout_seconds, values.retries, values.max_request_bytes
+    if not values.rest:
+        program.import_tensorflow()  # which the messages of gRPC are part of
     server = RestServer(values.rest, *options, values.rest_form) if values.rest else GrpcServer(values.server, *options)
     with contextlib.closing(server):
         sources = extraction.find_inputs(values.input)
@@ -411,4 +413,4 @@ def main(argv):
 
 if __name__ == '__main__':
     _define_flags()
-    app.run(main)
+    program.run(main, tensorflow=False)

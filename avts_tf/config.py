@@ -1,6 +1,6 @@
 """Every parameter of the project, its default, its unit and its allowed values.
 
-`Config` is a frozen tree of small dataclasses. Each leaf is also a command-line flag of the same name (see main.py), so a
+`Config` is a frozen tree of small dataclasses. Each leaf is also a command-line flag of the same name (see command_line.py), so a
 parameter is described once, here. `PRESETS` are named starting points; a flag overrides the preset.
 """
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from avts_tf import layouts, media, workers
+from avts_tf import layouts, media, progress, workers
 from avts_tf.config import UserError
 from avts_tf.features import BATCH_SIZE, AudioTower, VideoTower, centred_square, check_windows, embed_streams
 
@@ -221,7 +221,8 @@ def describe(summary, output_dir, towers):
     """What `extract_features` did, in a line of text."""
     skipped = ', '.join(f'{count} {reason}' for reason, count in summary['skipped'].items())
     return (f'{summary["written"]} written, {summary["existing"]} there already, {sum(summary["skipped"].values())} skipped'
-            f'{f" ({skipped})" if skipped else ""}; {summary["seconds"] / 3600:.3f} h of input embedded by '
+            f'{f" ({skipped})" if skipped else ""}; '
+            f'{progress.duration(summary["seconds"])} of input embedded by '
             f'{" and ".join(tower.path for tower in towers)}. Every file: {os.path.join(output_dir, "report.csv")}')
 
 
@@ -290,12 +291,12 @@ def embed_sources(tower, sources, hop_seconds=None, centered=False, batch_size=B
                 part = media.Unsuitable(*part)
             else:
                 counts[number] += len(part)
-                progress.set_postfix_str(f'{counts.total() / tower.rate / 3600:.2f} h', refresh=False)
+                shown.set_postfix_str(progress.duration(counts.total() / tower.rate), refresh=False)
             yield number, part
 
-    with contextlib.closing(stream), tqdm(total=len(sources), desc=tower.name, unit='file', smoothing=0.05) as progress:
+    with contextlib.closing(stream), tqdm(total=len(sources), desc=tower.name, unit='file', smoothing=0.05) as shown:
         for number, result in embed_streams(tower, items(), hop_seconds, centered, batch_size):
-            progress.update()
+            shown.update()
             yield counts[number] / tower.rate, result
 
 

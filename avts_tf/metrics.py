@@ -1,28 +1,28 @@
 """Synchronisation in figures: how well a pair of towers tells sound that is in sync from sound that is not."""
 
 import numpy as np
-import tqdm
 from sklearn.metrics import roc_auc_score
 
+from avts_tf import progress
 from avts_tf.windows import EASY, KINDS, POSITIVE
 
 BOOTSTRAPS = 500
 
 
-def pair_distances(model, batches, progress=None):
+def pair_distances(model, batches, title=None):
     """Distances of all the pairs of an evaluation dataset.
 
     Args:
         model: `TwoTower`.
         batches: batches of `pipeline.make_dataset(..., training=False)`.
-        progress: title of a progress bar; None shows none.
+        title: of a progress bar; None shows none.
 
     Returns:
         Dict of arrays: `distance` float32 [N, K], `kind` int32 [N, K], `example_hash` int64 [N], `video_start_seconds` float64
         [N], `audio_start_seconds` float64 [N, K].
     """
     parts = []
-    for batch in tqdm.tqdm(batches, progress, unit='batch', disable=None if progress else True):
+    for batch in progress.bar(batches, title, unit='batch') if title else batches:
         outputs = model.embed_batch({'video': batch['video'], 'audio': batch['audio']})
         part = {name: batch[name].numpy() for name in ('kind', 'example_hash', 'video_start_seconds', 'audio_start_seconds')}
         parts.append({**part, 'distance': model.distances(outputs).numpy()})
@@ -90,9 +90,10 @@ def sync_metrics(pairs, threshold, seed=0):
         samples = [(p, n) for p, n in samples if len(p) and len(n)]
         results[f'distance_{name}'] = float(negative.mean())
         results[f'auc_{name}'] = auc(positive, negative)
-        results[f'auc_{name}_interval'] = _interval([auc(p, n) for p, n in samples])
         results[f'accuracy_{name}'] = balanced_accuracy(positive, negative, threshold)
-        results[f'accuracy_{name}_interval'] = _interval([balanced_accuracy(p, n, threshold) for p, n in samples])
+        drawn = [(auc(p, n), balanced_accuracy(p, n, threshold))
+                 for p, n in progress.bar(samples, f'intervals, {name}', unit='sample', leave=False)]
+        results[f'auc_{name}_interval'], results[f'accuracy_{name}_interval'] = map(_interval, zip(*drawn, strict=True))
     if 'accuracy_easy' in results:
         results['avts_accuracy'] = results['accuracy_easy']
         results['avts_accuracy_interval'] = results['accuracy_easy_interval']

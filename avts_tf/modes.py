@@ -1,4 +1,4 @@
-"""What `main.py` can be asked to do: one function per --mode."""
+"""What the command line can be asked to do: one function per --mode."""
 
 import os
 import sys
@@ -10,10 +10,10 @@ from avts_tf.evaluation import action, audio, tables
 from avts_tf.evaluation.offset import calibrate, measure_files
 from avts_tf.evaluation.projector import write_projector
 from avts_tf.evaluation.shortcuts import measure_shortcuts
-from avts_tf.evaluation.sync import evaluate_sync, measure_sync_curve
+from avts_tf.evaluation.sync import describe, evaluate_sync, measure_sync_curve
 from avts_tf.export import describe_training, export_towers
-from avts_tf.records import naming_damage, summary_path
-from avts_tf.runs import RunFolder, load_config, load_inputs, update_result, writing
+from avts_tf.records import naming_damage, same_files, summary_path
+from avts_tf.runs import RunFolder, load_config, load_inputs, load_result, update_result, writing
 from avts_tf.training import load_model, train
 from avts_tf.tune import tune
 from tfrecords_tools.synthetic import write_world
@@ -44,25 +44,45 @@ def refuse_several_machines(message):
         raise UserError(message)
 
 
-def run_train(config, records, eval_records, run_dir, export_dir, devices, export_resample=False, say=print, **options):
-    """Trains (or goes on), draws the curves, evaluates, and exports both towers; `options` are those of `training.train`."""
-    with naming_damage(records, eval_records):
-        model = train(config, records, run_dir, eval_records, devices, say, **options)
+def run_train(config, records, eval_records, run_dir, export_dir, devices, export_resample=False, say=print, select_records=None,
+              **options):
+    """Trains (or goes on), draws the curves, evaluates, and exports both towers; `options` are those of `training.train`.
+
+    Of a training that was finished already, only what is missing of that is done.
+    """
+    with naming_damage(records, eval_records, select_records):
+        before = RunFolder(run_dir, config).epochs_done() if os.path.exists(os.path.join(run_dir, 'config.json')) else 0
+        model = train(config, records, run_dir, eval_records, devices, say, select_pattern=select_records, **options)
         if not is_chief():
+            return
+        rows = RunFolder(run_dir, config).history()
+        if before == len(rows) and _is_complete(run_dir, before, eval_records or records, export_dir):
+            say('It is measured and exported, too; --mode=evaluate and --mode=export do that again. What was measured:')
+            for line in describe(load_result(run_dir)['sync']):
+                say(line)
             return
         if worker_count() > 1:
             model, _ = load_model(run_dir)  # on this machine's own devices: the others have done their part
         with writing(run_dir):
             os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
-            rows = RunFolder(run_dir, config).history()
             plots.training_curves(rows, os.path.join(run_dir, 'plots', 'training.png'))
-        _measure(model, records, eval_records, run_dir, say, epochs=len(rows))
+        _measure(model, records, eval_records, run_dir, say, epochs=len(rows), chosen_on=select_records)
     run_export(run_dir, export_dir, export_resample, say, (model, len(rows)))
     say(f'Everything of this run is in {run_dir}: result.json, history.csv, plots/, checkpoints/, tensorboard/ '
         f'(look: tensorboard --logdir={run_dir}).')
 
 
+def _is_complete(run_dir, epochs, pattern, export_dir):
+    """Whether a training of so many epochs is measured on the records of a glob, and exported to a folder."""
+    result = load_result(run_dir)
+    sync, exported = result.get('sync', {}), list(result.get('exported', {}).values())
+    return (sync.get('epochs') == epochs and same_files(sync.get('measured_on'), pattern) and exported != []
+            and all(os.path.isdir(path) and os.path.realpath(path).startswith(os.path.realpath(export_dir) + os.sep)
+                    for path in exported))
+
+
 def _measure(model, records, eval_records, run_dir, say, **options):
+    say(f'Measuring synchronisation on {eval_records or records}.')
     evaluate_sync(model, records, eval_records, run_dir, say=say, **options)
     pattern, flag = (eval_records, 'eval_records') if eval_records else (records, 'records')
     measure_sync_curve(model, pattern, run_dir, flag, say)
@@ -79,8 +99,13 @@ def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, 
         raise UserError('--records: needed to choose the distance threshold; give the records of the training.')
     say(f'{run_dir}: weights after {epochs} epochs.')
     with naming_damage(records, eval_records):
-        _measure(model, records, eval_records, run_dir, say, windows_per_record=windows_per_record, epochs=epochs)
+        chosen_on = inputs.get('select_records')
+        if which == 'best':
+            chosen_on = chosen_on or inputs.get('eval_records') or inputs.get('records')
+        _measure(model, records, eval_records, run_dir, say, windows_per_record=windows_per_record, epochs=epochs,
+                 chosen_on=chosen_on)
     if shortcuts:
+        say('Measuring shortcuts: features of all pairs, then regressions on them.')
         results = measure_shortcuts(model, records, eval_records or records, windows_per_record)
         update_result(run_dir, {'shortcuts': results})
         say('AUC of shortcuts, on the same pairs (0.5 is chance):')
@@ -94,6 +119,7 @@ def run_export(run_dir, export_dir, export_resample=False, say=print, model=None
     if model.config.towers.system != 'avts':
         say(f'--system={model.config.towers.system} is there to be compared with: no tower is exported.')
         return
+    say(f'Exporting the towers to {export_dir}: each is loaded in a fresh process and compared, which takes a minute or so.')
     update_result(run_dir, {'exported': export_towers(model, export_dir, say, describe_training(run_dir, epochs), export_resample)})
 
 
@@ -119,11 +145,11 @@ def run_offset(
         calibrate(model, eval_records, run_dir, max_offset_seconds, min_confidence, say)
 
 
-def run_tune(preset, given, records, eval_records, run_dir, trials, devices, say=print):
+def run_tune(preset, given, records, eval_records, run_dir, trials, devices, say=print, select_records=None):
     """Searches for the best parameters, those in `given` being held."""
     refuse_several_machines('--mode=tune: runs on the devices of one machine; unset TF_CONFIG.')
-    with naming_damage(records, eval_records):
-        tune(preset, given, records, eval_records, run_dir, trials, devices, say)
+    with naming_damage(records, eval_records, select_records):
+        tune(preset, given, records, eval_records, run_dir, trials, devices, say, select_records)
 
 
 def run_features(inputs, output_dir, tower_paths, export_dir, num_workers, timeout_seconds, options, say=print):

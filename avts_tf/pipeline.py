@@ -135,7 +135,8 @@ def make_dataset(pattern, config, *, training=True, state=None, passes=None, bat
             `state.first_fault` tells what was wrong.
 
     Returns:
-        `tf.data.Dataset` of dicts: `video` uint8 [B, frames, size, size, 3]; `audio` int16 [B, K, samples]; `label` float32
+        `tf.data.Dataset`, whose `cardinality` is that with all records used, of dicts: `video` uint8 [B, frames, size, size, 3];
+        `audio` int16 [B, K, samples]; `label` float32
         [B, K], 1 in sync; `kind` int32 [B, K], index into `windows.KINDS`; `example_hash` int64 [B] and `audio_hash` int64
         [B, K], which clips picture and sound come from; `video_start_seconds` float64 [B], `audio_start_seconds` float64
         [B, K]; `end` int64 [B], position after the batch; `replaced` int32 [B], negatives that became easy because the clip is
@@ -170,7 +171,12 @@ def make_dataset(pattern, config, *, training=True, state=None, passes=None, bat
         position = batch.pop('position')
         return {**fill_easy(batch), 'end': tf.fill(tf.shape(position), position[-1] + 1)}
 
-    return ordered(clips.batch(batch_size, drop_remainder=training).map(finish, tf.data.AUTOTUNE))
+    dataset = ordered(clips.batch(batch_size, drop_remainder=training).map(finish, tf.data.AUTOTUNE))
+    # TensorFlow cannot tell it, and asserting it would fail where records are skipped. Keras takes an end that it was not told of
+    # for data that ran out, and warns.
+    batches = total * passes // batch_size if training else -(-total * passes // batch_size)
+    dataset.cardinality = lambda: tf.constant(batches, tf.int64)
+    return dataset
 
 
 def _clips(elements, config, state, skip, cut):

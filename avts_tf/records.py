@@ -26,6 +26,8 @@ same time 0, and both cover the same duration. A record of sound alone has no ke
 files `NAME-00000-of-00016`; a file `NAME.json` beside them holds what is worth knowing without reading them.
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import os
@@ -33,9 +35,9 @@ import struct
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from avts_tf.config import UserError
+from avts_tf.lazy import tf
 
 EXAMPLE_ID = 'example/id'
 DATASET_NAME = 'example/dataset_name'
@@ -312,6 +314,16 @@ def list_files(part):
         return []
     paths = tf.io.gfile.glob(os.path.join(part, '*') if tf.io.gfile.isdir(part) else part)
     return [path for path in paths if not path.endswith(BESIDE_SHARDS) and not tf.io.gfile.isdir(path)]
+
+
+def files_of(pattern):
+    """The real paths of the record files that globs name, separated by commas: a set, empty for None."""
+    return {os.path.realpath(path) for part in (pattern or '').split(',') for path in list_files(part.strip())}
+
+
+def same_files(pattern, other):
+    """Whether globs name the same record files; those that are alike do, also where the files are gone."""
+    return pattern == other or (bool(pattern and other) and files_of(pattern) == files_of(other))
 
 
 class _Damage(Exception):

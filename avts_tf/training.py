@@ -7,6 +7,7 @@ comes to the same weights and figures, bit by bit (docs/resume.md says under whi
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import os
 import signal
@@ -16,15 +17,14 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
 
-from avts_tf import metrics, plots, records
+from avts_tf import metrics, plots, progress, records
 from avts_tf.config import Diverged, Stopped, UserError
 from avts_tf.curriculum import CurriculumCallback, parse_regime
 from avts_tf.devices import is_chief, make_agreement, make_strategy, own_batches, worker_count
 from avts_tf.others import build_model
 from avts_tf.pipeline import LOST, PipelineState, describe_skips, make_dataset, merge_skips, steps_per_epoch
-from avts_tf.runs import KEPT_CHECKPOINTS, RunFolder, load_config, update_result, writing
+from avts_tf.runs import KEPT_CHECKPOINTS, RunFolder, load_config, load_inputs, update_result, writing
 from avts_tf.windows import EASY, KINDS, POSITIVE
 
 CHECKPOINT_MINUTES = 10.0
@@ -35,8 +35,9 @@ PLATEAU_FACTOR = 0.1
 UNDECAYED = ['bias', 'beta', 'gamma']  # names of variables without weight decay
 COLLAPSED_SPREAD = 0.02  # of 1: embeddings of length 1 that point anywhere have spread 1
 CHANCE_AUC = 0.55
-COLLAPSE_EPOCHS = 3     # epochs at chance before it is said
+COLLAPSE_STEPS = 200    # steps at chance, after the warm-up, before it is said: what learns has left it by then (docs/training.md)
 NAMED_CLIPS = 8         # clips of a batch that a message names
+PROGRESS_SECONDS = 30.0  # between lines on steps, where there is no terminal: a log of days is read too
 TIMING = ('seconds', 'clips_per_second', 'records_skipped')  # may differ when a run is resumed; not in history.csv
 LEARN_SLOWER = 'start with a new --run_dir and a lower --learning_rate, --clip_norm=1 or longer --warmup_steps.'
 
@@ -139,26 +140,29 @@ class Standing:
 
 
 def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print, *, on_bad_record='skip',
-          checkpoint_minutes=CHECKPOINT_MINUTES, keep_checkpoints=KEPT_CHECKPOINTS, deterministic=False):
+          checkpoint_minutes=CHECKPOINT_MINUTES, keep_checkpoints=KEPT_CHECKPOINTS, deterministic=False, select_pattern=None):
     """Trains the two towers, or goes on with a training, until all stages are done.
 
     Args:
         config: `Config`.
         pattern: glob of training records.
         run_dir: run folder.
-        eval_pattern: glob of records that the AUC after each epoch is measured on; None takes training records.
+        eval_pattern: glob of records that were not trained on; None where there are none.
         devices: see `devices.make_strategy`.
         say: function that shows a line of text.
         on_bad_record: 'skip' leaves out records that cannot be used, and says so; 'stop' stops at the first.
         checkpoint_minutes: minutes between checkpoints within an epoch; 0 writes one after every step.
         keep_checkpoints: newest checkpoints to keep, beside the best.
         deterministic: have TensorFlow use operations only that give the same bits each time; a CPU needs no telling.
+        select_pattern: glob of records that the AUC after each epoch is measured on, by which the best one is chosen; None takes
+            those of `eval_pattern`, and training records without any.
 
     Returns:
         The trained `TwoTower`.
 
     Raises:
-        UserError: the records, the run folder or the devices are not fit for it, or the loss is no number.
+        UserError: the records, the run folder or the devices are not fit for it, the training is finished and was with other
+            records, or the loss is no number.
         Stopped: a signal came; a checkpoint was written.
     """
     if deterministic:
@@ -168,10 +172,13 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
     curriculum = parse_regime(config.train.regime, config.train.epochs)
     # A mistake in the records should not cost a wait: look at them before anything is built.
     standing = Standing(pattern=pattern)
+    inputs = {'records': pattern, 'eval_records': eval_pattern, 'select_records': select_pattern}
     newest = _newest_checkpoint(run_dir, config, say)
     if newest:
         standing = Standing(**newest.state)
-    if standing.pattern != pattern:
+        if standing.epochs >= curriculum.epochs:
+            _refuse_other_records(run_dir, standing.pattern, inputs)
+    if not records.same_files(standing.pattern, pattern):
         say(f'The records are others than before: --records was {standing.pattern}.')
     if not newest or standing.pattern != pattern:
         shards = records.find_shards(pattern)
@@ -187,17 +194,18 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
         )
     state = PipelineState()
     dataset = make_dataset(pattern, config, state=state, shards=standing.counts(), on_bad_record=on_bad_record)
-    probe_flag = 'eval_records' if eval_pattern else 'records'
-    probe_shards = None if eval_pattern else standing.counts()
+    probe_flag = next(name for name in ('select_records', 'eval_records', 'records') if inputs[name])
+    probe_pattern = inputs[probe_flag]
+    probe_shards = standing.counts() if probe_flag == 'records' else None
     looked_at = PipelineState()
     probe = _first_batches(make_dataset(
-        eval_pattern or pattern, config, training=False, state=looked_at, flag=probe_flag, shards=probe_shards), PROBE_CLIPS)
-    if eval_pattern and not probe:
-        raise UserError(f'--eval_records={eval_pattern}: no usable clip to measure on; {looked_at.describe_skips()}. '
+        probe_pattern, config, training=False, state=looked_at, flag=probe_flag, shards=probe_shards), PROBE_CLIPS)
+    if probe_flag != 'records' and not probe:
+        raise UserError(f'--{probe_flag}={probe_pattern}: no usable clip to measure on; {looked_at.describe_skips()}. '
                         f'A window is {config.clip.window_seconds:g} s at {config.clip.sample_rate} Hz.')
-    if eval_pattern and looked_at.skips():
-        say(f'{eval_pattern}: {looked_at.describe_skips()}')
-    run = RunFolder(run_dir, config, {'records': pattern, 'eval_records': eval_pattern}, keep_checkpoints)
+    if probe_flag != 'records' and looked_at.skips():
+        say(f'{probe_pattern}: {looked_at.describe_skips()}')
+    run = RunFolder(run_dir, config, inputs, keep_checkpoints)
     with strategy.scope():
         model = build_model(config)
         model.compile(optimizer=make_optimizer(config))
@@ -237,6 +245,17 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
         _run_epochs(model, strategy, dataset, state, standing, curriculum, run, callbacks, checkpoint_minutes,
                     newest.arrays['metrics'] if newest else None)
     return model
+
+
+def _refuse_other_records(run_dir, pattern, inputs):
+    """Raises a `UserError` where a finished training, which was with the records `pattern`, is given others."""
+    before = {**load_inputs(run_dir), 'records': pattern}
+    for name, given in inputs.items():
+        if not records.same_files(before.get(name), given):
+            raise UserError(
+                f'--{name}={given or ""}: the training in --run_dir={run_dir} is finished, and was with other files: '
+                f'--{name}={before.get(name) or ""}. Use --mode=evaluate to measure it on other records, or another --run_dir for '
+                'a new training.')
 
 
 def _newest_checkpoint(run_dir, config, say):
@@ -527,12 +546,34 @@ class Measure(keras.callbacks.Callback):
             value = metrics.auc(positive, metrics.of_kind(pairs, kind)[0])
             if not math.isnan(value):
                 logs[f'auc_{KINDS[kind]}'] = value
-        latest = [*self._standing.rows, logs][-COLLAPSE_EPOCHS:]
-        logs['collapsed'] = int(len(latest) == COLLAPSE_EPOCHS and all(map(self._learns_nothing, latest)))
+        stuck = itertools.takewhile(self._learns_nothing, [logs, *self._standing.rows[::-1]])
+        steps = self._standing.steps * len(list(stuck))
+        done = self._standing.steps * (len(self._standing.rows) + 1)
+        logs['collapsed'] = int(min(steps, done - self._config.train.warmup_steps) >= COLLAPSE_STEPS)
 
     def _learns_nothing(self, row):
         at_chance = max(row.get('auc_easy', 1.0), row.get('auc_hard', 0.0)) < CHANCE_AUC
         return at_chance or (self._config.towers.normalize == 'length' and row['spread'] < COLLAPSED_SPREAD)
+
+
+def off_the_plateau(config):
+    """Flags that may bring a training off the plateau, and that it does not have yet: a list, the most promising first."""
+    towers, augment, train = config.towers, config.augment, config.train
+    flags = {
+        '--crop_scale_min=1': augment.crop_scale_min < 1,
+        '--colour_jitter=0': augment.colour_jitter > 0,
+        '--optimizer=adamw --learning_rate=1e-3': train.optimizer != 'adamw',
+        '--learning_rate=1e-3': train.optimizer == 'adamw' and train.learning_rate > 1e-3,
+    }
+    if towers.system == 'avts':
+        flags |= {
+            '--regime=curriculum_mixed': parse_regime(train.regime, train.epochs).mix(0).easy < 1,
+            '--normalize=whiten': towers.normalize != 'whiten',
+            '--easy_negatives=weighted': train.loss == 'contrastive' and train.easy_negatives != 'weighted',
+            '--margin=1.3': train.loss == 'contrastive' and towers.normalize == 'length' and train.margin < 1.3,
+            '--loss=infonce': train.loss != 'infonce' and config.pairs.audio_windows > 1,
+        }
+    return [flag for flag, missing in flags.items() if missing]
 
 
 class Keep(keras.callbacks.Callback):
@@ -577,9 +618,9 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._started = time.perf_counter()
-        # disable=None: no bar where the output is no terminal; the lines tell the time that is left.
-        self._bar = tqdm.tqdm(total=self._standing.steps * self._curriculum.epochs, initial=self._first, unit='step',
-                              disable=None, dynamic_ncols=True)
+        self._say('Compiling the first step, which takes seconds to minutes.')
+        self._bar = progress.bar(None, 'training', PROGRESS_SECONDS, total=self._standing.steps * self._curriculum.epochs,
+                                 initial=self._first, unit='step')
 
     def on_train_batch_end(self, batch, logs=None):
         self._done += 1
@@ -599,10 +640,12 @@ class Progress(keras.callbacks.Callback):
             self._write(f'WARNING: epoch {done}: {describe_skips(self._said_skips)}')
         self._say_changed()
         if logs.get('collapsed'):
+            flags = off_the_plateau(self.model.config)
             self._write(
-                f'WARNING: {COLLAPSE_EPOCHS} epochs with the embeddings in one point (spread {logs["spread"]:.3f}) or the AUC at '
-                'chance: it is not learning. Try --normalize=whiten, --crop_scale_min=1, --optimizer=adamw --learning_rate=1e-3, '
-                '--regime=easy first, or check the records with python -m tfrecords_tools.inspect.'
+                f'WARNING: {COLLAPSE_STEPS} steps or more with the AUC at chance or the embeddings in one point (spread '
+                f'{logs["spread"]:.3f}): it is not learning. Check the records with python -m tfrecords_tools.inspect'
+                f'{"".join(f", or start with a new --run_dir and {flag}" for flag in flags[:1])}'
+                f'{"".join(f", {flag}" for flag in flags[1:])}.'
             )
 
     def on_train_end(self, logs=None):
@@ -618,10 +661,8 @@ class Progress(keras.callbacks.Callback):
             self._said_changed |= changed
 
     def _write(self, line):
-        if self._bar.disable:
+        with self._bar.external_write_mode():  # takes the bar away meanwhile
             self._say(line)
-        else:
-            self._bar.write(line)
 
 
 def _duration(seconds):

@@ -21,6 +21,7 @@ import tensorflow as tf
 from keras_tuner.errors import FailedTrialError, FatalRuntimeError
 from tensorboard.plugins.hparams import api as hparams
 
+from avts_tf import program
 from avts_tf.config import Diverged, Stopped, UserError, make_config
 from avts_tf.curriculum import parse_regime
 from avts_tf.runs import RunFolder, write_aside
@@ -72,18 +73,19 @@ class _Search(keras_tuner.engine.base_tuner.BaseTuner):
         return self._run_one(trial.trial_id, trial.hyperparameters.values)
 
 
-def tune(preset, given, pattern, eval_pattern, tune_dir, trials, devices='auto', say=print):
+def tune(preset, given, pattern, eval_pattern, tune_dir, trials, devices='auto', say=print, select_pattern=None):
     """Searches for the parameters with the highest AUC on hard negatives, or goes on with a search.
 
     Args:
         preset: see `make_config`.
         given: dict of parameters that are held, by name; `epochs` is the length of a trial.
         pattern: glob of training records.
-        eval_pattern: glob of records to measure on.
+        eval_pattern: glob of records to measure on; None where there is a `select_pattern`.
         tune_dir: folder of the search.
         trials: number of trials in all.
         devices: see `training.make_strategy`.
         say: function that shows a line of text.
+        select_pattern: glob of records that trials are compared on; None takes those of `eval_pattern`.
 
     Returns:
         List of (AUC on hard negatives after the last epoch, values, run folder) of the finished trials, best first.
@@ -92,13 +94,17 @@ def tune(preset, given, pattern, eval_pattern, tune_dir, trials, devices='auto',
         UserError: a value is not allowed, the records are not fit for it, or the folder holds another search.
         Stopped: a signal came; the same command goes on with the trial.
     """
-    if not eval_pattern:
-        raise UserError('--eval_records: needed to tell which trial is best; give records that are not trained on.')
+    select_flag, given_pattern = ('select_records' if select_pattern else 'eval_records'), select_pattern
+    select_pattern = select_pattern or eval_pattern
+    if not select_pattern:
+        raise UserError('--select_records: needed to tell which trial is best (or --eval_records, which then are no honest measure '
+                        'of it); give records that are not trained on.')
     train_config = make_config(preset, **given).train
     epochs, space, problems = train_config.epochs, search_space(given), []
     for regime in SPACE['regime'] if 'regime' not in given else ():
         parse_regime(_parameters({'regime': regime}, epochs)['regime'], epochs)  # no trial may turn out to be impossible
-    _claim(tune_dir, {'preset': preset, 'held': given, 'records': pattern, 'eval_records': eval_pattern})
+    _claim(tune_dir, {'preset': preset, 'held': given, 'records': pattern, 'eval_records': eval_pattern,
+                      'select_records': given_pattern})
 
     def run_one(trial_id, values):
         folder = os.path.join(tune_dir, 'trials', trial_id)
@@ -106,7 +112,7 @@ def tune(preset, given, pattern, eval_pattern, tune_dir, trials, devices='auto',
         keras.backend.clear_session()
         try:
             config = make_config(preset, **{**given, **_parameters(values, epochs)})
-            train(config, pattern, folder, eval_pattern, devices, say)
+            train(config, pattern, folder, eval_pattern, devices, say, select_pattern=select_pattern)
         except Diverged as error:
             raise FailedTrialError(str(error)) from error  # of these values alone
         except (UserError, Stopped) as error:
@@ -114,8 +120,8 @@ def tune(preset, given, pattern, eval_pattern, tune_dir, trials, devices='auto',
             raise FatalRuntimeError(str(error)) from error
         row = RunFolder(folder, config).history()[-1]
         if OBJECTIVE not in row:
-            problems.append(UserError(f'--eval_records={eval_pattern}: no clip there is long enough for a hard negative, so that '
-                                      'trials cannot be told apart.'))
+            problems.append(UserError(f'--{select_flag}={select_pattern}: no clip there is long enough for a hard negative, '
+                                      'so that trials cannot be told apart.'))
             raise FatalRuntimeError(str(problems[-1]))
         _log_trial(os.path.join(tune_dir, 'tensorboard', trial_id), values, row)
         return row[OBJECTIVE]
@@ -147,8 +153,9 @@ def tune(preset, given, pattern, eval_pattern, tune_dir, trials, devices='auto',
     _write_table(os.path.join(tune_dir, 'trials.csv'), found)
     score, values, folder = found[0]
     say(f'{len(found)} trials in {tune_dir}/trials.csv; curves and HParams: tensorboard --logdir={tune_dir}/tensorboard')
-    say(f'Best: AUC of hard negatives {score:.4f} in {folder}. The same as a training:')
-    say(command_line(preset, {**given, **_parameters(values, epochs)}, pattern, eval_pattern))
+    say(f'Best: AUC of hard negatives {score:.4f} in {folder}, CHOSEN on {select_pattern}: figures on others are lower. '
+        'The same as a training:')
+    say(command_line(preset, {**given, **_parameters(values, epochs)}, pattern, eval_pattern, select_pattern))
     return found
 
 
@@ -197,8 +204,10 @@ def _write_table(path, found):
         writer.writerows([score, *(values[name] for name in names), folder] for score, values, folder in found)
 
 
-def command_line(preset, values, pattern, eval_pattern):
+def command_line(preset, values, pattern, eval_pattern, select_pattern):
     """The training with these values as a command line for a shell."""
-    flags = {'preset': preset, **values, 'records': pattern, 'eval_records': eval_pattern, 'run_dir': 'runs/best'}
-    words = [f'--{name}={str(value).lower() if isinstance(value, bool) else value}' for name, value in flags.items()]
-    return shlex.join(['python', 'main.py', *words])
+    flags = {'preset': preset, **values, 'records': pattern, 'eval_records': eval_pattern,
+             'select_records': select_pattern, 'run_dir': 'runs/best'}
+    words = [f'--{name}={str(value).lower() if isinstance(value, bool) else value}' for name, value in flags.items()
+             if value is not None]
+    return shlex.join([*program.command(), *words])

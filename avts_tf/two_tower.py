@@ -42,6 +42,10 @@ class TwoTower(keras.Model):
         self.count_metrics = [keras.metrics.Sum(name=f'pairs_{kind}') for kind in KINDS]
         self.replaced_metric = keras.metrics.Sum(name='too_short_for_kind')
 
+    def fit(self, *arguments, shuffle=False, **options):
+        """As `keras.Model.fit`; batches come from `pipeline.make_dataset`, which shuffles by itself."""
+        return super().fit(*arguments, shuffle=shuffle, **options)
+
     def train_step(self, batch):
         """One step on a batch of `pipeline.make_dataset`; returns the means so far of loss and spread.
 

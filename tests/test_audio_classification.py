@@ -12,7 +12,7 @@ import scipy.fft
 import scipy.signal
 import tensorflow as tf
 
-import main
+from avts_tf import command_line as main
 from avts_tf.config import UserError, make_config
 from avts_tf.evaluation import audio, mfcc, subnet
 from avts_tf.layouts import Source, find_sources

@@ -1,12 +1,13 @@
 """It learns at all: eight clips are memorised, and a collapse is said."""
 
+import numpy as np
 import pytest
 
 from avts_tf import metrics
-from avts_tf.config import make_config
+from avts_tf.config import PRESETS, make_config, parameters
 from avts_tf.curriculum import parse_regime
 from avts_tf.pipeline import PipelineState, make_dataset
-from avts_tf.training import COLLAPSE_EPOCHS, Measure, Progress, Standing, train
+from avts_tf.training import COLLAPSE_STEPS, Measure, Progress, Standing, off_the_plateau, train
 from avts_tf.two_tower import build_two_tower
 from avts_tf.windows import EASY, HARD, POSITIVE
 from tfrecords_tools.synthetic import write_world
@@ -47,16 +48,17 @@ def test_collapse_is_said(eight_clips):
         kernel, bias = network.get_layer('projection').weights
         kernel.assign(kernel * 0)
         bias.assign(bias + 1)                               # every clip and every sound in one point
-    standing = Standing()
+    epochs = 4
+    standing = Standing(steps=-(-(config.train.warmup_steps + COLLAPSE_STEPS) // epochs))  # of an epoch
     measure = Measure(model, probe, PipelineState(), standing, config)
     said = []
-    for _ in range(COLLAPSE_EPOCHS):
+    for _ in range(epochs):
         logs = {'spread': 0.0, 'loss': 1.0}
         measure.on_epoch_end(0, logs)
         said.append(logs['collapsed'])
         standing.rows.append(logs)
     assert logs['auc_easy'] == logs['auc_hard'] == 0.5
-    assert said == [0] * (COLLAPSE_EPOCHS - 1) + [1]
+    assert said == [0] * (epochs - 1) + [1]
     network.get_layer('projection').weights[0].assign(kernel + 1)
     logs = {'spread': 0.0, 'loss': 1.0}
     measure.on_epoch_end(0, logs)
@@ -64,7 +66,49 @@ def test_collapse_is_said(eight_clips):
 
     lines = []
     progress = Progress(parse_regime('easy', 1), PipelineState(), standing, lines.append)
+    progress.set_model(model)
     progress.on_train_begin()
     progress.on_epoch_end(0, {'clips_per_second': 1.0, **logs})
     progress.on_train_end()
     assert any('not learning' in line and '--normalize=whiten' in line for line in lines)
+
+
+def _row(auc):
+    return {'auc_easy': auc, 'auc_hard': auc, 'spread': 0.5}
+
+
+@pytest.mark.parametrize(('steps', 'aucs', 'said'), [
+    (10, [0.5] * 19, False),        # many short epochs are few steps
+    (10, [0.5] * 25, True),
+    (3000, [0.5], True),            # one long epoch is many
+    (100, [0.5, 0.5, 0.7], False),  # it learns
+    (100, [0.7, 0.5], False),       # fell back, not for long yet
+    (100, [0.7, 0.5, 0.5], True),
+])
+def test_plateau_is_judged_by_steps(monkeypatch, steps, aucs, said):
+    class Model:
+        def kind_results(self):
+            return {}
+
+    monkeypatch.setattr(metrics, 'pair_distances', lambda *_: {'distance': np.zeros(1)})
+    monkeypatch.setattr(metrics, 'of_kind', lambda *_: ([], []))
+    config = make_config('tiny', warmup_steps=50)
+    standing = Standing(steps=steps, rows=[_row(auc) for auc in aucs[:-1]])
+    logs = _row(aucs[-1])
+    Measure(Model(), [], PipelineState(), standing, config).on_epoch_end(len(aucs) - 1, logs)
+    assert logs['collapsed'] == said
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_the_way_off_the_plateau_is_not_what_the_run_has(preset):
+    config = make_config(preset)
+    flags = off_the_plateau(config)
+    assert flags
+    # Whoever follows one of them is not told it again, and whoever follows all has nothing left.
+    types = {field.name: field.type for _, field in parameters()}
+    everything = {}
+    for flag in flags:
+        values = {name: types[name](value) for name, value in (word.removeprefix('--').split('=') for word in flag.split())}
+        everything |= values
+        assert flag not in off_the_plateau(make_config(preset, **values))
+    assert off_the_plateau(make_config(preset, **everything)) == []

@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import main
+from avts_tf import command_line as main
 from avts_tf import modes, records
 from avts_tf.config import UserError, make_config, parameters
 from avts_tf.training import count_plateaus, learning_rate_at
@@ -27,7 +28,7 @@ TINY = ['--preset=tiny', '--frame_size=16', '--batch_size=8', '--warmup_steps=2'
 def run_main(*flags):
     environment = {**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '2', 'CUDA_VISIBLE_DEVICES': ''}
     return subprocess.run([sys.executable, str(ROOT / 'main.py'), *flags], check=False, capture_output=True, text=True,
-                          env=environment, timeout=300)
+                          env=environment, timeout=1200)
 
 
 @pytest.fixture(scope='module')
@@ -59,7 +60,7 @@ def test_training_leaves_what_the_readme_says(finished):
     assert float(rows[0]['pairs_hard']) == 0 and not rows[0]['distance_hard']
     assert float(rows[1]['pairs_easy']) + float(rows[1]['pairs_hard']) == float(rows[1]['pairs_positive'])
     result = json.loads((run / 'result.json').read_text())
-    assert result['sync']['held_out'] and result['sync']['epochs'] == 2
+    assert result['sync']['held_out'] and result['sync']['epochs'] == 2 and result['sync']['chosen_on_these'] is False
     low, high = result['sync']['avts_accuracy_interval']
     assert low <= result['sync']['avts_accuracy'] <= high
     for name in ('plots/training.png', 'plots/distances.png', 'plots/sync_curve.png', 'config.json', 'timing.csv',
@@ -113,6 +114,7 @@ def test_evaluate_again_and_shortcuts(finished):
 
 @pytest.mark.parametrize(('flags', 'words'), [
     (['--records=nowhere/*'], ['--records', 'nowhere/*']),
+    (['--records={world}/train-*-of-*', '--select_records=nowhere/*'], ['--select_records', 'nowhere/*']),
     (['--regime=sometimes'], ['--regime', 'sometimes', 'curriculum_mixed']),
     (['--records={world}/train-*-of-*', '--batch_size=900'], ['--batch_size=900', '20 records']),
     (['--records={world}/train-*-of-*', '--frames=900'], ['too_short', 'synthetic-']),
@@ -234,3 +236,70 @@ def test_without_records_a_world_is_made_once(tmp_path, monkeypatch):
     (config, train, held), again = calls
     assert again == calls[0] and config == make_config('tiny')
     assert [sum(count for _, count in records.find_shards(pattern)) for pattern in (train, held)] == [6, 3]
+
+
+# A run that is finished.
+
+def _main(*flags):
+    main.FLAGS.unparse_flags()
+    main.main(main.FLAGS(['main.py', *flags]))
+
+
+def _contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """The flags of the finished training, and a copy of its run folder."""
+    folder, flags, _ = finished
+    shutil.copytree(folder / 'unbroken', tmp_path / 'run')
+    return [*flags, f'--run_dir={tmp_path}/run'], tmp_path / 'run', folder / 'models'
+
+
+@pytest.mark.parametrize(('flag', 'other'), [
+    ('records', 'train-00000-of-*'), ('records', 'held-*-of-*'), ('eval_records', 'train-*-of-*'),
+    ('select_records', 'held-*-of-*'),
+])
+def test_a_finished_run_is_not_overwritten_by_other_records(copied, world, flag, other):
+    flags, run, models = copied
+    before, exported = _contents(run), _contents(models)
+    with pytest.raises(UserError, match=f'--{flag}=.*is finished.*--mode=evaluate.*another --run_dir'):
+        _main(*flags, f'--{flag}={world}/{other}')
+    assert _contents(run) == before and _contents(models) == exported
+
+
+def test_what_a_finished_run_has_is_not_made_again(copied, world, capsys):
+    flags, run, models = copied
+    before, exported = _contents(run), _contents(models)
+    # Other globs of the same files.
+    _main(*flags, f'--records={world}/train-0000[01]-of-00002,{world}/train-*-of-*',
+          f'--eval_records={world}/../{world.name}/held-*-of-*')
+    shown = capsys.readouterr().out
+    assert 'all 2 epochs are done' in shown and '--mode=evaluate' in shown and 'AVTS accuracy' in shown
+    after = _contents(run)
+    assert all(after[path] == content for path, content in before.items() if path.name != 'config.json')
+    assert _contents(models) == exported
+
+
+@pytest.mark.parametrize(('select', 'flags', 'chosen'), [
+    (None, [], None), (None, ['--checkpoint=best'], 'held-*-of-*'), ('train-*-of-*', ['--checkpoint=best'], 'train-*-of-*'),
+    ('held-*-of-*', [], 'held-*-of-*'),                     # perhaps the parameters: a trial of --mode=tune
+])
+def test_evaluation_knows_what_was_chosen_on(copied, world, monkeypatch, select, flags, chosen):
+    _, run, _ = copied
+    config, measured = json.loads((run / 'config.json').read_text()), []
+    config['inputs']['select_records'] = select and f'{world}/{select}'
+    (run / 'config.json').write_text(json.dumps(config))
+    monkeypatch.setattr(modes, 'load_model', lambda *_: (None, 2))
+    monkeypatch.setattr(modes, '_measure', lambda *_, **options: measured.append(options['chosen_on']))
+    _main('--mode=evaluate', f'--run_dir={run}', *flags)
+    assert measured == [chosen and f'{world}/{chosen}']
+
+
+def test_figures_of_what_was_chosen_on_these_records_say_so(copied, world, capsys):
+    _, run, _ = copied
+    _main('--mode=evaluate', f'--run_dir={run}', '--checkpoint=best', f'--eval_records={world}/held-00000-of-00001',
+          '--windows_per_record=1')
+    assert 'CHOSEN on these records' in capsys.readouterr().out
+    assert json.loads((run / 'result.json').read_text())['sync']['chosen_on_these'] is True

@@ -2,11 +2,11 @@
 
 import csv
 import shlex
+import sys
 
 import pytest
 
-import main as command_line
-from avts_tf import tune
+from avts_tf import command_line, tune
 from avts_tf.config import Diverged, Stopped, UserError, make_config, parameters
 from avts_tf.runs import RunFolder
 
@@ -17,7 +17,7 @@ def _quick_training(monkeypatch, stop_at=None, fail=None):
     """Replaces the training by one that tells hard negatives the better, the nearer its margin is to 1; returns its calls."""
     calls = []
 
-    def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print):
+    def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print, select_pattern=None):
         run = RunFolder(run_dir, config, {'records': pattern, 'eval_records': eval_pattern})
         calls.append((run_dir, config))
         if len(calls) == stop_at:
@@ -137,3 +137,8 @@ def test_mistakes_are_told_at_once(tmp_path, monkeypatch):
     _quick_training(monkeypatch, fail=ZeroDivisionError('by nought'))
     with pytest.raises(UserError, match='by nought'):
         _tune(tmp_path / 'e')
+
+
+def test_the_best_command_is_of_the_program_that_searched(monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['/usr/local/bin/avts'])
+    assert shlex.split(tune.command_line('tiny', {}, 'train-*', 'held-*', 'held-*'))[:2] == ['avts', '--preset=tiny']

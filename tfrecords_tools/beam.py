@@ -19,11 +19,9 @@ import contextlib
 import logging
 import sys
 
-import apache_beam as beam
-from absl import app, flags
-from apache_beam.options.pipeline_options import PipelineOptions
+from absl import flags
 
-from avts_tf import media, workers
+from avts_tf import media, program, workers
 from avts_tf.config import UserError
 from tfrecords_tools import write
 
@@ -46,6 +44,8 @@ def write_records(input_path, output_prefix, *, beam_options=(), overwrite=False
     Raises:
         UserError: as there, or a flag is neither ours nor Beam's.
     """
+    import apache_beam as beam  # takes seconds, as TensorFlow does
+    from apache_beam.options.pipeline_options import PipelineOptions
     pipeline_options = PipelineOptions(list(beam_options))
     known = pipeline_options.get_all_options(drop_default=True)
     unknown = sorted(set(pipeline_options.get_all_options(drop_default=True, retain_unknown_options=True)) - set(known))
@@ -107,7 +107,7 @@ def _write_shard(element, folder):
 
 def main(argv):
     """Runs the command line; see `python -m tfrecords_tools.beam --help`."""
-    logging.getLogger('apache_beam').setLevel(logging.ERROR)
+    logging.getLogger().setLevel(logging.ERROR)  # the root: some of Beam's warnings are given there
     write.run_command(lambda *args, **options: write_records(*args, beam_options=argv[1:], **options))
 
 
@@ -116,5 +116,6 @@ if __name__ == '__main__':
     from tfrecords_tools import beam as this
 
     write.define_flags()
-    app.run(this.main, flags_parser=lambda argv: flags.FLAGS(argv, known_only=True))
+    flags.adopt_module_key_flags(write)
+    program.run(this.main, known_only=True)
     sys.exit()

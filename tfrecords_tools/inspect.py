@@ -26,16 +26,14 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-import tensorflow as tf
-from absl import app, flags
+from absl import flags
 from google.protobuf.message import DecodeError
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from avts_tf import records
+from avts_tf import program, progress, records
 from avts_tf.config import UserError
+from avts_tf.lazy import tf
 
 FRAMES_PER_ROW = 10  # at most
 ENVELOPE_BINS = 1200  # about one for each pixel of the sheet's width
@@ -165,7 +163,8 @@ def summarize(shards, facts):
     lines = [
         ('shards', f'{len(shards)}'),
         ('records', f'{len(facts)}'),
-        ('duration', f'{_time(seconds.sum())} in all; shortest {seconds.min():.2f} s, median {np.median(seconds):.2f} s, '
+        ('duration', f'{progress.duration(seconds.sum())} in all; '
+                     f'shortest {seconds.min():.2f} s, median {np.median(seconds):.2f} s, '
                      f'longest {seconds.max():.2f} s'),
         ('frame rates', _counts(f'{f.frame_rate:.6g} fps' if f.frame_rate else 'not stated' for f in with_frames)),
         ('frame sizes', _counts('x'.join(map(str, f.frame_size)) if f.frame_size else 'no image' for f in with_frames)),
@@ -201,13 +200,6 @@ def _counts(values):
     return ', '.join(f'{value} ({count})' for value, count in counts) or 'none'
 
 
-def _time(seconds):
-    minutes, rest = divmod(float(seconds), 60)
-    if minutes < 60:
-        return f'{minutes:.0f} min {rest:.1f} s' if minutes else f'{rest:.1f} s'
-    return f'{minutes // 60:.0f} h {minutes % 60:.0f} min'
-
-
 def draw_contact_sheet(sheet_records, path, seconds=0.0):
     """Draws records one under another: about ten frames at their times and the waveform under them on the same time axis.
 
@@ -226,6 +218,8 @@ def draw_contact_sheet(sheet_records, path, seconds=0.0):
         span = max(facts.video_seconds, facts.audio_seconds) or 1.0
         spans.append(min(span, seconds) if seconds else span)
         strips.append(0.05 + width_inches * _slot(record, spans[-1])[1] / spans[-1] * _aspect(record))
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # not for --help
+    from matplotlib.figure import Figure
     figure = Figure(figsize=(width_inches + 0.6, sum(strips) + len(strips) * (wave_inches + gap_inches) + 0.1), dpi=110)
     FigureCanvasAgg(figure)
     total_width, total_height = figure.get_size_inches()
@@ -325,7 +319,7 @@ def verify(patterns):
                             '"data/clips-*".')
         paths.update(found)
     bad, places, count = [], {}, 0
-    with tqdm(unit='record') as progress:
+    with tqdm(unit='record') as shown:
         for path in sorted(paths):
             for index, (serialized, reason) in enumerate(_each_record(path)):
                 name = ''
@@ -337,7 +331,7 @@ def verify(patterns):
                 if reason:
                     bad.append((path, index, name, reason))
                 count += 1
-                progress.update()
+                shown.update()
     return count, bad
 
 
@@ -567,4 +561,4 @@ def main(argv):
 
 if __name__ == '__main__':
     _define_flags()
-    app.run(main)
+    program.run(main)

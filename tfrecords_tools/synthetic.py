@@ -28,12 +28,12 @@ import sys
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from absl import app, flags
 from PIL import Image
 
-from avts_tf import records
+from avts_tf import program, progress, records
 from avts_tf.config import UserError
+from avts_tf.lazy import tf
 
 DATASET_NAME = 'synthetic'
 
@@ -398,7 +398,7 @@ def _write(output_prefix, options):
         frame_count = sample_count = 0
         writers = [tf.io.TFRecordWriter(os.path.join(aside, os.path.basename(path))) for path in paths]
         try:
-            for i in range(videos):
+            for i in progress.bar(range(videos), 'synthetic world', unit='video'):
                 video, strikes = make_video(i, seed, **options)
                 writers[i % shards].write(records.encode(video))
                 lines += [(video.example_id, f'{s.seconds:.6f}', OBJECTS[s.object].name, int(s.visible), int(s.audible))
@@ -433,7 +433,7 @@ def _write(output_prefix, options):
 
 
 def _define_flags():
-    # Here and not at import: main.py imports this file and has flags of the same names.
+    # Here and not at import: the command line imports this file and has flags of the same names.
     flags.DEFINE_string('output', None, 'folder and beginning of the name of what is written, such as data/world')
     flags.DEFINE_integer('videos', 64, 'number of videos')
     flags.DEFINE_float('seconds', 4.0, 'duration of each video, in seconds')
@@ -465,4 +465,4 @@ def main(argv):
 
 if __name__ == '__main__':
     _define_flags()
-    app.run(main)
+    program.run(main)

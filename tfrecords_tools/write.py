@@ -45,12 +45,12 @@ import uuid
 from typing import NamedTuple
 
 import av
-import tensorflow as tf
 from absl import app, flags
 from tqdm import tqdm
 
-from avts_tf import layouts, media, records, workers
+from avts_tf import layouts, media, program, records, workers
 from avts_tf.config import UserError
+from avts_tf.lazy import tf
 
 RECORDS_PER_SHARD = 256
 REPORT_COLUMNS = (
@@ -60,7 +60,6 @@ _MOST_RECORD_BYTES = 2_000_000_000  # a serialised message must stay below 2 GiB
 _PLAN, _PLACING, _LOCK, _LINES = 'plan.json', 'placing.json', 'lock', '.lines'
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DEFAULTS = media.MediaOptions()
-_MAKERS = {'PyAV': av.__version__, 'TensorFlow': tf.__version__}  # another version may write other bytes
 
 
 class Recipe(NamedTuple):
@@ -301,10 +300,7 @@ def _locked(folder, prefix):
 
 def _open_output(plan, overwrite):
     """What is left to do, under the lock: see `output`."""
-    ours = {
-        'settings': plan.settings, 'shards': len(plan.shards), 'digest': plan.digest, 'files': plan.files,
-        **_MAKERS,
-    }
+    ours = {'settings': plan.settings, 'shards': len(plan.shards), 'digest': plan.digest, 'files': plan.files, **_makers()}
     theirs = _read_json(os.path.join(plan.aside, _PLAN))
     if theirs and theirs != ours and not overwrite:
         raise UserError(
@@ -331,6 +327,11 @@ def _open_output(plan, overwrite):
     return None, [i for i in range(len(plan.shards)) if not _is_finished(plan, i)]
 
 
+def _makers():
+    """Dict from a library to its version: another one may write other bytes."""
+    return {'PyAV': av.__version__, 'TensorFlow': tf.__version__}
+
+
 def _difference(theirs, ours):
     """What distinguishes two plans, in words."""
     changes = [
@@ -339,7 +340,7 @@ def _difference(theirs, ours):
     ]
     if theirs['shards'] != ours['shards']:
         changes.append(f'{theirs["shards"]} shards there, {ours["shards"]} here')
-    changes += [f'{key} {theirs[key]} there, {ours[key]} here' for key in _MAKERS if theirs[key] != ours[key]]
+    changes += [f'{key} {theirs[key]} there, {ours[key]} here' for key in _makers() if theirs[key] != ours[key]]
     return ', '.join(changes) or 'the input has changed since (files or lines were added, removed or changed)'
 
 
@@ -655,4 +656,4 @@ def main(argv):
 if __name__ == '__main__':
     define_flags()
     flags.DEFINE_integer('workers', 0, 'decoding processes; 0 takes one per processor')
-    app.run(main)
+    program.run(main)

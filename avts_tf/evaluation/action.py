@@ -14,9 +14,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
 
-from avts_tf import plots, records
+from avts_tf import plots, progress, records
 from avts_tf.config import Config, UserError
 from avts_tf.devices import make_strategy, own_batches
 from avts_tf.evaluation.classification import classification_metrics, describe, percent, wilson_interval
@@ -315,7 +314,7 @@ def score_videos(classifier, pattern, class_of, config, protocol, say):
     probabilities = tf.function(
         lambda inputs: tf.reduce_mean(tf.nn.softmax(classifier(inputs, training=False)), 0), autograph=False)
     scores, truth = [], []
-    for inputs, classes in tqdm.tqdm(dataset, 'test videos', len(class_of), unit='video', disable=None):
+    for inputs, classes in progress.bar(dataset, 'test videos', total=len(class_of), unit='video'):
         scores.append(probabilities(inputs).numpy())
         truth.append(int(classes[0]))
     if state.skips():
@@ -399,7 +398,7 @@ def _fit(classifier, model, strategy, class_of, pattern, protocol, config, run, 
             accuracy.update_state(classes, logits)
         strategy.run(one, args=(dict(batch),))
 
-    with tqdm.tqdm(total=steps * config.train.epochs, initial=steps * done, unit='step', disable=None, dynamic_ncols=True) as bar:
+    with progress.bar(total=steps * config.train.epochs, initial=steps * done, unit='step') as bar:
         for epoch in range(done, config.train.epochs):
             state.epoch.assign(epoch)
             before = int(optimizer.iterations.numpy())

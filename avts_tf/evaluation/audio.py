@@ -25,7 +25,6 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.manifold import TSNE
@@ -35,7 +34,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-from avts_tf import media, plots, workers
+from avts_tf import media, plots, progress, workers
 from avts_tf.config import UserError
 from avts_tf.evaluation import mfcc, subnet
 from avts_tf.evaluation.classification import percent, wilson_interval
@@ -264,12 +263,12 @@ def read_sounds(sources, sample_rate, clip_seconds, say):
         silent_below_db=None, max_seconds=0.0)) for source in sources]
     usable, waveforms, skipped = [], [], collections.Counter()
     with contextlib.closing(workers.run_in_order(media.try_media, tasks, os.cpu_count(), FILE_TIMEOUT_SECONDS)) as outcomes:
-        progress = tqdm.tqdm(zip(sources, outcomes, strict=True), 'reading', len(sources), unit='sound', disable=None)
-        for source, (result, failure) in progress:
+        shown = progress.bar(zip(sources, outcomes, strict=True), 'reading', total=len(sources), unit='sound')
+        for source, (result, failure) in shown:
             if not isinstance(result, media.Media):
                 reason, detail = failure or result
                 skipped[reason] += 1
-                progress.write(f'left out: {source.data_path}: {reason}: {detail}')
+                shown.write(f'left out: {source.data_path}: {reason}: {detail}')
                 continue
             waveform = result.waveform
             if clip_seconds:
@@ -344,8 +343,8 @@ def _outcomes(protocol, tower, config, waveforms, labels, groups, folds, window_
             yield _Outcome(np.stack([scores.mean(0) for scores, _ in found]), {'parameters': network.parameters},
                            np.stack([conv5.mean(0) for _, conv5 in found]), fold.test)
     elif protocol.features == 'mfcc':
-        progress = tqdm.tqdm(waveforms, 'features', unit='clip', leave=False, disable=None)
-        features = np.stack([mfcc.clip_features(waveform) for waveform in progress])
+        shown = progress.bar(waveforms, 'features', unit='clip', leave=False)
+        features = np.stack([mfcc.clip_features(waveform) for waveform in shown])
         for fold in folds:
             model = _piczak(protocol.classifier, protocol.seed, len(fold.train)).fit(features[fold.train], labels[fold.train])
             yield _Outcome(np.eye(class_count)[model.predict(features[fold.test])], {}, features, everything)
@@ -440,7 +439,7 @@ def pool(maps, pooling):
 def _embed(extract, waveforms, samples, window_count, title):
     """Features of the windows of all clips: float32 [N, K, D]."""
     parts = []
-    for waveform in tqdm.tqdm(waveforms, title, unit='clip', leave=False, disable=None):
+    for waveform in progress.bar(waveforms, title, unit='clip', leave=False):
         parts.append(np.asarray(extract(cut_windows(waveform, samples, window_count))))
     return np.stack(parts)
 
@@ -488,8 +487,8 @@ def choose_c(features, labels, groups, class_count, seed, title=''):
 
     tasks = [(c_value, *split) for c_value in C_VALUES for split in splits]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool_of_threads:
-        found = list(tqdm.tqdm(pool_of_threads.map(lambda task: accuracy(*task), tasks), f'{title}: choosing C', len(tasks),
-                               unit='fit', leave=False, disable=None))
+        found = list(progress.bar(pool_of_threads.map(lambda task: accuracy(*task), tasks), f'{title}: choosing C',
+                                  total=len(tasks), unit='fit', leave=False))
     means = np.reshape(found, [len(C_VALUES), -1]).mean(1)
     return C_VALUES[int(means.argmax())], {f'{c_value:g}': float(mean) for c_value, mean in zip(C_VALUES, means, strict=True)}
 

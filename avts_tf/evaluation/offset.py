@@ -21,9 +21,8 @@ from typing import NamedTuple
 import av
 import numpy as np
 import tensorflow as tf
-import tqdm
 
-from avts_tf import media, plots, records, workers
+from avts_tf import media, plots, progress, records, workers
 from avts_tf.config import UserError
 from avts_tf.runs import load_result, update_result, write_aside
 from avts_tf.towers.audio import embed_waveform
@@ -195,7 +194,7 @@ def calibrate(model, pattern, run_dir, max_offset_seconds, min_confidence, say=p
     errors, curves, foreign = {shift: [] for shift in shifts}, [], []
     sides, left_out, total, before = [], 0, 0, None
     paths = [path for path, _ in records.find_shards(pattern, 'eval_records')]
-    for serialized in tqdm.tqdm(tf.data.TFRecordDataset(paths), unit='record', desc='offset of shifted records', disable=None):
+    for serialized in progress.bar(tf.data.TFRecordDataset(paths), unit='record', desc='offset of shifted records'):
         total += 1
         try:
             record = records.parse(serialized)

@@ -3,10 +3,10 @@
 import os
 
 import numpy as np
-import tqdm
 from PIL import Image
 from tensorboard.plugins import projector
 
+from avts_tf import progress
 from avts_tf.pipeline import make_offset_dataset
 from avts_tf.runs import writing
 
@@ -32,7 +32,7 @@ def write_projector(model, pattern, run_dir, flag):
     """
     embeddings, lines, thumbnails = [], ['tower\tclip\tlabels'], []
     dataset = make_offset_dataset(pattern, model.config, [0.0], flag=flag).take(CLIPS)
-    for clip in tqdm.tqdm(dataset, f'{flag}: projector', unit='clip', disable=None):
+    for clip in progress.bar(dataset, f'{flag}: projector', unit='clip'):
         outputs = model.embed_batch({'video': clip['video'], 'audio': clip['audio']})
         frames = clip['video'][0].numpy()
         thumbnail = Image.fromarray(frames[len(frames) // 2]).resize((THUMBNAIL, THUMBNAIL))

@@ -10,11 +10,11 @@ Each shortcut is a score of a pair, higher for "in sync", measured on the same e
 """
 
 import numpy as np
-import tqdm
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from avts_tf import progress
 from avts_tf.metrics import auc
 from avts_tf.pipeline import make_dataset
 from avts_tf.windows import EASY, KINDS, POSITIVE
@@ -62,7 +62,7 @@ def _features(model, pattern, passes, flag):
     log_mel = model.audio_tower.get_layer('log_mel')
     batches = make_dataset(pattern, config, training=False, passes=passes, flag=flag)
     parts = []
-    for batch in tqdm.tqdm(batches, f'{flag}: shortcuts', unit='batch', disable=None):
+    for batch in progress.bar(batches, f'{flag}: shortcuts', unit='batch'):
         video, audio = batch['video'].numpy().astype(np.float32) / 255.0, batch['audio'].numpy()
         spectrogram = log_mel(audio.reshape(-1, audio.shape[-1])).numpy().reshape(*audio.shape[:2], -1, config.logmel.mel_bands)
         parts.append({

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
 
+from avts_tf import progress
 from avts_tf.records import PCM_SCALE
 from avts_tf.towers.audio import build_audio_network, build_frontend
 from avts_tf.training import learning_rate_at, make_optimizer
@@ -84,8 +84,8 @@ def train_subnet(config, waveforms, labels, class_count, seed, window_seconds, t
     batch_size = min(train.batch_size, len(waveforms))
     epoch_steps = math.ceil(len(waveforms) * train.passes_per_epoch / batch_size)
     losses, order, done = [], np.empty(0, int), 0
-    progress = tqdm.tqdm(range(train.epochs), f'{title}: training', unit='epoch', leave=False, disable=None)
-    for _ in progress:
+    shown = progress.bar(range(train.epochs), f'{title}: training', unit='epoch', leave=False)
+    for _ in shown:
         total = 0.0
         for _ in range(epoch_steps):
             while len(order) < batch_size:
@@ -99,7 +99,7 @@ def train_subnet(config, waveforms, labels, class_count, seed, window_seconds, t
             total += float(step(windows, targets, mask))
             done += 1
         losses.append(total / epoch_steps)
-        progress.set_postfix(loss=f'{losses[-1]:.3f}')
+        shown.set_postfix(loss=f'{losses[-1]:.3f}')
     return Subnet(front_end, network, samples, network.count_params())
 
 

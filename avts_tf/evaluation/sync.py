@@ -3,9 +3,8 @@
 import os
 
 import numpy as np
-import tqdm
 
-from avts_tf import metrics, plots
+from avts_tf import metrics, plots, progress, records
 from avts_tf.config import UserError
 from avts_tf.pipeline import PipelineState, make_dataset, make_offset_dataset
 from avts_tf.runs import update_result, writing
@@ -19,7 +18,7 @@ NOTES = {
 }
 
 
-def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, say=print, epochs=None):
+def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, say=print, epochs=None, chosen_on=None):
     """Measures synchronisation and writes `result.json`, `plots/distances.png`.
 
     The distance threshold is the one with the highest balanced accuracy on the training records.
@@ -32,6 +31,7 @@ def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, s
         windows_per_record: windows drawn from each record, each with one pair of each kind.
         say: function that shows a line of text.
         epochs: how many the model was trained for, to be told beside the figures.
+        chosen_on: glob of the records that the checkpoint or the parameters were chosen on; None where nothing was chosen.
 
     Returns:
         The metrics, as in `metrics.sync_metrics`.
@@ -46,6 +46,7 @@ def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, s
     results = metrics.sync_metrics(pairs, threshold)
     results['measured_on'] = eval_pattern or pattern
     results['held_out'] = bool(eval_pattern)
+    results['chosen_on_these'] = not records.files_of(chosen_on).isdisjoint(records.files_of(eval_pattern or pattern))
     if epochs is not None:
         results['epochs'] = epochs
     results['skipped_records'] = {reason: {'times': count, 'first': names} for reason, (count, names) in skips.items()}
@@ -78,7 +79,7 @@ def measure_sync_curve(model, pattern, run_dir, flag, say=print):
     offsets = np.arange(-count, count + 1) * step
     dataset = make_offset_dataset(pattern, model.config, offsets, flag=flag).take(CURVE_CLIPS)
     rows, ids = [], []
-    for clip in tqdm.tqdm(dataset, f'{flag}: sync curve', unit='clip', disable=None):
+    for clip in progress.bar(dataset, f'{flag}: sync curve', unit='clip'):
         distance = model.distances(model.embed_batch({'video': clip['video'], 'audio': clip['audio']}))[0].numpy()
         rows.append(np.where(clip['fits'].numpy(), distance, np.nan))
         ids.append(clip['example_id'].numpy().decode())
@@ -106,7 +107,7 @@ def measure_sync_curve(model, pattern, run_dir, flag, say=print):
 def _pairs(model, pattern, passes, flag, say):
     state = PipelineState()
     dataset = make_dataset(pattern, model.config, training=False, state=state, passes=passes, flag=flag)
-    pairs = metrics.pair_distances(model, dataset, progress=f'{flag}: pairs')
+    pairs = metrics.pair_distances(model, dataset, f'{flag}: pairs')
     if skips := state.skips():
         say(f'{pattern}: {state.describe_skips()}')
     if not pairs:
@@ -119,6 +120,9 @@ def describe(results):
     where = 'records not trained on' if results['held_out'] else 'the TRAINING records (give --eval_records for an honest figure)'
     yield (f'Measured on {results["clips"]} windows of {results["examples"]} {where}; in brackets 95 % intervals; '
            f'threshold {results["threshold"]:.3f} from training records; chance is 50 % and 0.5.')
+    if results.get('chosen_on_these'):
+        yield ('The checkpoint or the parameters were CHOSEN on these records, so that the figures flatter; choose on others '
+               '(--select_records).')
     if 'avts_accuracy' in results:
         yield f'AVTS accuracy (balanced, easy negatives): {_percent(results, "avts_accuracy")}'
     yield f'{"pairs":<12}{"mean distance":>14}{"AUC":>24}{"accuracy":>26}'

@@ -1,0 +1,18 @@
+"""TensorFlow, imported when something of it is first asked for.
+
+It takes seconds to load. What programs import before they have read their flags takes it from here, so that --help and a mistyped
+flag are answered at once.
+"""
+
+import importlib
+import types
+
+
+class _LazyModule(types.ModuleType):
+    """Stands for a module and imports it at the first question."""
+
+    def __getattr__(self, name):
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+tf = _LazyModule('tensorflow')

@@ -1,0 +1,71 @@
+"""What programs share: flags are read first, then TensorFlow is imported, without its noise."""
+
+import importlib
+import os
+import sys
+import tempfile
+
+from absl import app, flags
+
+
+def name():
+    """What the running program is called, for messages: main.py, avts, write.py."""
+    return os.path.basename(sys.argv[0])
+
+
+def command():
+    """The words that a command line of this project begins with: those of the program that is running, where it is installed."""
+    return ['avts'] if name() == 'avts' else ['python', 'main.py']
+
+
+def run(main, *, known_only=False, tensorflow=True):
+    """Reads the flags and runs a program; --help ends with status 0, a flag that cannot be read with a message and status 2.
+
+    Args:
+        main: function of the arguments that are no flags, the name of the program first.
+        known_only: whether flags that are not defined are handed to `main` instead of being refused.
+        tensorflow: whether `main` needs TensorFlow, which is then imported before it.
+    """
+    # TensorFlow's own notes say nothing to a user; what goes wrong still raises an exception.
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+    def parse(argv):
+        module = sys.modules[main.__module__]
+        for flag in flags.FLAGS.get_key_flags_for_module(module):  # --help shows those of the module with this name
+            flags.FLAGS.register_key_flag_for_module(argv[0], flag)
+        sys.modules['__main__'].__doc__ = module.__doc__
+        try:
+            rest = flags.FLAGS(argv, known_only=known_only)
+        except flags.Error as error:
+            print(f'{name()}: {error} (--help lists the flags)', file=sys.stderr)
+            sys.exit(2)
+        except SystemExit:  # of absl's help flags, with the status of a failure
+            sys.exit(0)
+        except BrokenPipeError:  # --help | head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(0)
+        if tensorflow:
+            import_tensorflow()
+        return rest
+
+    app.run(main, flags_parser=parse)
+
+
+def import_tensorflow():
+    """Imports TensorFlow and keeps back what its libraries say meanwhile, unless it fails.
+
+    They heed no log level while they are loaded.
+    """
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            importlib.import_module('tensorflow')
+        except BaseException:
+            kept.seek(0)
+            os.write(shown, kept.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)

@@ -1,0 +1,132 @@
+"""What the programs have in common: --help at once, mistyped flags, no noise; and the package that `pip install` makes of them."""
+
+import email
+import pathlib
+import subprocess
+import sys
+import tomllib
+import zipfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+MAIN = [str(ROOT / 'main.py')]
+PROGRAMS = {'main.py': MAIN} | {
+    module: ['-m', module]
+    for module in ('tfrecords_tools.write', 'tfrecords_tools.inspect', 'tfrecords_tools.synthetic', 'tfrecords_tools.beam',
+                   'avts_tf.client')}
+SLOW_IMPORTS = ('tensorflow', 'keras', 'matplotlib', 'apache_beam', 'sklearn')
+# Runs a program as Python does, and tells at its end which of these it has imported.
+TELLING = f'''
+import atexit, runpy, sys
+atexit.register(lambda: print('imported', *(name for name in {SLOW_IMPORTS} if name in sys.modules)))
+sys.argv = sys.argv[1:]
+(runpy.run_path(sys.argv[0], run_name='__main__') if sys.argv[0].endswith('.py')
+ else runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True))
+'''
+
+
+def _run(*words, **options):
+    return subprocess.run([sys.executable, *words], check=False, capture_output=True, text=True, cwd=ROOT, timeout=300, **options)
+
+
+@pytest.mark.parametrize('program', PROGRAMS)
+def test_help_is_no_failure_and_waits_for_no_library(program):
+    process = _run('-c', TELLING, PROGRAMS[program][-1], '--help')
+    assert process.returncode == 0, process.stderr
+    *text, imported = process.stdout.splitlines()
+    assert imported.split() == ['imported']
+    assert process.stderr == ''
+    told = '\n'.join(text)
+    assert 'flags:' in told and ('--run_dir:' if program == 'main.py' else '--output:') in told
+
+
+@pytest.mark.parametrize('program', PROGRAMS)
+def test_a_flag_that_cannot_be_read_is_one_line(program):
+    process = _run('-c', TELLING, PROGRAMS[program][-1], '--batch_sise=3' if program != 'tfrecords_tools.beam' else '--fps=many')
+    assert process.returncode == 2
+    assert process.stdout.split() == ['imported']
+    [line] = process.stderr.splitlines()
+    assert line.startswith(program.split('.')[-1] + '.py:' if program != 'main.py' else 'main.py:')
+    assert 'batch_si' in line or 'fps=many' in line
+
+
+@pytest.mark.parametrize(('program', 'flags'), [
+    ('main.py', ['--mode=evaluate', '--run_dir=nowhere']),
+    ('tfrecords_tools.write', ['--input=nowhere', '--output=nowhere/set']),
+    pytest.param('tfrecords_tools.inspect', ['nowhere'], marks=pytest.mark.slow),
+    pytest.param('tfrecords_tools.beam', ['--input=nowhere', '--output=nowhere/set'], marks=pytest.mark.slow),
+    pytest.param('avts_tf.client', ['--server=localhost:1', '--retries=0', f'--input={__file__}'], marks=pytest.mark.slow),
+])
+def test_a_mistake_is_one_line_without_noise(program, flags):
+    process = _run(*PROGRAMS[program], *flags)
+    assert process.returncode == 2
+    [line] = (process.stdout + process.stderr).splitlines()
+    assert 'nowhere' in line or 'localhost:1' in line or 'column' in line
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    """The wheel of this folder, built without a network: setuptools is there."""
+    folder = tmp_path_factory.mktemp('wheel')
+    # A copy, because setuptools leaves build/ and *.egg-info beside what it builds.
+    process = _run('-c', BUILD, str(ROOT), str(folder))
+    assert process.returncode == 0, process.stderr
+    [path] = folder.glob('*.whl')
+    return path
+
+
+BUILD = '''
+import os, pathlib, shutil, sys
+source, folder = map(pathlib.Path, sys.argv[1:])
+copy = folder / 'copy'
+shutil.copytree(source, copy, ignore=lambda path, names: [name for name in names if name.startswith('.') or name in (
+    'tests', 'docs', 'runs', 'data', 'shared', '__pycache__')])
+os.chdir(copy)
+from setuptools import build_meta
+build_meta.build_wheel(str(folder))
+'''
+
+
+def test_wheel_has_the_program_and_nothing_at_the_top_level(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split('/')[0] for name in names if 'dist-info' not in name} == {'avts_tf', 'tfrecords_tools'}
+    assert 'avts_tf/py.typed' in names and 'tfrecords_tools/py.typed' in names
+    modules = {str(path.relative_to(ROOT)) for top in ('avts_tf', 'tfrecords_tools') for path in (ROOT / top).rglob('*.py')}
+    assert modules == {name for name in names if name.endswith('.py')}
+
+
+def test_installed_program_is_main(wheel, tmp_path):
+    process = _run('-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--no-deps', '--no-index', '--target',
+                   str(tmp_path), str(wheel))
+    assert process.returncode == 0, process.stderr
+    environment = {'PYTHONPATH': str(tmp_path), 'PATH': '/usr/bin:/bin'}
+    outside = tmp_path / 'elsewhere'
+    outside.mkdir()
+
+    def avts(*flags):
+        return subprocess.run([sys.executable, str(tmp_path / 'bin/avts'), *flags], check=False, capture_output=True, text=True,
+                              cwd=outside, env=environment, timeout=300)
+
+    shown, ours = avts('--help'), _run(*MAIN, '--help')
+    assert shown.returncode == ours.returncode == 0
+    assert shown.stdout.replace(str(tmp_path / 'bin/avts'), 'PROGRAM') == ours.stdout.replace(MAIN[0], 'PROGRAM')
+    mistaken = avts('--batch_size=many')
+    assert mistaken.returncode == 2 and mistaken.stderr.startswith('avts: ')
+
+
+def test_package_asks_for_ranges_that_hold_the_pins(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        [name] = [name for name in file.namelist() if name.endswith('METADATA')]
+        metadata = email.message_from_bytes(file.read(name))
+    from packaging.requirements import Requirement
+    asked = {found.name: found.specifier for found in map(Requirement, metadata.get_all('Requires-Dist'))}
+    pinned = [Requirement(line) for line in (ROOT / 'requirements.txt').read_text().split('\n') if line]
+    assert set(asked) == {pin.name for pin in pinned}
+    for pin in pinned:
+        versions = [clause.version for clause in pin.specifier]
+        assert all(version in asked[pin.name] for version in versions)
+        assert all(clause.operator != '==' for clause in asked[pin.name])
+    version = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['version']
+    import avts_tf
+    assert metadata['Version'] == version == avts_tf.__version__
