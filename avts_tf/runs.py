@@ -21,16 +21,36 @@ import zipfile
 import zlib
 from typing import NamedTuple
 
+import filelock
 import numpy as np
 import tensorflow as tf
 
+from avts_tf import files
 from avts_tf.config import Config, UserError
 from avts_tf.devices import is_chief
 
 KEPT_CHECKPOINTS = 3
+RESULT_SECONDS = 60.0  # longest wait for another process to write result.json
 _ASIDE = 'writing-'
 _STATE = 'state'
 _CHECKPOINT = re.compile(r'epoch-(\d+)-step-(\d+)\.npz')
+
+
+def hold_run(run_dir: str) -> contextlib.AbstractContextManager:
+    """Holds a run folder against other processes that would write it; of several machines the chief does.
+
+    Raises:
+        UserError: another process is at work on it, or it cannot be made.
+    """
+    return _held(run_dir) if is_chief() else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _held(run_dir):
+    with contextlib.ExitStack() as stack:
+        with writing(run_dir):
+            stack.enter_context(files.locked(run_dir, 'run_dir'))
+        yield
 
 
 class Checkpoint(NamedTuple):
@@ -215,9 +235,12 @@ def load_inputs(run_dir):
 
 def update_result(run_dir, values):
     """Adds values to `result.json` of a run folder, replacing those of the same names."""
-    text = json.dumps({**load_result(run_dir), **values}, indent=2) + '\n'
-    with writing(run_dir):
-        write_aside(os.path.join(run_dir, 'result.json'), text)
+    path = os.path.join(run_dir, 'result.json')
+    # A run may be evaluated while it is trained.
+    with writing(run_dir), filelock.FileLock(path + files.LOCK, timeout=RESULT_SECONDS):
+        write_aside(path, json.dumps({**load_result(run_dir), **values}, indent=2) + '\n')
+        with contextlib.suppress(OSError):
+            os.remove(path + files.LOCK)
 
 
 def load_result(run_dir):

@@ -24,7 +24,7 @@ from avts_tf.curriculum import CurriculumCallback, parse_regime
 from avts_tf.devices import is_chief, make_agreement, make_strategy, own_batches, worker_count
 from avts_tf.others import build_model
 from avts_tf.pipeline import LOST, PipelineState, describe_skips, make_dataset, merge_skips, steps_per_epoch
-from avts_tf.runs import KEPT_CHECKPOINTS, RunFolder, load_config, load_inputs, update_result, writing
+from avts_tf.runs import KEPT_CHECKPOINTS, RunFolder, hold_run, load_config, load_inputs, update_result, writing
 from avts_tf.windows import EASY, KINDS, POSITIVE
 
 CHECKPOINT_MINUTES = 10.0
@@ -167,84 +167,85 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
     """
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-    lead, stops = is_chief(), on_bad_record == 'stop'
-    say = say if lead else lambda line: None
-    curriculum = parse_regime(config.train.regime, config.train.epochs)
-    # A mistake in the records should not cost a wait: look at them before anything is built.
-    standing = Standing(pattern=pattern)
-    inputs = {'records': pattern, 'eval_records': eval_pattern, 'select_records': select_pattern}
-    newest = _newest_checkpoint(run_dir, config, say)
-    if newest:
-        standing = Standing(**newest.state)
+    with hold_run(run_dir):
+        lead, stops = is_chief(), on_bad_record == 'stop'
+        say = say if lead else lambda line: None
+        curriculum = parse_regime(config.train.regime, config.train.epochs)
+        # A mistake in the records should not cost a wait: look at them before anything is built.
+        standing = Standing(pattern=pattern)
+        inputs = {'records': pattern, 'eval_records': eval_pattern, 'select_records': select_pattern}
+        newest = _newest_checkpoint(run_dir, config, say)
+        if newest:
+            standing = Standing(**newest.state)
+            if standing.epochs >= curriculum.epochs:
+                _refuse_other_records(run_dir, standing.pattern, inputs)
+        if not records.same_files(standing.pattern, pattern):
+            say(f'The records are others than before: --records was {standing.pattern}.')
+        if not newest or standing.pattern != pattern:
+            shards = records.find_shards(pattern)
+            standing = dataclasses.replace(
+                standing, pattern=pattern, steps=steps_per_epoch(shards, config),
+                shards=[(path, count, stamp) for (path, count), stamp in zip(shards, records.stamps(shards), strict=True)])
+        strategy = make_strategy(devices)
+        replicas = strategy.num_replicas_in_sync
+        if config.train.batch_size % replicas:
+            raise UserError(
+                f'--batch_size={config.train.batch_size}: cannot be divided among {replicas} devices (--devices={devices}); use a '
+                'multiple.'
+            )
+        state = PipelineState()
+        dataset = make_dataset(pattern, config, state=state, shards=standing.counts(), on_bad_record=on_bad_record)
+        probe_flag = next(name for name in ('select_records', 'eval_records', 'records') if inputs[name])
+        probe_pattern = inputs[probe_flag]
+        probe_shards = standing.counts() if probe_flag == 'records' else None
+        looked_at = PipelineState()
+        probe = _first_batches(make_dataset(
+            probe_pattern, config, training=False, state=looked_at, flag=probe_flag, shards=probe_shards), PROBE_CLIPS)
+        if probe_flag != 'records' and not probe:
+            raise UserError(f'--{probe_flag}={probe_pattern}: no usable clip to measure on; {looked_at.describe_skips()}. '
+                            f'A window is {config.clip.window_seconds:g} s at {config.clip.sample_rate} Hz.')
+        if probe_flag != 'records' and looked_at.skips():
+            say(f'{probe_pattern}: {looked_at.describe_skips()}')
+        run = RunFolder(run_dir, config, inputs, keep_checkpoints)
+        with strategy.scope():
+            model = build_model(config)
+            model.compile(optimizer=make_optimizer(config))
+            model.optimizer.build(model.trainable_variables)
+        if newest:
+            run.restore(model, newest)
         if standing.epochs >= curriculum.epochs:
-            _refuse_other_records(run_dir, standing.pattern, inputs)
-    if not records.same_files(standing.pattern, pattern):
-        say(f'The records are others than before: --records was {standing.pattern}.')
-    if not newest or standing.pattern != pattern:
-        shards = records.find_shards(pattern)
-        standing = dataclasses.replace(
-            standing, pattern=pattern, steps=steps_per_epoch(shards, config),
-            shards=[(path, count, stamp) for (path, count), stamp in zip(shards, records.stamps(shards), strict=True)])
-    strategy = make_strategy(devices)
-    replicas = strategy.num_replicas_in_sync
-    if config.train.batch_size % replicas:
-        raise UserError(
-            f'--batch_size={config.train.batch_size}: cannot be divided among {replicas} devices (--devices={devices}); use a '
-            'multiple.'
-        )
-    state = PipelineState()
-    dataset = make_dataset(pattern, config, state=state, shards=standing.counts(), on_bad_record=on_bad_record)
-    probe_flag = next(name for name in ('select_records', 'eval_records', 'records') if inputs[name])
-    probe_pattern = inputs[probe_flag]
-    probe_shards = standing.counts() if probe_flag == 'records' else None
-    looked_at = PipelineState()
-    probe = _first_batches(make_dataset(
-        probe_pattern, config, training=False, state=looked_at, flag=probe_flag, shards=probe_shards), PROBE_CLIPS)
-    if probe_flag != 'records' and not probe:
-        raise UserError(f'--{probe_flag}={probe_pattern}: no usable clip to measure on; {looked_at.describe_skips()}. '
-                        f'A window is {config.clip.window_seconds:g} s at {config.clip.sample_rate} Hz.')
-    if probe_flag != 'records' and looked_at.skips():
-        say(f'{probe_pattern}: {looked_at.describe_skips()}')
-    run = RunFolder(run_dir, config, inputs, keep_checkpoints)
-    with strategy.scope():
-        model = build_model(config)
-        model.compile(optimizer=make_optimizer(config))
-        model.optimizer.build(model.trainable_variables)
-    if newest:
-        run.restore(model, newest)
-    if standing.epochs >= curriculum.epochs:
-        say(f'{run_dir}: all {curriculum.epochs} epochs are done.')
+            say(f'{run_dir}: all {curriculum.epochs} epochs are done.')
+            return model
+        say(f'{sum(count for _, count in standing.counts())} records in {len(standing.shards)} file(s), {standing.steps} steps of '
+            f'{config.train.batch_size} clips an epoch; stages {curriculum}; {replicas} device(s)'
+            f'{f" on {worker_count()} machines" if worker_count() > 1 else ""}.')
+        picture = None
+        if newest:
+            say(f'Going on after epoch {standing.epochs}{f" and {standing.step} steps" if standing.step else ""}.')
+            run.write_history(standing.rows)
+        else:
+            first = PipelineState()
+            first.mix.assign(curriculum.mix(0).vector())
+            sounds = []
+            with _naming_bad_record(first, stops):
+                for batch in make_dataset(
+                        pattern, config, state=first, shards=standing.counts(), on_bad_record=on_bad_record).take(ADAPT_BATCHES):
+                    picture = picture or batch
+                    sounds.append(batch['audio'].numpy()[:, 0])
+            if not sounds:
+                raise _no_batch(pattern, first.skips(), config)
+            model.audio_tower.get_layer('log_mel').adapt(sounds)
+        callbacks = [
+            CurriculumCallback(curriculum, state, standing.epochs),
+            LearningRate(config.train, standing.steps * curriculum.epochs, standing.rows),
+            Measure(model, probe, state, standing, config),
+            *([Keep(run, state, standing, picture)] if lead else []),
+            *([Progress(curriculum, state, standing, say)] if lead else []),
+        ]
+        with _naming_bad_record(state, stops), _naming_lost_worker():
+            _run_epochs(model, strategy, dataset, state, standing, curriculum, run, callbacks, checkpoint_minutes,
+                        newest.arrays['metrics'] if newest else None)
         return model
-    say(f'{sum(count for _, count in standing.counts())} records in {len(standing.shards)} file(s), {standing.steps} steps of '
-        f'{config.train.batch_size} clips an epoch; stages {curriculum}; {replicas} device(s)'
-        f'{f" on {worker_count()} machines" if worker_count() > 1 else ""}.')
-    picture = None
-    if newest:
-        say(f'Going on after epoch {standing.epochs}{f" and {standing.step} steps" if standing.step else ""}.')
-        run.write_history(standing.rows)
-    else:
-        first = PipelineState()
-        first.mix.assign(curriculum.mix(0).vector())
-        sounds = []
-        with _naming_bad_record(first, stops):
-            for batch in make_dataset(
-                    pattern, config, state=first, shards=standing.counts(), on_bad_record=on_bad_record).take(ADAPT_BATCHES):
-                picture = picture or batch
-                sounds.append(batch['audio'].numpy()[:, 0])
-        if not sounds:
-            raise _no_batch(pattern, first.skips(), config)
-        model.audio_tower.get_layer('log_mel').adapt(sounds)
-    callbacks = [
-        CurriculumCallback(curriculum, state, standing.epochs),
-        LearningRate(config.train, standing.steps * curriculum.epochs, standing.rows),
-        Measure(model, probe, state, standing, config),
-        *([Keep(run, state, standing, picture)] if lead else []),
-        *([Progress(curriculum, state, standing, say)] if lead else []),
-    ]
-    with _naming_bad_record(state, stops), _naming_lost_worker():
-        _run_epochs(model, strategy, dataset, state, standing, curriculum, run, callbacks, checkpoint_minutes,
-                    newest.arrays['metrics'] if newest else None)
-    return model
 
 
 def _refuse_other_records(run_dir, pattern, inputs):

@@ -1,5 +1,6 @@
 """The tables: their statistics, what they write, what is run again and what is not."""
 
+import concurrent.futures
 import csv
 import io
 import json
@@ -241,8 +242,10 @@ def test_two_at_a_time_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, 'LOCK_WAIT_SECONDS', 0.1)
 
     def meanwhile(step, table_dir, lock):
+        with concurrent.futures.ThreadPoolExecutor() as pool:  # a thread is refused as a process is
+            second = pool.submit(tables.make_table, 'curriculum', settings(tmp_path), no_world, lambda line: None)
         with pytest.raises(UserError, match='another process is at work'):
-            tables.make_table('curriculum', settings(tmp_path), no_world, lambda line: None)
+            second.result()
         return FakeRuns()(step, table_dir, lock)
 
     make('curriculum', settings(tmp_path, [0]), monkeypatch, meanwhile)

@@ -1,5 +1,6 @@
 """A set of records is whole, exact and told in full, however often its writer is killed."""
 
+import concurrent.futures
 import contextlib
 import csv
 import errno
@@ -446,8 +447,10 @@ def test_a_second_writer_is_refused(quick):
         assert summary is None and shards == [0, 1, 2]
         before = read_files(out)
         for overwrite in (False, True):
+            with concurrent.futures.ThreadPoolExecutor() as pool:  # a thread is refused as a process is
+                second = pool.submit(write_set, overwrite=overwrite)
             with pytest.raises(UserError, match='another process'):
-                write_set(overwrite=overwrite)
+                second.result()
         assert read_files(out) == before
     write_set()
     assert not (out / 'set.writing').exists()

@@ -32,7 +32,6 @@ import collections
 import contextlib
 import csv
 import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -48,7 +47,7 @@ import av
 from absl import app, flags
 from tqdm import tqdm
 
-from avts_tf import layouts, media, program, records, workers
+from avts_tf import files, layouts, media, program, records, workers
 from avts_tf.config import UserError
 from avts_tf.lazy import tf
 
@@ -57,7 +56,7 @@ REPORT_COLUMNS = (
     'path', 'start_seconds', 'end_seconds', 'status', 'reason', 'detail', 'seconds', 'frames', 'source_fps', 'volume_db', 'motion',
 )
 _MOST_RECORD_BYTES = 2_000_000_000  # a serialised message must stay below 2 GiB
-_PLAN, _PLACING, _LOCK, _LINES = 'plan.json', 'placing.json', 'lock', '.lines'
+_PLAN, _PLACING, _LINES = 'plan.json', 'placing.json', '.lines'
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DEFAULTS = media.MediaOptions()
 
@@ -259,7 +258,7 @@ def output(plan, overwrite):
             if summary:
                 yield summary, None
                 return
-        with _locked(plan.aside, plan.output):
+        with files.locked(plan.aside, 'output'):
             yield _open_output(plan, overwrite)
     except (tf.errors.OpError, OSError) as error:
         reason = error.message if isinstance(error, tf.errors.OpError) else str(error)
@@ -270,32 +269,6 @@ def output(plan, overwrite):
                 f'and stay in {plan.aside}; make room, and the same command goes on behind them ({reason}).'
             ) from error
         raise UserError(f'--output={plan.output}: cannot be written: {reason}') from error
-
-
-@contextlib.contextmanager
-def _locked(folder, prefix):
-    """Makes a folder and holds it against other processes; the kernel lets go when this one dies."""
-    path = os.path.join(folder, _LOCK)
-    while True:
-        os.makedirs(folder, exist_ok=True)
-        try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:  # its last holder has just cleared up
-            continue
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file), os.stat(path)):
-                break
-        except BlockingIOError:
-            os.close(file)
-            raise UserError(f'--output={prefix}: another process is writing it; wait for it, or give another name.') from None
-        except FileNotFoundError:
-            pass
-        os.close(file)
-    try:
-        yield
-    finally:
-        os.close(file)
 
 
 def _open_output(plan, overwrite):
@@ -553,13 +526,13 @@ def _finish_placing(plan, placing):
 
 def _clear(folder):
     """Empties a folder of unfinished work, but for its lock; first goes what says that the rest counts."""
-    for name in [_PLACING, _PLAN, *(name for name in os.listdir(folder) if name not in (_PLAN, _PLACING, _LOCK))]:
+    for name in [_PLACING, _PLAN, *(name for name in os.listdir(folder) if name not in (_PLAN, _PLACING, files.LOCK))]:
         with contextlib.suppress(FileNotFoundError):
             os.remove(os.path.join(folder, name))
 
 
 def _remove(folder):
-    os.remove(os.path.join(folder, _LOCK))
+    os.remove(os.path.join(folder, files.LOCK))
     with contextlib.suppress(OSError):  # the next writer has come in
         os.rmdir(folder)
 

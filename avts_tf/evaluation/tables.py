@@ -8,7 +8,6 @@ data set says which flag brings it, and one whose step failed says why, beside t
 
 import contextlib
 import csv
-import fcntl
 import hashlib
 import io
 import itertools
@@ -17,13 +16,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from avts_tf import plots, workers
+from avts_tf import files, plots, workers
 from avts_tf.config import Stopped, UserError, make_config
 from avts_tf.curriculum import parse_regime
 from avts_tf.evaluation import action, audio
@@ -159,8 +157,8 @@ def make_table(name, settings, write_world, say=print):
         UserError: a step's folder holds another one's result, or steps failed; the table of the others is written before.
         Stopped: a signal came; it was handed on to the step, which keeps what it has.
     """
-    os.makedirs(settings.table_dir, exist_ok=True)
-    with _alone(settings.table_dir, say) as lock:
+    # The steps' processes inherit the lock, so that one whose parent was killed keeps it too.
+    with files.locked(settings.table_dir, 'table_dir', LOCK_WAIT_SECONDS, say) as lock:
         cells = TABLES[name](settings, _sets(settings, write_world, say))
         steps, before = {}, {}
         for chain in itertools.chain(*(content.steps for content in cells.values() if isinstance(content, Figure))):
@@ -494,26 +492,6 @@ def _sets(settings, write_world, say):
     return sets
 
 
-@contextlib.contextmanager
-def _alone(folder, say):
-    """Holds a lock on a table's folder; the steps' processes inherit it, so that one whose parent was killed keeps it too."""
-    deadline, said = time.monotonic() + LOCK_WAIT_SECONDS, False
-    with open(os.path.join(folder, '.lock'), 'w') as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise UserError(f'--table_dir={folder}: another process is at work on it; wait for it, or give another '
-                                    'folder.') from None
-            if not said:
-                say(f'{folder}: another process is at work on it; waiting up to {LOCK_WAIT_SECONDS:g} s for its end.')
-                said = True
-            time.sleep(0.2)
-        yield lock
-
-
 def _finished(step, table_dir):
     """Whether a step's folder holds its result."""
     folder = os.path.join(table_dir, step.folder)
@@ -564,7 +542,7 @@ def _run(step, table_dir, lock):
     with Interruption() as interruption:
         # In a session of its own: Ctrl-C in a terminal would reach it as well, and a second signal ends it at once.
         process = subprocess.Popen(
-            [sys.executable, '-c', code], pass_fds=[lock.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
+            [sys.executable, '-c', code], pass_fds=[lock], stdin=subprocess.DEVNULL, start_new_session=True)
         told = False
         try:
             while process.poll() is None:

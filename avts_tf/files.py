@@ -1,0 +1,72 @@
+"""Folders that one process at a time writes."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+import filelock
+
+from avts_tf.config import UserError
+
+LOCK = '.lock'
+
+_held = threading.local()  # its `folders` are those that this thread holds already
+
+
+@contextlib.contextmanager
+def locked(
+    folder: str, parameter: str, wait_seconds: float = 0.0, say: Callable[[str], None] = print
+) -> Iterator[int | None]:
+    """Makes a folder and holds it against other processes and threads, by a lock on a file in it.
+
+    The system lets go of the lock when the process ends, however it ends. What is called meanwhile,
+    in the same thread, may hold the folder too.
+
+    Args:
+        folder: what is held; the parts of its path are made.
+        parameter: name of the flag that the folder comes from, for the message.
+        wait_seconds: longest wait for another process to end.
+        say: function that shows a line of text, where it waits.
+
+    Yields:
+        File descriptor of the lock, which keeps it where a child process inherits it; None where
+        this thread held the folder before.
+
+    Raises:
+        UserError: another process holds the folder.
+        OSError: the folder or the file in it cannot be made.
+    """
+    key = os.path.realpath(folder)
+    folders = _held.__dict__.setdefault('folders', set())
+    if key in folders:
+        yield None
+        return
+    descriptors = []
+    path, made = os.path.join(folder, LOCK), not os.path.isdir(folder)
+    lock = filelock.FileLock(path, on_acquired=descriptors.append)
+    while not lock.is_locked:
+        os.makedirs(folder, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except FileNotFoundError:  # its last holder has just removed the folder
+            continue
+        except filelock.Timeout:
+            if not wait_seconds:
+                raise UserError(f'--{parameter}={folder}: another process is at work on it; wait for its end, or '
+                                'give another folder.') from None
+            say(f'{folder}: another process is at work on it; waiting up to {wait_seconds:g} s for its end.')
+            with contextlib.suppress(filelock.Timeout, FileNotFoundError):
+                lock.acquire(timeout=wait_seconds)
+            wait_seconds = 0.0
+    folders.add(key)
+    try:
+        yield descriptors[-1]
+    finally:
+        folders.discard(key)
+        # Under the lock: whoever waits for this file sees that it is gone, and makes another.
+        with contextlib.suppress(OSError):
+            os.remove(path)
+            if made:
+                os.rmdir(folder)  # fails, as it should, where anything was written
+        lock.release()
