@@ -367,14 +367,16 @@ class VideoTower(ExportedTower):
 
     def _decode(self, frames):
         """string [frames] -> uint8 [frames, size, size, 3]; every frame may have a size of its own."""
-        shapes = tf.map_fn(lambda jpeg: tf.io.extract_jpeg_shape(jpeg)[:2], frames, fn_output_signature=tf.TensorSpec([2], tf.int32))
+        shapes = tf.map_fn(lambda jpeg: tf.io.extract_jpeg_shape(jpeg)[:2], frames,
+                           fn_output_signature=tf.TensorSpec([2], tf.int32))
         fits = pipeline.is_frame_size(shapes[:, 0], shapes[:, 1])
         with tf.control_dependencies([tf.debugging.Assert(
                 tf.reduce_all(fits), [f'frames: a JPEG has more than {pipeline.MAX_PIXELS} pixels'])]):
             shapes = tf.identity(shapes)
 
         def decode(at_once):
-            return tf.map_fn(one, (frames, shapes), tf.TensorSpec([self._size, self._size, 3], tf.uint8), at_once)
+            return tf.map_fn(one, (frames, shapes), parallel_iterations=at_once,
+                             fn_output_signature=tf.TensorSpec([self._size, self._size, 3], tf.uint8))
 
         def one(frame):
             jpeg, shape = frame
