@@ -17,8 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 import avts_tf
-from avts_tf import records
+from avts_tf import pipeline, records
 from avts_tf.config import UserError
+from avts_tf.features import SAMPLE_RATES
 from avts_tf.records import PCM_SCALE
 from avts_tf.runs import load_inputs, load_result
 from avts_tf.towers.audio import embed_waveform
@@ -33,6 +34,7 @@ LOUDEST = 100.0         # no sound in [-1, 1] comes near it; integer samples tha
 SINC_ZEROS = 10         # zero crossings on each side of the resampling filter: scipy.signal.resample_poly's default,
 KAISER_BETA = 5.0       # and so is the window
 LONGEST_CYCLE = 2000    # samples after which the phases of a resampling must repeat
+DECODED_AT_ONCE = 10    # JPEGs
 
 
 class ExportedTower(tf.Module):
@@ -85,45 +87,69 @@ class ExportedTower(tf.Module):
         for training in (False, True):
             self.__call__.get_concrete_function(specification, training=training)
         self.call_training.get_concrete_function(specification)
-        methods = {name: getattr(self, name) for name in self.inputs}
-        return {name: tf.function(methods[name], input_signature=self.inputs[name]) for name in methods}
+        signatures = {name: tf.function(getattr(self, name), input_signature=self.inputs[name]) for name in self.inputs}
+        for name, function in signatures.items():
+            # As an attribute, too, which takes arguments by place as keras.layers.TFSMLayer gives them.
+            setattr(self, name, function)
+        return signatures
 
     def _average(self, inputs, training):
-        """Outputs averaged over windows end to end; an embedding of length 1 is brought back to it."""
-        means = {name: tf.reduce_mean(value, 1) for name, value in self._end_to_end(inputs, training).items()}
+        """Outputs averaged over windows end to end."""
+        return self._mean(self._end_to_end(inputs, training))
+
+    def _mean(self, outputs):
+        """Outputs averaged over windows; an embedding of length 1 is brought back to it."""
+        means = {name: tf.reduce_mean(value, 1) for name, value in outputs.items()}
         if self._config.towers.normalize == 'length':
             means['embedding'] = tf.math.l2_normalize(means['embedding'], -1)
         return means
 
-    def _over_windows(self, outputs_of, batch, windows, training):
-        """Puts the outputs of windows one after the other.
+    def _limited(self, batch, windows):
+        """The windows of an example, int64 scalar, once it is known that those of all examples are not too many."""
+        total = batch * windows
+        message = tf.strings.format(
+            f'{self.inputs["serving_default"][0].name}: {{}} windows in one request, of all examples together; at most '
+            f'{self.most_windows} are allowed: send them in several requests', total)
+        with tf.control_dependencies([tf.debugging.Assert(total <= self.most_windows, [message])]):
+            return tf.identity(windows)
+
+    def _over_windows(self, outputs_of, batch, windows, training, at_once=None):
+        """Outputs of the windows of all examples, a few at a time whatever the batch.
 
         Args:
-            outputs_of: function of the first window and a number of windows, int64 scalars, that gives a dict of
-                float32 [batch, number, size].
-            batch: int32 scalar.
-            windows: int64 scalar, number of windows.
+            outputs_of: function of examples and windows in them, int64 [number] both, that gives a dict of float32
+                [number, size]. Windows come in order, those of an example one after the other.
+            batch: int64 scalar, number of examples.
+            windows: int64 scalar, number of windows of each.
             training: bool; True takes all at once.
+            at_once: int64 scalar, the most windows at a time; None is `windows_at_once`.
 
         Returns:
             Dict of float32 [batch, windows, size].
         """
+        total, sizes = batch * windows, self.sizes()
+
+        def outputs_from(first, number):
+            index = first + tf.range(number)
+            return outputs_of(index // windows, index % windows)
+
         if training:
-            return outputs_of(tf.constant(0, tf.int64), windows)
-        at_once = tf.cast(tf.maximum(self.windows_at_once // tf.maximum(batch, 1), 1), tf.int64)
-        names, sizes = zip(*sorted(self.sizes().items()), strict=True)
-        steps = tf.cast(-(-windows // at_once), tf.int32)
+            outputs = outputs_from(tf.constant(0, tf.int64), total)
+        else:
+            at_once = tf.constant(self.windows_at_once, tf.int64) if at_once is None else at_once
+            steps = tf.cast(-(-total // at_once), tf.int32)
 
-        def one_step(step, arrays):
-            first = tf.cast(step, tf.int64) * at_once
-            outputs = outputs_of(first, tf.minimum(at_once, windows - first))
-            return step + 1, [array.write(step, tf.transpose(outputs[name], [1, 0, 2]))
-                              for name, array in zip(names, arrays, strict=True)]
+            def one_step(step, arrays):
+                first = tf.cast(step, tf.int64) * at_once
+                outputs = outputs_from(first, tf.minimum(at_once, total - first))
+                return step + 1, {name: array.write(step, outputs[name]) for name, array in arrays.items()}
 
-        arrays = [tf.TensorArray(tf.float32, steps, infer_shape=False, element_shape=[None, None, size]) for size in sizes]
-        _, arrays = tf.while_loop(lambda step, _: step < steps, one_step, (0, arrays), parallel_iterations=1)
-        return {name: tf.ensure_shape(tf.transpose(array.concat(), [1, 0, 2]), [None, None, size])
-                for name, array, size in zip(names, arrays, sizes, strict=True)}
+            arrays = {name: tf.TensorArray(tf.float32, steps, infer_shape=False, element_shape=[None, size])
+                      for name, size in sizes.items()}
+            _, arrays = tf.while_loop(lambda step, _: step < steps, one_step, (0, arrays), parallel_iterations=1)
+            outputs = {name: array.concat() for name, array in arrays.items()}
+        return {name: tf.ensure_shape(tf.reshape(outputs[name], [batch, windows, size]), [None, None, size])
+                for name, size in sizes.items()}
 
     def sizes(self):
         """Dict from the name of each output of the network to its last dimension."""
@@ -142,7 +168,7 @@ class AudioTower(ExportedTower):
         resample: whether `at_rate` resamples sound of other rates; otherwise it refuses it.
     """
 
-    windows_at_once = 64
+    windows_at_once, most_windows = 64, 16384
 
     def __init__(self, tower, config, resample=False):
         super().__init__(tower, config, 'audio_tower')
@@ -153,6 +179,7 @@ class AudioTower(ExportedTower):
             'windows': [waveform, tf.TensorSpec([], tf.float32, 'hop_seconds')],
             'pcm': [tf.TensorSpec([None, None], tf.int16, 'waveform')],
             'at_rate': [waveform, tf.TensorSpec([], tf.int32, 'sample_rate')],
+            'window': [tf.TensorSpec([None, self._window], tf.float32, 'waveform')],
         }
 
     def serving_default(self, waveform):
@@ -198,42 +225,50 @@ class AudioTower(ExportedTower):
                 'with --export_resample', sample_rate)]))
         with tf.control_dependencies(checks):
             waveform = tf.identity(waveform)
-        if self._resample:
-            waveform = self._checked(waveform)
-            waveform = tf.cond(tf.equal(sample_rate, self._rate), lambda: waveform,
-                               lambda: resample(waveform, sample_rate, self._rate))
-        return self(waveform)
+        if not self._resample:
+            return self._average(waveform, False)
+        return self._mean(self._framed(waveform, (self._window, 1), False, sample_rate)[0])
+
+    def window(self, waveform):
+        """float32 [batch, window_samples] -> as `serving_default`, without loops, by operations that other formats have."""
+        waveform = _few(waveform, self.inputs['window'][0], self.windows_at_once)
+        tower = self._keras_tower()
+        spectrogram = tower.get_layer('log_mel').by_convolution(tf.clip_by_value(waveform, -1.0, 1.0))
+        return tower.get_layer('audio_network')(spectrogram, training=False)
 
     def _end_to_end(self, waveform, training):
         return self._framed(waveform, (self._window, 1), training)[0]
 
-    def _framed(self, waveform, hop, training):
+    def _framed(self, waveform, hop, training, sample_rate=None):
         """Outputs of windows that lie a hop apart, and their number: dict of [batch, windows, size], int64 scalar.
 
         Args:
             waveform: float32 or int16 [batch, samples].
             hop: numerator and denominator, in samples.
             training: bool.
+            sample_rate: int32 scalar, Hz; None is the tower's own.
         """
         waveform = self._checked(waveform)
-        shape = tf.shape(waveform, tf.int64)
-        samples = shape[1]
+        batch, samples = tf.unstack(tf.shape(waveform, tf.int64))
+        read, at_once = read_samples, None
+        if sample_rate is not None:
+            resampled, up, down = resampler(sample_rate, self._rate)
+            samples = -(-samples * up // down)
+            # What is read at a time, too, is at most `windows_at_once` windows.
+            at_once = tf.maximum(self.windows_at_once * up // tf.maximum(up, down), 1)
+
+            def read(*arguments):
+                return tf.cond(tf.equal(up, down), lambda: read_samples(*arguments), lambda: resampled(*arguments))
+
         # Every sample is in a window if the hop is no longer than one; no window starts after the end if it is longer.
         windows = tf.minimum(1 - (-tf.maximum(samples - self._window, 0) * hop[1] // hop[0]), -(-samples * hop[1] // hop[0]))
+        windows = self._limited(batch, windows)
 
-        def outputs_of(first, count):
-            starts = self._starts(first + tf.range(count), hop)
-            low, high = starts[0], starts[-1] + self._window
-            piece = waveform[:, low:high]
-            if piece.dtype == tf.int16:
-                piece = tf.cast(piece, tf.float32) / PCM_SCALE
-            piece = tf.pad(tf.clip_by_value(piece, -1.0, 1.0), [[0, 0], [0, high - low - tf.shape(piece, tf.int64)[1]]])
-            index = (starts - low)[:, None] + tf.range(self._window, dtype=tf.int64)
-            frames = tf.reshape(tf.gather(piece, index, axis=1), [-1, self._window])
-            outputs = self._network(frames, training)
-            return {name: tf.reshape(value, [shape[0], count, value.shape[-1]]) for name, value in outputs.items()}
+        def outputs_of(examples, numbers):
+            cut = read(waveform, examples, self._starts(numbers, hop), self._window)
+            return self._network(tf.clip_by_value(cut, -1.0, 1.0), training)
 
-        return self._over_windows(outputs_of, tf.cast(shape[0], tf.int32), windows, training), windows
+        return self._over_windows(outputs_of, batch, windows, training, at_once), windows
 
     @tf.function
     def _network(self, waveform, training):
@@ -269,6 +304,7 @@ class AudioTower(ExportedTower):
             'windows': {'waveform': waveform, 'hop_seconds': np.float32(self._window / self._rate / 4)},
             'pcm': {'waveform': np.round(waveform * 32767).astype(np.int16)},
             'at_rate': {'waveform': waveform, 'sample_rate': np.int32(self._rate * 2 if self._resample else self._rate)},
+            'window': {'waveform': waveform[:, :self._window]},
         }
 
 
@@ -280,7 +316,7 @@ class VideoTower(ExportedTower):
     evaluation; the frame rate is that of training.
     """
 
-    windows_at_once = 8
+    windows_at_once, most_windows = 8, 2048
 
     def __init__(self, tower, config):
         super().__init__(tower, config, 'video_tower')
@@ -288,6 +324,7 @@ class VideoTower(ExportedTower):
         self.inputs = {
             'serving_default': [tf.TensorSpec([None, None, None, None, 3], tf.uint8, 'frames')],
             'jpeg': [tf.TensorSpec([None, None], tf.string, 'frames')],
+            'window': [tf.TensorSpec([None, self._frames, self._size, self._size, 3], tf.uint8, 'frames')],
         }
 
     def serving_default(self, frames):
@@ -298,43 +335,57 @@ class VideoTower(ExportedTower):
         """JPEG files as string [batch, frames] -> as `serving_default`."""
         return self._average(frames, False)
 
+    def window(self, frames):
+        """uint8 [batch, frames, size, size, 3] -> as `serving_default`, without loops, by operations that other formats have."""
+        return self._network(_few(frames, self.inputs['window'][0], self.windows_at_once), False)
+
     def _end_to_end(self, frames, training):
         frames = self._checked(frames)
         shape = tf.shape(frames, tf.int64)
-        count = shape[1]
+        batch, count = shape[0], shape[1]
+        windows = self._limited(batch, -(-count // self._frames))
+        frames = tf.reshape(frames, tf.concat([[-1], shape[2:]], 0))
         prepare = self._decode if frames.dtype == tf.string else self._crop
 
-        def outputs_of(first, windows):
-            low, high = first * self._frames, (first + windows) * self._frames
-            piece = prepare(frames[:, low:high])
-            index = tf.minimum(tf.range(low, high), count - 1) - low
-            piece = tf.reshape(tf.gather(piece, index, axis=1), [-1, self._frames, self._size, self._size, 3])
-            outputs = self._network(piece, training)
-            return {name: tf.reshape(value, [shape[0], windows, value.shape[-1]]) for name, value in outputs.items()}
+        def outputs_of(examples, numbers):
+            places = numbers[:, None] * self._frames + tf.range(self._frames, dtype=tf.int64)
+            places = examples[:, None] * count + tf.minimum(places, count - 1)
+            low, high = places[0, 0], places[-1, -1] + 1  # all frames between them are of these windows
+            return self._network(tf.gather(prepare(frames[low:high]), places - low), training)
 
-        return self._over_windows(outputs_of, tf.cast(shape[0], tf.int32), -(-count // self._frames), training)
+        return self._over_windows(outputs_of, batch, windows, training)
 
     @tf.function
     def _network(self, frames, training):
         return self._keras_tower()(frames, training=training)
 
     def _crop(self, frames):
-        """uint8 [batch, frames, height, width, 3] -> uint8 [batch, frames, size, size, 3]."""
-        batch, count, height, width = tf.unstack(tf.shape(frames)[:4])
+        """uint8 [frames, height, width, 3] -> uint8 [frames, size, size, 3]."""
+        _, height, width, _ = tf.unstack(tf.shape(frames))
         top, left, side = _centred_square(height, width)
-        frames = tf.reshape(frames[:, :, top:top + side, left:left + side], [-1, side, side, 3])
-        return tf.reshape(self._resize(frames), [batch, count, self._size, self._size, 3])
+        return self._resize(frames[:, top:top + side, left:left + side])
 
     def _decode(self, frames):
-        """string [batch, frames] -> uint8 [batch, frames, size, size, 3]; every frame may have a size of its own."""
-        def one(jpeg):
-            height, width = tf.unstack(tf.io.extract_jpeg_shape(jpeg)[:2])
-            top, left, side = _centred_square(height, width)
+        """string [frames] -> uint8 [frames, size, size, 3]; every frame may have a size of its own."""
+        shapes = tf.map_fn(lambda jpeg: tf.io.extract_jpeg_shape(jpeg)[:2], frames,
+                           fn_output_signature=tf.TensorSpec([2], tf.int32))
+        fits = pipeline.is_frame_size(shapes[:, 0], shapes[:, 1])
+        with tf.control_dependencies([tf.debugging.Assert(
+                tf.reduce_all(fits), [f'frames: a JPEG has more than {pipeline.MAX_PIXELS} pixels'])]):
+            shapes = tf.identity(shapes)
+
+        def decode(at_once):
+            return tf.map_fn(one, (frames, shapes), parallel_iterations=at_once,
+                             fn_output_signature=tf.TensorSpec([self._size, self._size, 3], tf.uint8))
+
+        def one(frame):
+            jpeg, shape = frame
+            top, left, side = _centred_square(shape[0], shape[1])
             return self._resize(tf.io.decode_and_crop_jpeg(jpeg, tf.stack([top, left, side, side]), channels=3))
 
-        specification = tf.TensorSpec([self._size, self._size, 3], tf.uint8)
-        pixels = tf.map_fn(one, tf.reshape(frames, [-1]), fn_output_signature=specification)
-        return tf.reshape(pixels, [*tf.unstack(tf.shape(frames)), self._size, self._size, 3])
+        # Side by side as long as they are together no larger than a single frame may be.
+        few = tf.reduce_all(pipeline.is_frame_size(DECODED_AT_ONCE * shapes[:, 0], shapes[:, 1]))
+        return tf.cond(few, lambda: decode(DECODED_AT_ONCE), lambda: decode(1))
 
     def _resize(self, pixels):
         return tf.cast(tf.round(tf.image.resize(pixels, [self._size, self._size])), tf.uint8)
@@ -362,7 +413,8 @@ class VideoTower(ExportedTower):
         """An input for each signature: two clips, one and a half windows long, of frames that must be cropped and resized."""
         frames = rng.integers(0, 256, [2, self._frames * 3 // 2, self._size + 9, self._size + 20, 3], dtype=np.uint8)
         jpegs = [[tf.io.encode_jpeg(frame).numpy() for frame in clip] for clip in frames]
-        return {'serving_default': {'frames': frames}, 'jpeg': {'frames': np.array(jpegs, object)}}
+        return {'serving_default': {'frames': frames}, 'jpeg': {'frames': np.array(jpegs, object)},
+                'window': {'frames': frames[:, :self._frames, :self._size, :self._size]}}
 
 
 def _check_rank(tensor, rank, name, layout):
@@ -379,23 +431,59 @@ def _check_sizes(tensor, name, elements):
             tf.debugging.Assert(shape[1] > 0, [f'{name}: no {elements}'])]
 
 
+def _few(inputs, specification, most):
+    """Windows as a signature `window` takes them, once it is known that a server got no others, and not too many.
+
+    The assertion is the bare operation, which converters leave out; one with a message made at run time they could not.
+    """
+    shape = tf.raw_ops.Shape(input=inputs)
+    layout = ', '.join(map(str, ['batch', *specification.shape[1:]]))
+    message = f'{specification.name}: must be [{layout}], with at most {most} examples in a request'
+    expected = tf.concat([tf.minimum(shape[:1], most), tf.constant([*specification.shape[1:]], tf.int32)], 0)
+    fine = tf.reduce_all(tf.raw_ops.Equal(x=shape, y=expected, incompatible_shape_error=False))
+    with tf.control_dependencies([tf.raw_ops.Assert(condition=fine, data=[message])]):
+        return tf.ensure_shape(tf.identity(inputs), specification.shape)
+
+
 def _centred_square(height, width):
     side = tf.minimum(height, width)
     return (height - side) // 2, (width - side) // 2, side
 
 
-def resample(waveform, rate, target_rate):
-    """Changes the sample rate as `scipy.signal.resample_poly` does with its default filter.
+def read_samples(waveform, examples, starts, size):
+    """Pieces of sounds.
+
+    Args:
+        waveform: float32 or int16 [batch, samples].
+        examples: int64 [number], which sound.
+        starts: int64 [number], the first sample of each piece.
+        size: length of a piece.
+
+    Returns:
+        float32 [number, size], full scale 1; silence where a piece lies outside of its sound.
+    """
+    samples = tf.shape(waveform, tf.int64)[1]
+    places = starts[:, None] + tf.range(size, dtype=tf.int64)
+    inside = (places >= 0) & (places < samples)
+    pieces = tf.gather(tf.reshape(waveform, [-1]), tf.where(inside, examples[:, None] * samples + places, 0))
+    if pieces.dtype == tf.int16:
+        pieces = tf.cast(pieces, tf.float32) / PCM_SCALE
+    return tf.where(inside, pieces, 0.0)
+
+
+def resampler(rate, target_rate):
+    """Changes the sample rate as `scipy.signal.resample_poly` does with its default filter, piece by piece.
 
     A windowed sinc of 10 zero crossings on each side, Kaiser window with beta 5, cut off at half of the lower rate.
 
     Args:
-        waveform: float32 [batch, samples].
-        rate: int32 scalar, Hz; after division by the greatest common divisor both rates must be at most 2000.
+        rate: int32 scalar, Hz, one of `SAMPLE_RATES`; after division by the greatest common divisor both rates must be at most
+            2000.
         target_rate: int, Hz.
 
     Returns:
-        float32 [batch, ceil(samples * target_rate / rate)].
+        (read, up, down): a function as `read_samples`, whose pieces are of the resampled sounds; and int64 scalars, by which
+        sounds become ceil(samples * up / down) samples long.
     """
     rate = tf.cast(rate, tf.int64)
     # The divisors of one known number make Euclid's loop unnecessary.
@@ -403,31 +491,41 @@ def resample(waveform, rate, target_rate):
     divisor = tf.reduce_max(tf.where(rate % divisors == 0, divisors, 1))
     up, down = target_rate // divisor, rate // divisor
     with tf.control_dependencies([tf.debugging.Assert(
-        (rate > 0) & (tf.maximum(up, down) <= LONGEST_CYCLE),
+        (rate >= SAMPLE_RATES.start) & (rate < SAMPLE_RATES.stop) & (tf.maximum(up, down) <= LONGEST_CYCLE),
         [tf.strings.format(f'sample_rate: cannot resample {{}} Hz to {target_rate} Hz; take a usual rate', rate)])]):
         up, down = tf.identity(up), tf.identity(down)
     slower = tf.maximum(up, down)
     reach = -(-SINC_ZEROS * slower // up)                      # input samples on each side that an output sample depends on
-    repeats = -(-tf.maximum(2 * reach + 1, 400) // down)       # cycles in a block: long enough to hold the reach
+    # Cycles in a block: enough for a product of matrices, and for the reach not to be more than the block itself.
+    repeats = -(-tf.maximum(2 * reach + 1, 256) // slower)
     block, made = repeats * down, repeats * up
-    # Row i of the matrix is input sample i - reach of a block, column j is output sample j; times are in 1 / (rate * up) s.
-    distance = tf.cast((tf.range(block + 2 * reach + 1)[:, None] - reach) * up - tf.range(made)[None] * down, tf.float64)
-    position, slower = distance / tf.cast(SINC_ZEROS * slower, tf.float64), tf.cast(slower, tf.float64)
-    inside = tf.abs(position) <= 1.0
+    # The input samples that each output sample of a block depends on; times are in 1 / (rate * up) s.
+    outputs = tf.range(made)[:, None]
+    inputs = outputs * down // up + tf.range(-reach, reach + 2)                          # [made, 2 * reach + 2]
+    distance = tf.cast(inputs * up - outputs * down, tf.float64)
+    slower = tf.cast(slower, tf.float64)
+    position, angle = distance / (SINC_ZEROS * slower), math.pi * distance / slower
     window = tf.math.bessel_i0(KAISER_BETA * tf.sqrt(tf.maximum(1.0 - position**2, 0.0))) / np.i0(KAISER_BETA)
-    angle = math.pi * distance / slower
-    nonzero = tf.where(tf.equal(angle, 0.0), tf.ones_like(angle), angle)
-    sinc = tf.where(tf.equal(angle, 0.0), tf.ones_like(angle), tf.sin(nonzero) / nonzero)
-    taps = tf.where(inside, sinc * window, tf.zeros_like(sinc))
+    sinc = tf.where(tf.equal(angle, 0.0), tf.ones_like(angle), tf.math.divide_no_nan(tf.sin(angle), angle))
+    taps = tf.where(tf.abs(position) <= 1.0, sinc * window, tf.zeros_like(sinc))
     # A constant sound stays as loud as it was, over all phases together.
-    matrix = tf.cast(taps * (tf.cast(made, tf.float64) / tf.reduce_sum(taps)), tf.float32)
-    batch, samples = tf.unstack(tf.shape(waveform, tf.int64))
-    length = -(-samples * up // down)
-    blocks = -(-length // made)
-    padded = tf.pad(waveform, [[0, 0], [reach, (blocks + 1) * block - reach - samples]])
-    pieces = tf.reshape(padded, [batch, blocks + 1, block])
-    pieces = tf.concat([pieces[:, :-1], pieces[:, 1:, :2 * reach + 1]], -1)
-    return tf.reshape(tf.tensordot(pieces, matrix, 1), [batch, blocks * made])[:, :length]
+    taps = tf.cast(taps * (tf.cast(made, tf.float64) / tf.reduce_sum(taps)), tf.float32)
+    rows = block + 2 * reach + 1                               # row i is input sample i - reach of a block
+    places = tf.stack([inputs + reach, tf.broadcast_to(outputs, tf.shape(inputs))], -1)
+    matrix = tf.scatter_nd(places, taps, tf.stack([rows, made]))
+
+    def read(waveform, examples, starts, size):
+        number, first = tf.size(starts, tf.int64), starts // made
+        blocks = (size - 2) // made + 2                        # blocks that a piece touches, at most
+        index = first[:, None] + tf.range(blocks)
+        pieces = read_samples(waveform, tf.repeat(examples, blocks), tf.reshape(index, [-1]) * block - reach, rows)
+        resampled = tf.reshape(tf.matmul(pieces, matrix), [number, blocks * made])
+        places = starts[:, None] + tf.range(size, dtype=tf.int64)
+        resampled = tf.gather(resampled, places - first[:, None] * made, batch_dims=1)
+        length = -(-tf.shape(waveform, tf.int64)[1] * up // down)
+        return tf.where(places < length, resampled, 0.0)
+
+    return read, up, down
 
 
 def checksum(variables):

@@ -33,6 +33,7 @@ BATCH_SIZE = 32
 MICROSECONDS = 1_000_000
 # Formats of FFmpeg by the dtype of samples.
 _FORMATS = {'int16': 's16', 'uint8': 'u8', 'int32': 's32', 'float32': 'flt', 'float64': 'dbl'}
+SAMPLE_RATES = range(100, 768_001)  # Hz, that sound may be resampled from
 _MOST_CHANNELS = 64
 _BLOCK_SAMPLES = 65536
 
@@ -248,8 +249,8 @@ def pcm_blocks(waveform, sample_rate, target_rate):
     if waveform.ndim == 2 and waveform.shape[1] > _MOST_CHANNELS:
         raise UserError(f'waveform: {waveform.shape[1]} channels in {list(waveform.shape)}; must be [samples, channels] with at '
                         f'most {_MOST_CHANNELS}.')
-    if sample_rate != int(sample_rate) or not 100 <= sample_rate <= 768_000:
-        raise UserError(f'sample_rate={sample_rate}: must be a whole number of Hz, from 100 to 768000.')
+    if sample_rate not in SAMPLE_RATES:
+        raise UserError(f'sample_rate={sample_rate}: must be a whole number of Hz, from {SAMPLE_RATES[0]} to {SAMPLE_RATES[-1]}.')
     if waveform.dtype.kind == 'f' and not np.isfinite(waveform).all():
         raise UserError('waveform: holds NaN or infinity.')
     return _pcm_blocks(waveform.reshape(len(waveform), -1), int(sample_rate), target_rate)

@@ -46,12 +46,31 @@ class LogMel(keras.layers.Layer):
         """The spectrogram before normalisation: [batch, samples] -> float32 [batch, steps, mel_bands]."""
         scale = 1.0 / PCM_SCALE if waveform.dtype == tf.int16 else 1.0
         waveform = tf.cast(waveform, tf.float32) * scale
-        spectrum = tf.abs(tf.signal.stft(waveform, self.window, self.hop, self.fft_size))  # [batch, steps, fft_size / 2 + 1]
-        mel = tf.tensordot(spectrum, tf.constant(self._mel_matrix), 1)                     # [batch, steps, mel_bands]
-        return tf.math.log(mel + LOG_OFFSET)
+        return self._log_of_bands(tf.abs(tf.signal.stft(waveform, self.window, self.hop, self.fft_size)))
+
+    def _log_of_bands(self, spectrum):
+        """float32 [batch, steps, fft_size / 2 + 1] -> [batch, steps, mel_bands]."""
+        return tf.math.log(tf.tensordot(spectrum, tf.constant(self._mel_matrix), 1) + LOG_OFFSET)
 
     def call(self, waveform):
-        return (self.log_mel(waveform) - self.mean) / self.deviation
+        return self._normalized(self.log_mel(waveform))
+
+    def _normalized(self, spectrogram):
+        return (spectrogram - self.mean) / self.deviation
+
+    def by_convolution(self, waveform):
+        """As the layer, of float32 [batch, samples], by operations that TensorFlow Lite and ONNX have too.
+
+        They have no complex numbers in common: each frequency's cosine and sine, under the Hann window, are two kernels of a
+        convolution, which takes a little longer than the fast transform.
+        """
+        with tf.init_scope():
+            window = tf.signal.hann_window(self.window).numpy().astype(np.float64)
+        angles = 2 * np.pi * np.outer(np.arange(self.window), np.arange(self.fft_size // 2 + 1)) / self.fft_size
+        kernel = (window[:, None] * np.concatenate([np.cos(angles), np.sin(angles)], 1)).astype(np.float32)
+        parts = tf.nn.conv1d(waveform[..., None], kernel[:, None], self.hop, 'VALID')
+        spectrum = tf.sqrt(tf.add_n([tf.square(part) for part in tf.split(parts, 2, -1)]))
+        return self._normalized(self._log_of_bands(spectrum))
 
     def compute_output_shape(self, input_shape):
         batch, samples = input_shape

@@ -26,7 +26,8 @@ class BatchNorm(keras.layers.BatchNormalization):
         channels = inputs.shape[-1]
         gamma = self.gamma if self.scale else tf.ones([channels])
         beta = self.beta if self.center else tf.zeros([channels])
-        shape = tf.shape(inputs)
+        # Not tf.shape, where it can be helped: behind a padded 3-D convolution TensorFlow 2.21 with oneDNN may get it wrong.
+        shape = [-1, *inputs.shape[1:]] if inputs.shape[1:].is_fully_defined() else tf.shape(inputs)
         # The fused operation wants rank 4; only the channels matter to it.
         flat = tf.reshape(inputs, [-1, 1, 1, channels])
         if not (training and self.trainable):

@@ -25,7 +25,7 @@ PARALLEL_CLIPS = os.cpu_count()  # TensorFlow's tuning does not see through a st
 EVAL_BATCH_SIZE = 32  # clips among which evaluation finds its easy negatives: one number, so that all measure the same pairs
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the grey of an RGB pixel
 CROP_SCALES = 4  # the multi-scale crop draws among this many sizes, evenly spaced
-MAX_PIXELS = 2**26  # of a frame: one that claims more is no frame of a clip, and decoding it would take all memory
+MAX_PIXELS = 2**25  # of a frame, a little more than 8K video has: decoding one that claims more would take all memory
 END = 2**63 - 1  # a position after all others
 # Nothing here needs AutoGraph, which would rewrite every function before it is traced: seconds of each start.
 in_plain_tensorflow = tf.autograph.experimental.do_not_convert
@@ -344,6 +344,11 @@ def _check(condition):
     return tf.raw_ops.Assert(condition=condition, data=['the record cannot be used'])
 
 
+def is_frame_size(height, width):
+    """Whether pictures are no larger than a frame may be: int32 of any shape, twice -> bool of the same."""
+    return height <= MAX_PIXELS // tf.maximum(width, 1)
+
+
 def _decode(frames, config, seed):
     """Decodes and crops the frames of a window: string [frames] -> uint8 [frames, size, size, 3].
 
@@ -367,7 +372,7 @@ def _decode(frames, config, seed):
             left = tf.random.stateless_uniform([], seeds[2], 0, width - side + 1, tf.int32)
         else:
             top, left = (height - side) // 2, (width - side) // 2
-    with tf.control_dependencies([_check(height <= MAX_PIXELS // tf.maximum(width, 1))]):
+    with tf.control_dependencies([_check(is_frame_size(height, width))]):
         window = tf.stack([top, left, side, side])
     pixels, shapes = tf.map_fn(
         lambda jpeg: (tf.io.decode_and_crop_jpeg(jpeg, window, channels=3), tf.io.extract_jpeg_shape(jpeg)[:2]), frames,

@@ -419,12 +419,20 @@ def test_compose():
         flags = dict(flag.removeprefix('--').split('=') for flag in service['command'])
         inside = {volume.rsplit(':', 2)[1] for volume in service['volumes']}
         assert {flags['model_config_file'], flags.get('batching_parameters_file', '/models'), '/models'} <= inside
-        assert {port.split(':')[1] for port in service['ports']} == {flags['port'], flags['rest_api_port']}
+        # Nobody but this machine's own programs gets in, unless somebody says so.
+        assert all(re.fullmatch(r'\$\{ADDRESS:-127\.0\.0\.1\}:\d+:\d+', port) for port in service['ports'])
+        assert {port.split(':')[-1] for port in service['ports']} == {flags['port'], flags['rest_api_port']}
+        # Whoever takes the server over has no rights, and no more memory than it is given.
+        user, group = map(int, service['user'].split(':'))
+        assert user and group and service['read_only'] is True and service['cap_drop'] == ['ALL']
+        assert service['security_opt'] == ['no-new-privileges:true'] and not service.keys() & {'privileged', 'cap_add'}
+        assert service['mem_limit'] == service['memswap_limit'] and re.fullmatch(r'\$\{MEMORY:-\d+g\}', service['mem_limit'])
+        assert all(volume.endswith(':ro') for volume in service['volumes'])
         # What lies beside the file is really there.
         for volume in service['volumes']:
             if volume.startswith('./'):
                 assert (ROOT / 'serving' / volume.split(':')[0]).is_file()
-    ports = [port.split(':')[0] for service in services.values() for port in service['ports']]
+    ports = [port.split(':')[-2] for service in services.values() for port in service['ports']]
     assert len(set(ports)) == len(ports)
     # Warm-up holds requests that a server with batching refuses.
     assert '--enable_model_warmup=true' in services['towers']['command']

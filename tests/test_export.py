@@ -13,6 +13,8 @@ import types
 
 import keras
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import scipy.signal
 import tensorflow as tf
@@ -165,6 +167,10 @@ def served(tmp_path_factory):
     inputs = {f'audio_tower-serving_default-{name}': {'waveform': floats(sounds[:, :samples])} for name, samples in cases.items()}
     inputs |= {f'audio_tower-pcm-{name}': {'waveform': sounds[:, :samples]} for name, samples in cases.items()}
     inputs['audio_tower-serving_default-one'] = {'waveform': floats(sounds[:1, :window])}
+    # More examples than go through the network at once, of two windows each, the second one short.
+    inputs['audio_tower-pcm-crowd'] = {'waveform': random_sounds(45, window + 700)}
+    inputs['audio_tower-window-many'] = {'waveform': floats(random_sounds(20, window))}
+    inputs['audio_tower-window-one'] = {'waveform': floats(sounds[:1, :window])}
     inputs['audio_tower-at_rate-long'] = {'waveform': floats(sounds), 'sample_rate': np.int32(16000)}
     # 0.02 s over 3 s are more windows than go through the network at once, 1 / 3 s is no number of samples.
     hops = {'often': (random_sounds(2, 48001), 0.02), 'thirds': (sounds, 1 / 3), 'tenths': (sounds[:, :window * 2 + 1000], 0.1),
@@ -178,6 +184,9 @@ def served(tmp_path_factory):
              'wide': random_frames(2, frames, 24, 41), 'tall': random_frames(2, frames, 37, 12),
              'golden': formula_frames(frames + 3, 24, 36)}
     inputs |= {f'video_tower-serving_default-{name}': {'frames': value} for name, value in cases.items()}
+    inputs['video_tower-serving_default-crowd'] = {'frames': np.stack([np.roll(pictures[0, :frames + 2], i, 0) for i in range(6)])}
+    inputs['video_tower-window-many'] = {'frames': random_frames(6, frames, 16, 16)}
+    inputs['video_tower-window-one'] = {'frames': pictures[:1, :frames]}
     inputs |= {f'video_tower-jpeg-{name}': {'frames': as_jpegs(cases[name])} for name in ('single', 'ragged', 'wide', 'golden')}
     mixed = np.concatenate([as_jpegs(random_frames(1, 3, 40, 20)), as_jpegs(random_frames(1, 3, 16, 16))])
     inputs['video_tower-jpeg-mixed'] = {'frames': mixed}
@@ -228,20 +237,23 @@ def average(outputs):
 def test_signatures_are_what_the_metadata_states(served, loaded):
     words = served[3]['signatures']
     assert {tower: list(names) for tower, names in words.items()} == {
-        'audio_tower': ['serving_default', 'windows', 'pcm', 'at_rate'], 'video_tower': ['serving_default', 'jpeg']}
+        'audio_tower': ['serving_default', 'windows', 'pcm', 'at_rate', 'window'],
+        'video_tower': ['serving_default', 'jpeg', 'window']}
     for tower, signatures in words.items():
         stated = read_metadata(loaded[tower])['signatures']
         assert stated.keys() == signatures.keys()
         for name, signature in signatures.items():
             for kind, items in signature.items():
                 assert {key: [item['dtype'], item['shape']] for key, item in stated[name][kind].items()} == items
+    assert words['audio_tower']['window']['inputs'] == {'waveform': ['float32', [None, 7680]]}
+    assert words['video_tower']['window']['inputs'] == {'frames': ['uint8', [None, 12, 16, 16, 3]]}
     assert words['audio_tower']['windows']['outputs'] == {
         'embedding': ['float32', [None, None, 16]], 'conv5': ['float32', [None, None, 16]], 'timestamps': ['float32', [None]]}
 
 
 def test_warmup_requests_are_answered(served):
-    assert served[3]['warmup'] == {'audio_tower': dict.fromkeys(['serving_default', 'windows', 'pcm', 'at_rate'], True),
-                                   'video_tower': dict.fromkeys(['serving_default', 'jpeg'], True)}
+    assert served[3]['warmup'] == {'audio_tower': dict.fromkeys(['serving_default', 'windows', 'pcm', 'at_rate', 'window'], True),
+                                   'video_tower': dict.fromkeys(['serving_default', 'jpeg', 'window'], True)}
 
 
 def test_goldens(served, request):
@@ -303,6 +315,25 @@ def test_long_sounds_are_averaged_over_windows(served):
         assert padded.shape[1] == 3 * window
         check(outputs[f'audio_tower-serving_default-{case}'],
               average([keras_outputs(model.audio_tower, part) for part in np.split(padded, 3, axis=1)]))
+
+
+def test_many_examples_are_each_what_they_are_alone(served, loaded):
+    for name, argument in (('audio_tower-pcm-crowd', 'waveform'), ('video_tower-serving_default-crowd', 'frames')):
+        tower, signature, _ = name.split('-')
+        inputs, outputs = served[1][name][argument], served[2][name]
+        for i in (0, 3, len(inputs) - 1):
+            alone = call(loaded[tower].signatures[signature], **{argument: inputs[i:i + 1]})
+            check({key: value[i:i + 1] for key, value in outputs.items()}, alone)
+
+
+def test_a_window_has_the_same_outputs_by_other_operations(served, loaded):
+    for name, argument in (('audio_tower', 'waveform'), ('video_tower', 'frames')):
+        for case in ('many', 'one'):
+            windows, got = served[1][f'{name}-window-{case}'][argument], served[2][f'{name}-window-{case}']
+            expected = call(loaded[name].signatures['serving_default'], **{argument: windows})
+            assert got.keys() == expected.keys()
+            for key, value in expected.items():
+                assert relative_error(got[key], value) < 1e-5, (name, case, key)
 
 
 def test_integers_and_the_own_rate_give_the_same(served):
@@ -380,6 +411,12 @@ def test_awkward_sounds_have_a_defined_answer(served, loaded):
     check(outputs['clipped'], call(signature, waveform=np.clip(sounds['clipped'], -1, 1)[None]))
 
 
+def claim(jpeg, height, width):
+    """A JPEG file whose header states another size."""
+    place = jpeg.index(b'\xff\xc0') + 5
+    return jpeg[:place] + height.to_bytes(2) + width.to_bytes(2) + jpeg[place + 4:]
+
+
 ERRORS = [
     ('audio_tower', 'serving_default', {'waveform': np.zeros([2, 0], np.float32)}, 'waveform: no samples'),
     ('audio_tower', 'serving_default', {'waveform': np.zeros([0, 9000], np.float32)}, 'waveform: an empty batch'),
@@ -392,6 +429,19 @@ ERRORS = [
      'this tower takes sound of 16000 Hz, not 44100 Hz'),
     *(('audio_tower', 'windows', {'waveform': np.zeros([1, 9000], np.float32), 'hop_seconds': np.float32(hop)},
        'hop_seconds: must lie between') for hop in (0.0, -1.0, 6e-5, 3601.0, np.nan, np.inf)),
+    ('audio_tower', 'serving_default', {'waveform': np.zeros([16385, 1], np.float32)},
+     'waveform: 16385 windows in one request, .* at most 16384'),
+    ('audio_tower', 'pcm', {'waveform': np.zeros([2**21, 1], np.int16)}, 'waveform: 2097152 windows'),
+    ('audio_tower', 'windows', {'waveform': np.zeros([1, 2**20], np.float32), 'hop_seconds': np.float32(1 / 16000)},
+     'waveform: 1032636 windows'),
+    ('audio_tower', 'window', {'waveform': np.zeros([65, 7680], np.float32)}, 'with at most 64 examples'),
+    ('video_tower', 'serving_default', {'frames': np.zeros([2049, 1, 1, 1, 3], np.uint8)},
+     'frames: 2049 windows in one request, .* at most 2048'),
+    ('video_tower', 'serving_default', {'frames': np.zeros([1, 10**6, 1, 1, 3], np.uint8)}, 'frames: 83334 windows'),
+    ('video_tower', 'window', {'frames': np.zeros([9, 12, 16, 16, 3], np.uint8)}, 'with at most 8 examples'),
+    ('video_tower', 'jpeg', {'frames': np.full([2, 12 * 1025], b'\xff\xd8')}, 'frames: 2050 windows'),
+    ('video_tower', 'jpeg', {'frames': [[claim(as_jpegs(np.zeros([1, 1, 8, 8, 3], np.uint8))[0, 0], 8193, 8192)]]},
+     f'frames: a JPEG has more than {pipeline.MAX_PIXELS} pixels'),
     ('video_tower', 'serving_default', {'frames': np.zeros([1, 0, 9, 9, 3], np.uint8)}, 'frames: no frames'),
     ('video_tower', 'serving_default', {'frames': np.zeros([0, 3, 9, 9, 3], np.uint8)}, 'frames: an empty batch'),
     ('video_tower', 'serving_default', {'frames': np.zeros([1, 3, 0, 9, 3], np.uint8)}, 'frames: height or width is 0'),
@@ -420,6 +470,9 @@ def test_wrong_ranks_are_named_by_a_server(served):
         ('audio_tower', 'at_rate', {'waveform': np.zeros([1, 9000], np.float32), 'sample_rate': np.int32([1])},
          'sample_rate: must be .* not of rank 1'),
         ('audio_tower', 'serving_default', {'waveform': np.full([1, 9000], np.nan, np.float32)}, 'NaN'),
+        ('audio_tower', 'window', {'waveform': np.zeros([1, 9000], np.float32)}, r'waveform: must be \[batch, 7680\]'),
+        ('audio_tower', 'window', {'waveform': np.zeros([7680], np.float32)}, r'waveform: must be \[batch, 7680\]'),
+        ('video_tower', 'window', {'frames': np.zeros([1, 12, 9, 9, 3], np.uint8)}, r'frames: must be \[batch, 12, 16, 16, 3\]'),
         ('video_tower', 'serving_default', {'frames': np.zeros([3, 9, 9, 3], np.uint8)}, 'frames: must be .* not of rank 4'),
         ('video_tower', 'serving_default', {'frames': np.zeros([1, 3, 9, 9, 1], np.uint8)}, 'frames: must have 3 channels'),
         ('video_tower', 'jpeg', {'frames': np.array([b'x'], object)}, 'frames: must be .* not of rank 1'),
@@ -514,6 +567,14 @@ def test_loaded_towers_are_called_and_trained(served):
         with tf.GradientTape() as tape:                     # with averages as they are; through the loop over windows, too
             loss = tf.reduce_sum(tower.signatures['serving_default'](value)['embedding'][:, 0])
         assert all(gradient is not None for gradient in tape.gradient(loss, tower.trainable_variables))
+        gradients = []                                      # of one window, whichever way it goes
+        for signature in ('serving_default', 'window'):
+            window = tf.constant(inputs[f'{name}-window-many'][argument][:3])
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tower.signatures[signature](**{argument: window})['embedding'][:, :5])
+            gradients.append(tape.gradient(loss, tower.trainable_variables))
+        for one, other in zip(*gradients, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(one).max() + 1e-6)
 
 
 def test_regularization_has_the_gradient_of_the_weight_decay(served, loaded):
@@ -529,14 +590,27 @@ def test_regularization_has_the_gradient_of_the_weight_decay(served, loaded):
                 np.testing.assert_allclose(gradient, decay * variable.numpy(), rtol=1e-5)
 
 
-def test_the_readme_is_true(served, tmp_path):
-    """Every block of saved_models/README.md runs as it stands; both ways of training further bring the loss down."""
-    shutil.copytree(pathlib.Path(served[4]['audio_tower']).parent.parent, tmp_path / 'saved_models')
+@pytest.fixture(scope='module')
+def readme(served, tmp_path_factory):
+    """Runs every block of saved_models/README.md as it stands: (its text, the names that it made, the folder it ran in)."""
+    folder = tmp_path_factory.mktemp('readme')
+    shutil.copytree(pathlib.Path(served[4]['audio_tower']).parent.parent, folder / 'saved_models')
     text, names = README.read_text(), {}
     keras.utils.set_random_seed(0)
-    with contextlib.chdir(tmp_path):
-        for block in re.findall(r'^```python\n(.*?)^```', text, re.MULTILINE | re.DOTALL):
-            exec(compile(block, str(README), 'exec'), names)
+    with contextlib.chdir(folder):
+        for language, block in re.findall(r'^```(python|sh)\n(.*?)^```', text, re.MULTILINE | re.DOTALL):
+            if language == 'python':
+                exec(compile(block, str(README), 'exec'), names)
+            for line in block.splitlines() if language == 'sh' else ():
+                if not line.startswith('pip install'):
+                    process = subprocess.run([sys.executable, *line.split()[1:]], capture_output=True, text=True, check=False)
+                    assert process.returncode == 0, process.stderr[-3000:]
+    return text, names, folder
+
+
+def test_the_readme_is_true(served, readme):
+    """Both ways of training further bring the loss down, and the tables name all signatures."""
+    text, names, _ = readme
     assert names['losses'][-1] < 0.9 * names['losses'][0]
     assert names['history'].history['loss'][-1] < names['history'].history['loss'][0]
     assert isinstance(names['tower'], keras.layers.TFSMLayer)
@@ -544,15 +618,51 @@ def test_the_readme_is_true(served, tmp_path):
     assert stated == {name for signatures in served[3]['signatures'].values() for name in signatures}
 
 
-@pytest.mark.parametrize('rate', [8000, 11025, 22050, 24000, 32000, 44100, 48000, 192000])
+def run_tflite(path, **inputs):
+    """Outputs of the signature `window` of a TensorFlow Lite model, all of whose operations are built in."""
+    interpreter = tf.lite.Interpreter(str(path), experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN)
+    return interpreter.get_signature_runner('window')(**inputs)
+
+
+def run_onnx(path, **inputs):
+    model = onnx.load(str(path))
+    assert [(opset.domain, opset.version) for opset in model.opset_import if opset.domain in ('', 'ai.onnx')] == [('', 17)]
+    assert {node.domain for node in model.graph.node} == {''}
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+@pytest.mark.parametrize('tower', ['audio_tower', 'video_tower'])
+@pytest.mark.parametrize(('extension', 'run'), [('tflite', run_tflite), ('onnx', run_onnx)])
+def test_converted_windows_have_the_same_outputs(served, loaded, readme, tower, extension, run):
+    cases = [served[1][f'{tower}-window-{name}'] for name in ('many', 'one')]
+    if tower == 'audio_tower':                              # tones, silence and clipped sound too
+        cases.append({'waveform': np.stack(list(formula_sounds(7680).values()))})
+    for inputs in cases:                                    # the batch is free: 20 or 6, 1, 8
+        got, expected = run(readme[2] / f'{tower}.{extension}', **inputs), call(loaded[tower].signatures['window'], **inputs)
+        assert got.keys() == expected.keys()
+        for name, value in expected.items():
+            assert relative_error(got[name], value) < 1e-5, name
+
+
+@pytest.mark.parametrize('rate', [100, 8000, 11025, 22050, 24000, 32000, 44100, 48000, 192000, 768000])
 def test_resampling_is_that_of_scipy(rate):
     divisor = math.gcd(rate, 16000)
     for samples in (1, 777, 30001):
         sounds = floats(random_sounds(2, samples))
-        got = export.resample(tf.constant(sounds), tf.constant(rate), 16000).numpy()
         expected = scipy.signal.resample_poly(sounds.astype(np.float64), 16000 // divisor, rate // divisor, axis=1)
+        read, up, down = export.resampler(tf.constant(rate), 16000)
+        assert -(-samples * up // down) == expected.shape[1]
+        both, zeros = tf.constant([0, 1], tf.int64), tf.zeros(2, tf.int64)
+        got = read(tf.constant(sounds), both, zeros, expected.shape[1])
         assert got.shape == expected.shape
         np.testing.assert_allclose(got, expected, atol=2e-6)
+        # A piece is what it is of the whole, and beyond the end there is silence.
+        starts = tf.constant([expected.shape[1] // 3, max(expected.shape[1] - 5, 0)], tf.int64)
+        padded = np.pad(expected, [[0, 0], [0, 999]])
+        pieces = [padded[1 - i, start:start + 999] for i, start in enumerate(starts.numpy())]
+        np.testing.assert_allclose(read(tf.constant(sounds), both[::-1], starts, 999), pieces, atol=2e-6)
 
 
 def test_a_tower_exported_to_resample():
@@ -563,12 +673,82 @@ def test_a_tower_exported_to_resample():
     resampled = scipy.signal.resample_poly(sounds, 160, 441, axis=1).astype(np.float32)
     check(call(signature, waveform=sounds, sample_rate=44100), call(tower.serving_default, waveform=resampled))
     check(call(signature, waveform=sounds, sample_rate=16000), call(tower.serving_default, waveform=sounds))
-    for rate, words in ((0, 'cannot resample 0 Hz'), (-8000, 'cannot resample -8000 Hz'), (44101, 'cannot resample 44101 Hz')):
+    for rate, words in ((0, 'cannot resample 0 Hz'), (-8000, 'cannot resample -8000 Hz'), (44101, 'cannot resample 44101 Hz'),
+                        (8, 'cannot resample 8 Hz'), (32_000_000, 'cannot resample 32000000 Hz'),
+                        (2**31 - 1, 'cannot resample 2147483647 Hz'), (-2**31, 'cannot resample -2147483648 Hz')):
         with pytest.raises(tf.errors.InvalidArgumentError, match=f'sample_rate: {words}'):
             call(signature, waveform=sounds, sample_rate=rate)
     with pytest.raises(tf.errors.InvalidArgumentError, match='waveform: NaN'):
         call(signature, waveform=sounds * np.nan, sample_rate=44100)
     assert export.make_metadata(tower)['resampling']
+
+
+# Asks for ordinary answers first and then for hostile ones, all of at most 4 MB; prints the peaks of memory, in MB.
+MEMORY = '''
+import io, json, resource, sys
+sys.path.insert(0, sys.argv[1])
+import test_export as tests
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from avts_tf import export
+model = tests.small_model()
+towers = {'audio': export.AudioTower(model.audio_tower, model.config, resample=True),
+          'video': export.VideoTower(model.video_tower, model.config)}
+functions = {(kind, name): tf.function(getattr(tower, name), input_signature=tower.inputs[name])
+             for kind, tower in towers.items() for name in tower.inputs}
+peaks = {}
+def ask(title, kind, signature, value, *more):
+    try:
+        functions[kind, signature](tf.constant(value), *map(tf.constant, more))
+    except tf.errors.InvalidArgumentError:
+        title += ' (refused)'
+    peaks[title] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def jpeg(size, mode='L', **options):
+    file = io.BytesIO()
+    Image.new(mode, (size, size)).save(file, 'JPEG', quality=1, **options)
+    return file.getvalue()
+window = model.config.clip.window_samples
+giant, frame = jpeg(3000, 'RGB', progressive=True), jpeg(8)
+ask('nothing', 'audio', 'pcm', np.zeros([1, 1], np.int16))
+ask('nothing', 'video', 'serving_default', np.zeros([1, 1, 1, 1, 3], np.uint8))
+ask('nothing', 'video', 'jpeg', [[frame]])
+ask('ordinary', 'audio', 'pcm', np.ones([2**21 // window, window], np.int16))
+ask('ordinary', 'audio', 'windows', np.ones([1, 2**20], np.float32), 0.2)
+ask('ordinary', 'audio', 'at_rate', np.ones([1, 2**20], np.float32), 44100)
+ask('ordinary', 'audio', 'window', np.ones([64, window], np.float32))
+ask('ordinary', 'video', 'serving_default', np.ones([40, 12, 48, 48, 3], np.uint8))
+ask('ordinary', 'video', 'window', np.ones([8, 12, 16, 16, 3], np.uint8))
+ask('tiny examples', 'audio', 'pcm', np.ones([3000, 1], np.int16))
+ask('tiny examples', 'audio', 'serving_default', np.ones([20000, 1], np.float32))
+ask('tiny examples', 'audio', 'window', np.ones([136, window], np.float32))
+ask('tiny hop', 'audio', 'windows', np.ones([1, 2**20], np.float32), 1 / 15000)
+ask('slow sound', 'audio', 'at_rate', np.ones([1, 2**17], np.float32), 100)
+ask('slow sound', 'audio', 'at_rate', np.ones([1, 2**20], np.float32), 100)
+ask('odd sound', 'audio', 'at_rate', np.ones([500, 2000], np.float32), 31984)
+ask('fast sound', 'audio', 'at_rate', np.ones([2, 2**19], np.float32), 768000)
+ask('tiny frames', 'video', 'serving_default', np.ones([200, 1, 1, 1, 3], np.uint8))
+ask('tiny frames', 'video', 'serving_default', np.ones([2**20, 1, 1, 1, 3], np.uint8))
+ask('one large frame', 'video', 'serving_default', np.ones([1, 1, 1100, 1200, 3], np.uint8))
+ask('many windows', 'video', 'window', np.ones([400, 12, 16, 16, 3], np.uint8))
+ask('tiny files', 'video', 'jpeg', [[frame]] * 200)
+ask('giant files', 'video', 'jpeg', [[giant] * 12])
+print(json.dumps(peaks))
+'''
+
+
+def test_no_request_needs_much_more_memory_than_an_ordinary_one():
+    """Peaks of a process of its own, each the highest so far; small towers, of which little hides what the requests need."""
+    process = subprocess.run([sys.executable, '-c', MEMORY, str(pathlib.Path(__file__).parent)], capture_output=True, text=True,
+                             check=False)
+    assert process.returncode == 0, process.stderr[-2000:]
+    peaks = json.loads(process.stdout)
+    nothing, ordinary = peaks.pop('nothing'), peaks['ordinary']
+    assert {'tiny examples (refused)', 'tiny hop (refused)', 'slow sound (refused)', 'tiny frames (refused)'} <= peaks.keys()
+    assert max(peaks.values()) < 1.5 * ordinary
+    # What TensorFlow itself takes hides nothing; a picture of 9 million pixels has to be held as a whole.
+    peaks.pop('giant files')
+    assert max(peaks.values()) - nothing < 1.5 * (ordinary - nothing) + 30, peaks
 
 
 HOUR = '''

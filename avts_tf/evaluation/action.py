@@ -420,9 +420,7 @@ def _fit(classifier, model, strategy, class_of, pattern, protocol, config, run, 
             run.save(classifier, epoch + 1)
             line = (f'epoch {epoch + 1}/{config.train.epochs} loss {logs["loss"]:.4f} | '
                     f'accuracy on training windows {100 * logs["accuracy"]:.1f} %')
-            if bar.disable:
+            with bar.external_write_mode():
                 say(line)
-            else:
-                bar.write(line)
     if state.skips():
         say(state.describe_skips())
