@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 import avts_tf
-from avts_tf import pipeline, records
+from avts_tf import files, pipeline, records
 from avts_tf.config import UserError
 from avts_tf.features import SAMPLE_RATES
 from avts_tf.records import PCM_SCALE
@@ -35,6 +35,7 @@ SINC_ZEROS = 10         # zero crossings on each side of the resampling filter: 
 KAISER_BETA = 5.0       # and so is the window
 LONGEST_CYCLE = 2000    # samples after which the phases of a resampling must repeat
 DECODED_AT_ONCE = 10    # JPEGs
+EXPORT_WAIT_SECONDS = 600.0  # for another export to the same folder: a training should not end in vain
 
 
 class ExportedTower(tf.Module):
@@ -667,6 +668,7 @@ def export_towers(model, export_dir, say=print, training=None, resample=False):
     towers = [AudioTower(model.audio_tower, model.config, resample), VideoTower(model.video_tower, model.config)]
     paths = {}
     with contextlib.ExitStack() as stack:
+        stack.enter_context(files.locked(export_dir, 'export_dir', EXPORT_WAIT_SECONDS, say))
         asides = [stack.enter_context(_folder_aside(export_dir, tower)) for tower in towers]
         try:
             differences = _save_and_compare(towers, asides, training)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from avts_tf import layouts, media, progress, workers
+from avts_tf import files, layouts, media, progress, workers
 from avts_tf.config import UserError
 from avts_tf.features import BATCH_SIZE, AudioTower, VideoTower, centred_square, check_windows, embed_streams
 
@@ -168,34 +168,35 @@ def extract_features(sources, output_dir, towers, *, hop_seconds=None, centered=
     jobs = {tower: _jobs(tower, sources, len(towers) > 1, output_format) for tower in towers}
     settings = {tower.name: _settings(tower, hop_seconds, centered, jobs[tower], output_format) for tower in towers}
     try:
-        os.makedirs(output_dir, exist_ok=True)
-        _check_output(output_dir, jobs, settings, overwrite, skip_existing)
-        with _aside(os.path.join(output_dir, 'features.json')) as path, open(path, 'w') as file:
-            file.write(json.dumps(settings, indent=2) + '\n')
-        report = {}
-        try:
-            for tower in towers:
-                todo = []
-                for job in jobs[tower]:
-                    report[tower, job] = {'path': job.source.data_path, 'tower': tower.name}
-                    why = _why_not(output_dir, job)
-                    if why:
-                        report[tower, job].update(status='skipped', reason=why[0], detail=why[1])
-                    elif skip_existing and os.path.exists(os.path.join(output_dir, job.output)):
-                        report[tower, job].update(status='existing', output=job.output)
-                    else:
-                        todo.append(job)
-                if not todo:
-                    continue
-                for job, line in _extract(
-                        tower, todo, output_dir, output_format, hop_seconds, centered, batch_size, num_workers, timeout_seconds):
-                    report[tower, job].update(line)
-        finally:
-            with _aside(os.path.join(output_dir, 'report.csv')) as path, open(path, 'w', newline='', encoding='utf-8') as file:
-                writer = csv.DictWriter(file, REPORT_COLUMNS, lineterminator='\n')
-                writer.writeheader()
-                writer.writerows({name: layouts.cell(value) for name, value in line.items()}
-                                 for line in report.values() if 'status' in line)
+        with files.locked(output_dir, 'output'):
+            _check_output(output_dir, jobs, settings, overwrite, skip_existing)
+            with _aside(os.path.join(output_dir, 'features.json')) as path, open(path, 'w') as file:
+                file.write(json.dumps(settings, indent=2) + '\n')
+            report = {}
+            try:
+                for tower in towers:
+                    todo = []
+                    for job in jobs[tower]:
+                        report[tower, job] = {'path': job.source.data_path, 'tower': tower.name}
+                        why = _why_not(output_dir, job)
+                        if why:
+                            report[tower, job].update(status='skipped', reason=why[0], detail=why[1])
+                        elif skip_existing and os.path.exists(os.path.join(output_dir, job.output)):
+                            report[tower, job].update(status='existing', output=job.output)
+                        else:
+                            todo.append(job)
+                    if not todo:
+                        continue
+                    for job, line in _extract(
+                            tower, todo, output_dir, output_format, hop_seconds, centered, batch_size, num_workers,
+                            timeout_seconds):
+                        report[tower, job].update(line)
+            finally:
+                with _aside(os.path.join(output_dir, 'report.csv')) as path, open(path, 'w', newline='', encoding='utf-8') as file:
+                    writer = csv.DictWriter(file, REPORT_COLUMNS, lineterminator='\n')
+                    writer.writeheader()
+                    writer.writerows({name: layouts.cell(value) for name, value in line.items()}
+                                     for line in report.values() if 'status' in line)
     except OSError as error:
         raise UserError(f'--output={output_dir}: cannot be written: {error.filename or ""} {error.strerror or error}.') from error
     statuses = collections.Counter(line['status'] for line in report.values())

@@ -34,8 +34,7 @@ def locked(
         this thread held the folder before.
 
     Raises:
-        UserError: another process holds the folder.
-        OSError: the folder or the file in it cannot be made.
+        UserError: another process holds the folder, or it cannot be written.
     """
     key = os.path.realpath(folder)
     folders = _held.__dict__.setdefault('folders', set())
@@ -45,20 +44,24 @@ def locked(
     descriptors = []
     path, made = os.path.join(folder, LOCK), not os.path.isdir(folder)
     lock = filelock.FileLock(path, on_acquired=descriptors.append)
-    while not lock.is_locked:
-        os.makedirs(folder, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except FileNotFoundError:  # its last holder has just removed the folder
-            continue
-        except filelock.Timeout:
-            if not wait_seconds:
-                raise UserError(f'--{parameter}={folder}: another process is at work on it; wait for its end, or '
-                                'give another folder.') from None
-            say(f'{folder}: another process is at work on it; waiting up to {wait_seconds:g} s for its end.')
-            with contextlib.suppress(filelock.Timeout, FileNotFoundError):
-                lock.acquire(timeout=wait_seconds)
-            wait_seconds = 0.0
+    try:
+        while not lock.is_locked:
+            os.makedirs(folder, exist_ok=True)
+            # Its last holder may just have removed the folder.
+            with contextlib.suppress(FileNotFoundError):
+                try:
+                    lock.acquire(timeout=0)
+                except filelock.Timeout:
+                    if not wait_seconds:
+                        raise
+                    say(f'{folder}: another process is at work on it; waiting up to {wait_seconds:g} s.')
+                    lock.acquire(timeout=wait_seconds)
+    except filelock.Timeout:
+        raise UserError(f'--{parameter}={folder}: another process is at work on it; wait for its end, '
+                        'or give another folder.') from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f'--{parameter}={folder}: cannot be written: {reason}.') from None
     folders.add(key)
     try:
         yield descriptors[-1]

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from avts_tf import extraction, features, plots, workers
+from avts_tf import extraction, features, files, plots, workers
 from avts_tf.config import UserError, make_config
 from avts_tf.devices import is_chief, worker_count
 from avts_tf.evaluation import action, audio, tables
@@ -13,7 +13,7 @@ from avts_tf.evaluation.shortcuts import measure_shortcuts
 from avts_tf.evaluation.sync import describe, evaluate_sync, measure_sync_curve
 from avts_tf.export import describe_training, export_towers
 from avts_tf.records import naming_damage, same_files, summary_path
-from avts_tf.runs import RunFolder, load_config, load_inputs, load_result, update_result, writing
+from avts_tf.runs import RunFolder, hold_run, load_config, load_inputs, load_result, update_result, writing
 from avts_tf.training import load_model, train
 from avts_tf.tune import tune
 from tfrecords_tools.synthetic import write_world
@@ -50,26 +50,27 @@ def run_train(config, records, eval_records, run_dir, export_dir, devices, expor
 
     Of a training that was finished already, only what is missing of that is done.
     """
-    with naming_damage(records, eval_records, select_records):
-        before = RunFolder(run_dir, config).epochs_done() if os.path.exists(os.path.join(run_dir, 'config.json')) else 0
-        model = train(config, records, run_dir, eval_records, devices, say, select_pattern=select_records, **options)
-        if not is_chief():
-            return
-        rows = RunFolder(run_dir, config).history()
-        if before == len(rows) and _is_complete(run_dir, before, eval_records or records, export_dir):
-            say('It is measured and exported, too; --mode=evaluate and --mode=export do that again. What was measured:')
-            for line in describe(load_result(run_dir)['sync']):
-                say(line)
-            return
-        if worker_count() > 1:
-            model, _ = load_model(run_dir)  # on this machine's own devices: the others have done their part
-        with writing(run_dir):
-            os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
-            plots.training_curves(rows, os.path.join(run_dir, 'plots', 'training.png'))
-        _measure(model, records, eval_records, run_dir, say, epochs=len(rows), chosen_on=select_records)
-    run_export(run_dir, export_dir, export_resample, say, (model, len(rows)))
-    say(f'Everything of this run is in {run_dir}: result.json, history.csv, plots/, checkpoints/, tensorboard/ '
-        f'(look: tensorboard --logdir={run_dir}).')
+    with hold_run(run_dir):
+        with naming_damage(records, eval_records, select_records):
+            before = RunFolder(run_dir, config).epochs_done() if os.path.exists(os.path.join(run_dir, 'config.json')) else 0
+            model = train(config, records, run_dir, eval_records, devices, say, select_pattern=select_records, **options)
+            if not is_chief():
+                return
+            rows = RunFolder(run_dir, config).history()
+            if before == len(rows) and _is_complete(run_dir, before, eval_records or records, export_dir):
+                say('It is measured and exported, too; --mode=evaluate and --mode=export do that again. What was measured:')
+                for line in describe(load_result(run_dir)['sync']):
+                    say(line)
+                return
+            if worker_count() > 1:
+                model, _ = load_model(run_dir)  # on this machine's own devices: the others have done their part
+            with writing(run_dir):
+                os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
+                plots.training_curves(rows, os.path.join(run_dir, 'plots', 'training.png'))
+            _measure(model, records, eval_records, run_dir, say, epochs=len(rows), chosen_on=select_records)
+        run_export(run_dir, export_dir, export_resample, say, (model, len(rows)))
+        say(f'Everything of this run is in {run_dir}: result.json, history.csv, plots/, checkpoints/, tensorboard/ '
+            f'(look: tensorboard --logdir={run_dir}).')
 
 
 def _is_complete(run_dir, epochs, pattern, export_dir):
@@ -134,8 +135,10 @@ def run_offset(
                         'distance that an offset could be told by.')
     say(f'{run_dir}: weights after {epochs} epochs.')
     if sources:
-        measure_files(model, sources, run_dir, output_dir or os.path.join(run_dir, 'offsets'),
-                      max_offset_seconds, min_confidence, fix, say)
+        output_dir = output_dir or os.path.join(run_dir, 'offsets')
+        with files.locked(output_dir, 'output'):
+            measure_files(model, sources, run_dir, output_dir,
+                          max_offset_seconds, min_confidence, fix, say)
         return
     eval_records = eval_records or load_inputs(run_dir).get('eval_records')
     if not eval_records:
@@ -148,7 +151,7 @@ def run_offset(
 def run_tune(preset, given, records, eval_records, run_dir, trials, devices, say=print, select_records=None):
     """Searches for the best parameters, those in `given` being held."""
     refuse_several_machines('--mode=tune: runs on the devices of one machine; unset TF_CONFIG.')
-    with naming_damage(records, eval_records, select_records):
+    with hold_run(run_dir), naming_damage(records, eval_records, select_records):
         tune(preset, given, records, eval_records, run_dir, trials, devices, say, select_records)
 
 
@@ -199,7 +202,7 @@ def run_action_recognition(preset, given, records, eval_records, run_dir, init, 
         config = action.take_sizes(config, given, init_run_dir)
     protocol = action.Protocol('trained' if init == 'avts' else 'scratch', init_run_dir or '', **protocol)
     globs = [(pattern or '').replace('{split}', split) for pattern in (records, eval_records) for split in splits or ['']]
-    with naming_damage(*globs):
+    with hold_run(run_dir), naming_damage(*globs):
         if splits:
             action.recognise_splits(config, protocol, records, eval_records, run_dir, splits, devices, say)
         else:
@@ -232,7 +235,8 @@ def run_audio_classification(preset, given, input_path, dataset, label_column, r
         origin = f', whose tower is that of {tower_dir or run_dir}' if of_run or tower_dir else ''
         raise UserError(f'--{([*given, "preset"])[0]}: has no meaning for --features={protocol.features}{origin}; leave it out.')
     config = load_config(run_dir) if of_run else make_config(preset or 'small', **given, seed=protocol.seed)
-    audio.classify_sounds(input_path, dataset, protocol, config, run_dir, tower_dir, output or run_dir, label_column, say)
+    with files.locked(output or run_dir, 'output' if output else 'run_dir'):
+        audio.classify_sounds(input_path, dataset, protocol, config, run_dir, tower_dir, output or run_dir, label_column, say)
 
 
 def run_table(name, table_dir, preset, given, seeds, difficulty, records, eval_records, label_prefix, data, devices, say=print):

@@ -40,17 +40,9 @@ def hold_run(run_dir: str) -> contextlib.AbstractContextManager:
     """Holds a run folder against other processes that would write it; of several machines the chief does.
 
     Raises:
-        UserError: another process is at work on it, or it cannot be made.
+        UserError: another process is at work on it, or it cannot be written.
     """
-    return _held(run_dir) if is_chief() else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def _held(run_dir):
-    with contextlib.ExitStack() as stack:
-        with writing(run_dir):
-            stack.enter_context(files.locked(run_dir, 'run_dir'))
-        yield
+    return files.locked(run_dir, 'run_dir') if is_chief() else contextlib.nullcontext()
 
 
 class Checkpoint(NamedTuple):

@@ -118,10 +118,7 @@ def classify_sounds(input_path, dataset, protocol, config, run_dir='', tower_dir
         config = tower.config
     if protocol.features in ('tower', 'random') and (tower_dir or config.towers.system != 'avts'):
         protocol = protocol._replace(pooling='mean')  # that is all they give
-    try:
-        os.makedirs(os.path.join(output, 'plots'), exist_ok=True)
-    except OSError as error:
-        raise UserError(f'--output={output}: cannot be made: {error.strerror}.') from None
+    os.makedirs(os.path.join(output, 'plots'), exist_ok=True)
 
     sample_rate = mfcc.SAMPLE_RATE if protocol.features == 'mfcc' else (tower or config.clip).sample_rate
     sources, waveforms, skipped = read_sounds(sources, sample_rate, CLIP_SECONDS.get(dataset), say)

@@ -338,10 +338,7 @@ def measure_files(
     # Frames as large as those of the records, because the towers and the confidence know no others.
     options = media.MediaOptions(fps=clip.fps, sample_rate=clip.sample_rate,
                                  short_side=calibration.get('short_side', clip.frame_size))
-    try:
-        os.makedirs(output_dir, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'--output={output_dir}: cannot be made: {error.strerror}.') from None
+    os.makedirs(output_dir, exist_ok=True)
     tasks = [(source.path, options, MOST_SECONDS, max_offset_seconds) for source in sources]
     outcomes = workers.run_in_order(media.try_streams, tasks, os.cpu_count(), 120.0)
     answers = []

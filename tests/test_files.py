@@ -1,0 +1,71 @@
+"""Folders that one process at a time writes."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from avts_tf import files
+from avts_tf.config import UserError
+
+HOLD = """
+import sys, time
+from avts_tf import files
+with files.locked(sys.argv[1], 'output'):
+    print('held', flush=True)
+    time.sleep(600)
+"""
+
+
+def other_process(folder):
+    """A process that holds a folder."""
+    process = subprocess.Popen([sys.executable, '-c', HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == 'held\n'
+    return process
+
+
+def test_a_second_process_is_refused_by_name_until_the_first_has_ended(tmp_path):
+    folder = tmp_path / 'a' / 'b'
+    process = other_process(folder)
+    try:
+        with pytest.raises(UserError, match=f'--run_dir={folder}: another process'), files.locked(str(folder), 'run_dir'):
+            pass
+        assert os.listdir(folder) == [files.LOCK]
+        said = []
+        threading.Timer(0.5, process.kill).start()
+        with files.locked(str(folder), 'run_dir', 600.0, said.append):
+            assert len(said) == 1 and str(folder) in said[0]
+    finally:
+        process.kill()
+        process.wait()
+    assert os.listdir(folder) == []
+
+
+def test_what_is_called_meanwhile_may_hold_it_and_another_thread_may_not(tmp_path):
+    folder, refused = str(tmp_path / 'run'), []
+
+    def second():
+        try:
+            with files.locked(folder, 'run_dir'):
+                pass
+        except UserError as error:
+            refused.append(error)
+
+    with files.locked(folder, 'run_dir') as descriptor, files.locked(folder, 'run_dir') as again:
+        assert descriptor is not None and again is None
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert len(refused) == 1 and not os.path.exists(folder)  # nothing was written
+    second()
+    assert len(refused) == 1
+
+
+@pytest.mark.parametrize('folder', ['', '/dev/null', '/dev/null/run', 'file', 'x' * 300])
+def test_what_is_no_folder_is_said(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='--output=.*: cannot be written'), files.locked(folder, 'output'):
+        pass
