@@ -54,6 +54,22 @@ def make_strategy(devices):
     return tf.distribute.MirroredStrategy([f'CPU:{i}' for i in range(count)])
 
 
+def computes_bfloat16(cpu_info: str = '/proc/cpuinfo') -> bool:
+    """Whether bfloat16 is computed by instructions of its own here; True where that cannot be told.
+
+    Args:
+        cpu_info: file in which Linux describes the processors.
+    """
+    if tf.config.list_physical_devices('GPU'):
+        return True
+    try:
+        with open(cpu_info) as file:
+            words = set(file.read().split())
+    except OSError:
+        return True
+    return not words.isdisjoint({'avx512_bf16', 'amx_bf16', 'bf16'})  # x86, x86, ARM
+
+
 def _task():
     """(number of workers, index of this one) that `TF_CONFIG` tells; (1, 0) without it."""
     text = os.environ.get('TF_CONFIG')

@@ -101,7 +101,7 @@ def embedding_head(x, towers):
     """
     size = towers.embedding_size
     if towers.head == 'spans':
-        x = ResampleTime(towers.head_spans, name='spans')(x)
+        x = ResampleTime(towers.head_spans, dtype='float32', name='spans')(x)
         size //= towers.head_spans
     elif towers.head == 'average':
         x = keras.layers.GlobalAveragePooling1D(name='average_time')(x)

@@ -21,7 +21,7 @@ import tensorflow as tf
 from avts_tf import metrics, plots, progress, records
 from avts_tf.config import Diverged, Stopped, UserError
 from avts_tf.curriculum import CurriculumCallback, parse_regime
-from avts_tf.devices import is_chief, make_agreement, make_strategy, own_batches, worker_count
+from avts_tf.devices import computes_bfloat16, is_chief, make_agreement, make_strategy, own_batches, worker_count
 from avts_tf.others import build_model
 from avts_tf.pipeline import LOST, PipelineState, describe_skips, make_dataset, merge_skips, steps_per_epoch
 from avts_tf.runs import KEPT_CHECKPOINTS, RunFolder, hold_run, load_config, load_inputs, update_result, writing
@@ -39,6 +39,9 @@ COLLAPSE_STEPS = 200    # steps at chance, after the warm-up, before it is said:
 NAMED_CLIPS = 8         # clips of a batch that a message names
 PROGRESS_SECONDS = 30.0  # between lines on steps, where there is no terminal: a log of days is read too
 TIMING = ('seconds', 'clips_per_second', 'records_skipped')  # may differ when a run is resumed; not in history.csv
+BFLOAT16_WARNING = (
+    'WARNING: --bfloat16: this processor has no instructions for bfloat16. It trains many times slower than without the flag, and '
+    'where the processor has no AVX-512 its convolutions round more (docs/performance.md).')
 LEARN_SLOWER = 'start with a new --run_dir and a lower --learning_rate, --clip_norm=1 or longer --warmup_steps.'
 
 
@@ -187,6 +190,8 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
                 standing, pattern=pattern, steps=steps_per_epoch(shards, config),
                 shards=[(path, count, stamp) for (path, count), stamp in zip(shards, records.stamps(shards), strict=True)])
         strategy = make_strategy(devices)
+        if config.towers.bfloat16 and not computes_bfloat16():
+            say(BFLOAT16_WARNING)
         replicas = strategy.num_replicas_in_sync
         if config.train.batch_size % replicas:
             raise UserError(

@@ -1,4 +1,4 @@
-"""What TF_CONFIG may say; how several machines train is tested in test_training.py."""
+"""What TF_CONFIG and the processor say; how several machines train is tested in test_training.py."""
 
 import pytest
 
@@ -21,3 +21,14 @@ def test_devices_are_not_for_several_machines(monkeypatch):
     assert devices.worker_count() == 2 and not devices.is_chief()
     with pytest.raises(UserError, match='--devices=2.*several machines'):
         devices.make_strategy('2')
+
+
+@pytest.mark.parametrize(('words', 'known'), [
+    ('flags : fpu avx2 fma', False), ('flags : avx512f avx512_vnni', False), ('flags : avx512f avx512_bf16 amx_bf16', True),
+    ('Features : fp asimd bf16', True), (None, True),
+])
+def test_processors_that_know_bfloat16(tmp_path, words, known):
+    path = tmp_path / 'cpuinfo'
+    if words:
+        path.write_text(f'processor : 0\n{words}\n')
+    assert devices.computes_bfloat16(str(path)) == known
