@@ -21,6 +21,7 @@ from PIL import Image
 from avts_tf import build_two_tower, load_tower, make_config, records
 from avts_tf.export import export_towers
 
+PATIENCE_SECONDS = 1800  # a limit against hanging, for machines that are busy; nothing here takes a tenth of it
 LEVEL = 2  # grey levels per step of the number that a brightness tells: JPEG may be off by one
 
 

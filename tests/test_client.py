@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
-from conftest import noise, write_sound, write_video
+from conftest import PATIENCE_SECONDS, noise, write_sound, write_video
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from tensorflow_serving.config import model_server_config_pb2
@@ -327,7 +327,8 @@ def test_malformed_bytes(served, grpc_server):
     request.inputs['waveform'].CopyFrom(tf.make_tensor_proto(np.zeros([1, 100], np.int16)))
     request.inputs['waveform'].tensor_content = b'\1\2\3'
     with pytest.raises(grpc.RpcError) as caught:
-        prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(served[1])).Predict(request, timeout=10)
+        prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(served[1])).Predict(request,
+                                                                                                    timeout=PATIENCE_SECONDS)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert client.connect(grpc_server, 'audio').window == WINDOW
 
@@ -369,7 +370,7 @@ def test_metadata_of_the_wrong_tower(grpc_server, towers, tmp_path):
 
 def run_client(*flags):
     return subprocess.run([sys.executable, '-m', 'avts_tf.client', *flags], check=False, capture_output=True, text=True,
-                          timeout=300, cwd=ROOT)
+                          timeout=PATIENCE_SECONDS, cwd=ROOT)
 
 
 def test_command_line(served, audio, sounds):

@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import noise, write_sound, write_video
+from conftest import PATIENCE_SECONDS, noise, write_sound, write_video
 
 from avts_tf import command_line as main
 from avts_tf import extraction, modes
@@ -286,7 +286,7 @@ def test_sigterm_from_outside(towers, tmp_path):
         assert process.poll() is None and time.monotonic() - begin < 300
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 143 and 'Traceback' not in errors, errors
     assert '--skip_existing goes on with the rest' in output.splitlines()[-1]
     written = [row['output'] for row in report(tmp_path / 'out')]
@@ -368,7 +368,8 @@ def test_awkward_files_cost_themselves_only(audio, tmp_path):
 
 def run_main(*flags):
     return subprocess.run([sys.executable, str(ROOT / 'main.py'), '--mode=features', *flags], check=False, capture_output=True,
-                          text=True, timeout=300, env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3', 'CUDA_VISIBLE_DEVICES': ''})
+                          text=True,
+                          timeout=PATIENCE_SECONDS, env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3', 'CUDA_VISIBLE_DEVICES': ''})
 
 
 def test_command_line(towers, audio, tmp_path):

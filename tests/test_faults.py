@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import counting_video, edit_record, write_records
+from conftest import PATIENCE_SECONDS, counting_video, edit_record, write_records
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_pipeline import RATE, check_truth, clips_of, collect, config_of, state_of
@@ -217,7 +217,7 @@ def test_a_file_that_is_damaged_in_mid_epoch(good, tmp_path, how):
     before = records.stamps([(path, 4) for path in paths])
     spoil_file(paths[1], how, good[4:])
     assert [a != b for a, b in zip(before, records.stamps([(path, 4) for path in paths]), strict=True)] == [False, True]
-    batches = within(120, lambda: collect(dataset))
+    batches = within(PATIENCE_SECONDS, lambda: collect(dataset))
     check_truth(batches, dict.fromkeys(range(8), GRID), dict.fromkeys(range(8), 22400), config)
     lost = {'longer': 0, 'flipped': 2, 'cut': 2, 'shorter': 3}.get(how, 4)
     assert state.skips() == ({'lost': (2 * lost, [paths[1]])} if lost else {})
@@ -225,7 +225,7 @@ def test_a_file_that_is_damaged_in_mid_epoch(good, tmp_path, how):
     if lost:
         with pytest.raises((tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError,
                             tf.errors.FailedPreconditionError, tf.errors.UnknownError)):
-            within(120, lambda: collect(stopping))
+            within(PATIENCE_SECONDS, lambda: collect(stopping))
 
 
 def test_an_epoch_is_gone_on_with_after_any_batch(good, tmp_path):
@@ -323,7 +323,7 @@ class Fuzzer:
 
     def run(self):
         self.state.reset_counts()
-        batches = within(120, lambda: collect(self.dataset))
+        batches = within(PATIENCE_SECONDS, lambda: collect(self.dataset))
         return batches, sum(len(batch['kind']) for batch in batches), sum(count for count, _ in self.state.skips().values())
 
 

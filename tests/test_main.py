@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import PATIENCE_SECONDS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from avts_tf import command_line as main
@@ -28,7 +29,7 @@ TINY = ['--preset=tiny', '--frame_size=16', '--batch_size=8', '--warmup_steps=2'
 def run_main(*flags):
     environment = {**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '2', 'CUDA_VISIBLE_DEVICES': ''}
     return subprocess.run([sys.executable, str(ROOT / 'main.py'), *flags], check=False, capture_output=True, text=True,
-                          env=environment, timeout=1200)
+                          env=environment, timeout=PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope='module')

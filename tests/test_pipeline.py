@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import counting_video, edit_record, read_frames, read_sound, with_times, write_records
+from conftest import PATIENCE_SECONDS, counting_video, edit_record, read_frames, read_sound, with_times, write_records
 
 from avts_tf import records
 from avts_tf.config import UserError, make_config
@@ -468,7 +468,8 @@ def test_two_replicas_see_the_same_mix(shard):
     )
     here = os.path.dirname(os.path.abspath(__file__))
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([here, os.path.dirname(here)]), 'TF_CPP_MIN_LOG_LEVEL': '3'}
-    done = subprocess.run([sys.executable, '-c', code, shard], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, '-c', code, shard], env=environment, capture_output=True, text=True,
+                          timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, done.stderr[-3000:]
     counts = json.loads(done.stdout.strip().splitlines()[-1])
     check_fitted_kinds(counts)

@@ -8,6 +8,7 @@ import tomllib
 import zipfile
 
 import pytest
+from conftest import PATIENCE_SECONDS
 
 ROOT = pathlib.Path(__file__).parent.parent
 MAIN = [str(ROOT / 'main.py')]
@@ -27,7 +28,8 @@ sys.argv = sys.argv[1:]
 
 
 def _run(*words, **options):
-    return subprocess.run([sys.executable, *words], check=False, capture_output=True, text=True, cwd=ROOT, timeout=300, **options)
+    return subprocess.run([sys.executable, *words], check=False, capture_output=True, text=True, cwd=ROOT,
+                          timeout=PATIENCE_SECONDS, **options)
 
 
 @pytest.mark.parametrize('program', PROGRAMS)
@@ -106,7 +108,7 @@ def test_installed_program_is_main(wheel, tmp_path):
 
     def avts(*flags):
         return subprocess.run([sys.executable, str(tmp_path / 'bin/avts'), *flags], check=False, capture_output=True, text=True,
-                              cwd=outside, env=environment, timeout=300)
+                              cwd=outside, env=environment, timeout=PATIENCE_SECONDS)
 
     shown, ours = avts('--help'), _run(*MAIN, '--help')
     assert shown.returncode == ours.returncode == 0

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import PATIENCE_SECONDS
 
 from avts_tf import progress
 
@@ -18,7 +19,7 @@ for _ in progress.bar(range(6), 'counting', {quiet}, unit='thing'):
 
 def _count(quiet):
     process = subprocess.run([sys.executable, '-c', COUNT.format(quiet=quiet)], capture_output=True, text=True, check=True,
-                             timeout=300)
+                             timeout=PATIENCE_SECONDS)
     return process.stderr
 
 

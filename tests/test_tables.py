@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import PATIENCE_SECONDS
 
 from avts_tf import modes
 from avts_tf.config import UserError
@@ -292,7 +293,7 @@ def test_a_stopped_table_goes_on_from_the_command_line(tmp_path, number, status)
     else:
         pytest.fail('it was not stopped')
     process.send_signal(number)                             # to it alone: its step is in a session of its own
-    said = process.communicate(timeout=120)[1]
+    said = process.communicate(timeout=PATIENCE_SECONDS)[1]
     assert process.returncode == status
     if number != signal.SIGKILL:
         assert 'The same command goes on with' in said

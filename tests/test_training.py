@@ -16,6 +16,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import PATIENCE_SECONDS
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Small enough for seconds, of two stages and two passes an epoch, with a learning rate that follows from the losses. Training
@@ -72,7 +73,7 @@ def names(run_dir):
     return sorted(name for name in os.listdir(folder) if name.startswith('epoch-')) if folder.exists() else []
 
 
-def wait_for_step(process, run_dir, epochs, step, timeout=400):
+def wait_for_step(process, run_dir, epochs, step, timeout=PATIENCE_SECONDS):
     """Waits until a checkpoint of that step or a later one is there; False where the process ended before."""
     deadline = time.monotonic() + timeout
     while process.poll() is None:
@@ -219,7 +220,7 @@ def test_a_full_disk_is_said_and_costs_no_checkpoint(world, unbroken, tmp_path):
     os.remove(run / 'checkpoints' / names(run)[-1])
     before = names(run)
     process = start_run(world, run, file_limit=(run / 'checkpoints' / before[-1]).stat().st_size // 2)
-    output = process.communicate(timeout=400)[0]
+    output = process.communicate(timeout=PATIENCE_SECONDS)[0]
     assert process.returncode == 2, output
     assert f'--run_dir={run}: cannot be written' in output and 'goes on from the newest checkpoint' in output
     assert names(run) == before and not list((run / 'checkpoints').glob('writing-*'))
@@ -369,7 +370,7 @@ def start_workers(world, run, tmp_path, **options):
 
 def ends(processes):
     """(exit status, output) of each process."""
-    outputs = [process.communicate(timeout=500)[0] for process in processes]
+    outputs = [process.communicate(timeout=PATIENCE_SECONDS)[0] for process in processes]
     return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
 
 

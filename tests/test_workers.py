@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from conftest import PATIENCE_SECONDS
 
 from avts_tf import workers
 
@@ -97,7 +98,7 @@ def test_parts_come_in_order_and_a_dead_worker_costs_its_own_task():
 def test_parts_are_not_made_before_there_is_room():
     counting = '(print(i, flush=True) or bytes(2**20) for i in range(50))'
     program = start(f'parts = workers.stream_in_order(eval, [{counting!r}], 1, 60.0); next(parts); time.sleep(1); parts.close()')
-    assert len(program.communicate(timeout=60)[0].split()) <= 3
+    assert len(program.communicate(timeout=PATIENCE_SECONDS)[0].split()) <= 3
 
 
 def test_workers_die_with_their_parent():
@@ -109,7 +110,7 @@ def test_workers_die_with_their_parent():
     assert len(set(pids)) == 2 and all(map(alive, pids))
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while any(map(alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(map(alive, pids))
@@ -123,4 +124,4 @@ def test_time_for_which_all_was_stopped_does_not_count():
     os.killpg(parent.pid, signal.SIGSTOP)
     time.sleep(12)
     os.killpg(parent.pid, signal.SIGCONT)
-    assert parent.communicate(timeout=60)[0] == '[(0, None)]\n'
+    assert parent.communicate(timeout=PATIENCE_SECONDS)[0] == '[(0, None)]\n'
