@@ -2,10 +2,30 @@
 
 import importlib
 import os
+import sys
+import warnings
 
-# Without AVX512-VNNI TensorFlow leaves oneDNN off, where 3-D convolutions are some 25 times slower. It reads this once, when it is
-# imported: every program here imports this package first, and its worker processes inherit the setting.
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
+
+def _turn_onednn_on() -> None:
+    """Has TensorFlow use oneDNN where the user has not said otherwise; warns where it is too late.
+
+    Without AVX512-VNNI TensorFlow leaves it off, and 3-D convolutions are some 25 times slower. It
+    reads the variable once, when it is imported: every program here imports this package first, and
+    the processes that it starts inherit the setting.
+    """
+    if 'TF_ENABLE_ONEDNN_OPTS' in os.environ:
+        return
+    os.environ['TF_ENABLE_ONEDNN_OPTS'] = '1'
+    if 'tensorflow' in sys.modules:
+        port = importlib.import_module('tensorflow.python.util._pywrap_util_port')
+        if not port.IsMklEnabled():
+            warnings.warn(
+                'TensorFlow was imported before avts_tf and has oneDNN off on this processor, where '
+                'convolutions are many times slower. Import avts_tf first, or set '
+                'TF_ENABLE_ONEDNN_OPTS=1.', stacklevel=3)
+
+
+_turn_onednn_on()
 
 __version__ = '0.1.0'
 

@@ -1,6 +1,7 @@
 """What the programs have in common: --help at once, mistyped flags, no noise; and the package that `pip install` makes of them."""
 
 import email
+import os
 import pathlib
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import zipfile
 
 import pytest
 from conftest import PATIENCE_SECONDS
+from tensorflow.python.util import _pywrap_util_port
 
 ROOT = pathlib.Path(__file__).parent.parent
 MAIN = [str(ROOT / 'main.py')]
@@ -132,3 +134,25 @@ def test_package_asks_for_ranges_that_hold_the_pins(wheel):
     version = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['version']
     import avts_tf
     assert metadata['Version'] == version == avts_tf.__version__
+
+
+@pytest.mark.parametrize('given', [None, '0'])
+@pytest.mark.parametrize('module', ['avts_tf.command_line', 'avts_tf.client', 'tfrecords_tools.write', 'avts_tf.workers'])
+def test_onednn_is_on_unless_the_user_says_otherwise(module, given):
+    name = 'TF_ENABLE_ONEDNN_OPTS'
+    environment = {key: value for key, value in os.environ.items() if key != name} | ({name: given} if given else {})
+    code = f'import os, sys, {module}; print(os.environ[{name!r}], "tensorflow" in sys.modules)'
+    assert _run('-c', code, env=environment).stdout.split() == [given or '1', 'False']
+
+
+def test_onednn_is_on_in_these_tests():
+    assert _pywrap_util_port.IsMklEnabled() or os.environ['TF_ENABLE_ONEDNN_OPTS'] == '0'
+
+
+@pytest.mark.slow
+def test_tensorflow_imported_first_is_said_where_it_has_onednn_off():
+    environment = {key: value for key, value in os.environ.items() if key != 'TF_ENABLE_ONEDNN_OPTS'}
+    code = ('import tensorflow; from tensorflow.python.util import _pywrap_util_port as port; on = port.IsMklEnabled()\n'
+            'import avts_tf; print(on)')
+    process = _run('-W', 'default', '-c', code, env=environment)
+    assert ('imported before avts_tf' in process.stderr) == (process.stdout.split() == ['False'])
