@@ -284,7 +284,7 @@ def read_streams(
         end = begin + most_seconds
         waveform_seconds, waveform = audio.first_that_decodes(lambda index: _read_sound(
             path, index, max(0.0, begin - margin_seconds), end + margin_seconds, math.inf,
-            options.sample_rate))
+            options.sample_rate, has_video=True))
         pictures = video.first_that_decodes(
             lambda index: _read_pictures(path, index, begin, end, options))
     return Streams(pictures.frames, np.array(pictures.frame_seconds), waveform, waveform_seconds)

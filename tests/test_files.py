@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from avts_tf import files
-from avts_tf.config import UserError
+from avts_tf import build_two_tower, export, extraction, files, modes, training
+from avts_tf.config import UserError, make_config
 
 HOLD = """
 import sys, time
@@ -69,3 +69,30 @@ def test_what_is_no_folder_is_said(tmp_path, monkeypatch, folder):
     (tmp_path / 'file').touch()
     with pytest.raises(UserError, match='--output=.*: cannot be written'), files.locked(folder, 'output'):
         pass
+
+
+def test_whatever_writes_a_folder_is_refused_while_another_process_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, 'EXPORT_WAIT_SECONDS', 0.1)
+    folder, records = str(tmp_path / 'run'), str(tmp_path / 'none-*')
+    config = make_config('tiny')
+    commands = {
+        'train': lambda: training.train(config, records, folder),
+        '--mode=train': lambda: modes.run_train(config, records, None, folder, str(tmp_path / 'towers'), 'auto'),
+        '--mode=tune': lambda: modes.run_tune('tiny', {}, records, records, folder, 1, 'auto'),
+        '--mode=action_recognition': lambda: modes.run_action_recognition(
+            'tiny', {}, records, records, folder, 'scratch', None, [], 'auto'),
+        '--mode=audio_classification': lambda: modes.run_audio_classification(
+            None, {}, records, '', '', folder, '', '', features='mfcc', pooling=None),
+        'extract_features': lambda: extraction.extract_features([], folder, []),
+        'export_towers': lambda: export.export_towers(build_two_tower(config), folder, lambda line: None),
+    }
+    process = other_process(folder)
+    try:
+        for name, command in commands.items():
+            with pytest.raises(UserError, match=f'={folder}: another process'):
+                command()
+                pytest.fail(name)
+        assert os.listdir(folder) == [files.LOCK]
+    finally:
+        process.kill()
+        process.wait()

@@ -25,6 +25,7 @@ from conftest import counting_video
 
 from avts_tf import media, records
 from avts_tf.config import UserError
+from avts_tf.files import LOCK
 from tfrecords_tools import write
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -65,8 +66,9 @@ def read_report(prefix):
 
 
 def read_files(folder):
-    """Name → bytes of all files in a folder and below it."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in pathlib.Path(folder).rglob('*') if path.is_file()}
+    """Name → bytes of all files in a folder and below it, but for locks."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in pathlib.Path(folder).rglob('*')
+            if path.is_file() and path.name != LOCK}
 
 
 @pytest.fixture(scope='module')

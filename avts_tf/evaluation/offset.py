@@ -194,7 +194,7 @@ def calibrate(model, pattern, run_dir, max_offset_seconds, min_confidence, say=p
     errors, curves, foreign = {shift: [] for shift in shifts}, [], []
     sides, left_out, total, before = [], 0, 0, None
     paths = [path for path, _ in records.find_shards(pattern, 'eval_records')]
-    for serialized in progress.bar(tf.data.TFRecordDataset(paths), unit='record', desc='offset of shifted records'):
+    for serialized in progress.bar(tf.data.TFRecordDataset(paths), 'offset of shifted records', unit='record'):
         total += 1
         try:
             record = records.parse(serialized)
