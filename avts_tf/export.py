@@ -66,18 +66,18 @@ class ExportedTower(tf.Module):
         kernels = [variable.value for variable in tower.trainable_variables if variable.name not in UNDECAYED]
         weight_decay = config.train.weight_decay
 
-        @tf.function(input_signature=[])
+        @tf.function(input_signature=[], autograph=False)
         def decay_loss():
             return 0.5 * weight_decay * tf.add_n([tf.reduce_sum(tf.square(kernel)) for kernel in kernels])
 
         self.regularization_losses = [decay_loss] if weight_decay else []
 
-    @tf.function
+    @tf.function(autograph=False)
     def __call__(self, inputs, training=False):
         """The outputs of `serving_default`, as in training or as served."""
         return self._average(inputs, training)
 
-    @tf.function
+    @tf.function(autograph=False)
     def call_training(self, inputs):
         """The call with training=True under a name of its own, which keras.layers.TFSMLayer asks for."""
         return self(inputs, training=True)
@@ -88,7 +88,8 @@ class ExportedTower(tf.Module):
         for training in (False, True):
             self.__call__.get_concrete_function(specification, training=training)
         self.call_training.get_concrete_function(specification)
-        signatures = {name: tf.function(getattr(self, name), input_signature=self.inputs[name]) for name in self.inputs}
+        signatures = {
+            name: tf.function(getattr(self, name), input_signature=self.inputs[name], autograph=False) for name in self.inputs}
         for name, function in signatures.items():
             # As an attribute, too, which takes arguments by place as keras.layers.TFSMLayer gives them.
             setattr(self, name, function)
@@ -271,7 +272,7 @@ class AudioTower(ExportedTower):
 
         return self._over_windows(outputs_of, batch, windows, training, at_once), windows
 
-    @tf.function
+    @tf.function(autograph=False)
     def _network(self, waveform, training):
         return embed_waveform(self._keras_tower(), waveform, training)
 
@@ -356,7 +357,7 @@ class VideoTower(ExportedTower):
 
         return self._over_windows(outputs_of, batch, windows, training)
 
-    @tf.function
+    @tf.function(autograph=False)
     def _network(self, frames, training):
         return self._keras_tower()(frames, training=training)
 

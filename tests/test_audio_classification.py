@@ -419,7 +419,8 @@ def saved_result(folder):
 
 @pytest.mark.parametrize(('features', 'flags'), [
     ('mfcc', ['--classifier=random_forest']),
-    ('scratch', ['--preset=tiny', '--epochs=12', '--batch_size=9', '--warmup_steps=5', '--learning_rate=0.005']),
+    pytest.param('scratch', ['--preset=tiny', '--epochs=12', '--batch_size=9', '--warmup_steps=5', '--learning_rate=0.005'],
+                 marks=pytest.mark.slow),
     ('random', ['--preset=tiny', '--conv5_pooling=mean']),
 ])
 def test_the_command_tells_tones_from_noise(collection, tmp_path, capsys, features, flags):

@@ -737,6 +737,7 @@ print(json.dumps(peaks))
 '''
 
 
+@pytest.mark.slow
 def test_no_request_needs_much_more_memory_than_an_ordinary_one():
     """Peaks of a process of its own, each the highest so far; small towers, of which little hides what the requests need."""
     process = subprocess.run([sys.executable, '-c', MEMORY, str(pathlib.Path(__file__).parent)], capture_output=True, text=True,

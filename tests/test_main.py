@@ -88,6 +88,7 @@ def test_exported_towers_tell_of_their_training(finished):
     assert str(folder) not in json.dumps(metadata)
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_the_unbroken_one(finished):
     # What a run leaves that was killed in its second epoch; the whole of killing is in test_training.py.
     folder, flags, _ = finished

@@ -52,7 +52,7 @@ def config_of(system, teacher='', **overrides):
     return make_config('tiny', system=system, regime=regime, teacher=teacher, **{**SMALL, **overrides})
 
 
-@pytest.mark.parametrize('system', [pytest.param('l3', marks=pytest.mark.slow), 'multisensory', 'soundnet'])
+@pytest.mark.parametrize('system', [*(pytest.param(name, marks=pytest.mark.slow) for name in ('l3', 'multisensory')), 'soundnet'])
 def test_a_batch_is_learnt_by_heart_and_the_probes_take_the_model(system, clips, teacher):
     config = config_of(system, teacher)
     model = build_model(config)

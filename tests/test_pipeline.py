@@ -455,6 +455,7 @@ def test_keras_sees_no_pair_of_the_old_mix(shard):
     check_fitted_kinds(fitted_kinds(shard, tf.distribute.get_strategy()))
 
 
+@pytest.mark.slow
 def test_two_replicas_see_the_same_mix(shard):
     code = (
         'import json, sys, tensorflow as tf\n'

@@ -19,6 +19,7 @@ CASES = {
     # Far below the norm of these gradients: every step is clipped.
     'clipped': {'loss': 'contrastive', 'easy_negatives': 'drawn', 'clip_norm': 0.05, **LENGTH},
 }
+QUICK_CASES = ['contrastive', 'weighted']
 # float32 rounds at 6e-8. Sums over replicas are taken in another order, and Keras's synchronised batch norm takes the variance as
 # E[x^2] - E[x]^2 where the fused one does not: some 1e-6 per layer, through about twenty layers. The learning rate is small,
 # because training itself magnifies rounding: at 0.05 the mere order of the clips in a batch moves three steps of one replica by
@@ -119,8 +120,8 @@ def statistics(strategy):
             'variances': [value.numpy() for value in norm.moving_variance.value.values]}
 
 
-def main(folder):
-    """The worker: FOLDER/CASE-REPLICAS.npz of every case, and FOLDER/statistics.npz."""
+def main(folder, *cases):
+    """The worker: FOLDER/CASE-REPLICAS.npz of each case, and FOLDER/statistics.npz."""
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices('CPU')[0]
@@ -129,7 +130,7 @@ def main(folder):
     # One strategy for all cases: TensorFlow mixes up the collectives of two over the same devices in one process.
     strategies = {1: tf.distribute.get_strategy(), 2: tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])}
     np.savez(os.path.join(folder, 'statistics.npz'), **statistics(strategies[2]))
-    for case in CASES:
+    for case in cases:
         for replicas, strategy in strategies.items():
             np.savez(os.path.join(folder, f'{case}-{replicas}.npz'), **train_case(case, strategy))
 
@@ -137,12 +138,21 @@ def main(folder):
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     """Dict from (case, replicas) to what `train_case` returned."""
-    folder = tmp_path_factory.mktemp('replicas')
+    return train_cases(tmp_path_factory.mktemp('replicas'), QUICK_CASES)
+
+
+@pytest.fixture(scope='module')
+def trained_slowly(tmp_path_factory):
+    """The same of every case."""
+    return train_cases(tmp_path_factory.mktemp('replicas'), CASES)
+
+
+def train_cases(folder, cases):
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    process = subprocess.run([sys.executable, '-W', 'ignore', __file__, str(folder)], capture_output=True, text=True, check=False,
-                             env={**os.environ, 'PYTHONPATH': root, 'TF_CPP_MIN_LOG_LEVEL': '3'})
+    process = subprocess.run([sys.executable, '-W', 'ignore', __file__, str(folder), *cases], capture_output=True, text=True,
+                             check=False, env={**os.environ, 'PYTHONPATH': root, 'TF_CPP_MIN_LOG_LEVEL': '3'})
     assert process.returncode == 0, process.stderr[-4000:]
-    return {(case, replicas): dict(np.load(folder / f'{case}-{replicas}.npz')) for case in CASES for replicas in (1, 2)} | {
+    return {(case, replicas): dict(np.load(folder / f'{case}-{replicas}.npz')) for case in cases for replicas in (1, 2)} | {
         'statistics': dict(np.load(folder / 'statistics.npz'))}
 
 
@@ -161,7 +171,7 @@ def update_errors(one, two, end='end'):
     return whole, {name: error / lengths[name] for name, error in errors.items()}
 
 
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('case', QUICK_CASES)
 def test_weights_and_statistics_agree(trained, case):
     one, two = trained[case, 1], trained[case, 2]
     for name, value in part(one, 'start').items():
@@ -176,7 +186,7 @@ def test_weights_and_statistics_agree(trained, case):
     assert whole < UPDATE_ERROR and errors[worst] < WEIGHT_UPDATE_ERROR, (whole, worst, errors[worst])
 
 
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('case', QUICK_CASES)
 def test_logs_agree(trained, case):
     one, two = trained[case, 1], trained[case, 2]
     assert {'loss', 'spread', 'distance_positive', 'distance_super_hard', 'pairs_easy'} <= set(part(one, 'log'))
@@ -194,6 +204,13 @@ def make_kinds():
         class clip:
             frames = frame_size = window_samples = 1
     return make_batches(Config)['kind']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', CASES)
+def test_all_cases_agree(trained_slowly, case):
+    test_weights_and_statistics_agree(trained_slowly, case)
+    test_logs_agree(trained_slowly, case)
 
 
 def test_a_doubled_gradient_would_be_found(trained):
@@ -215,10 +232,11 @@ def test_statistics_that_are_not_synchronised_are_kept_as_the_mean_over_replicas
         np.testing.assert_allclose(variance, HALVES.var(1).mean(0), atol=1e-4)
 
 
-def test_clipping_takes_effect(trained):
+@pytest.mark.slow
+def test_clipping_takes_effect(trained_slowly):
     def moved(case):
         """Length of the update of all kernels."""
-        start, end = part(trained[case, 2], 'start'), part(trained[case, 2], 'end')
+        start, end = part(trained_slowly[case, 2], 'start'), part(trained_slowly[case, 2], 'end')
         kernels = [name for name in start if name.endswith('kernel')]
         return np.sqrt(sum(np.sum((end[name] - start[name]) ** 2) for name in kernels))
 
@@ -228,4 +246,4 @@ def test_clipping_takes_effect(trained):
 
 
 if __name__ == '__main__':
-    main(sys.argv[1])
+    main(*sys.argv[1:])

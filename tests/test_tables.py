@@ -261,6 +261,7 @@ def test_a_step_that_fails_is_named(tmp_path, capfd, monkeypatch):
     assert 'train-easy-seed0: --records=nowhere/*: no file matches' in (tmp_path / 'curriculum.md').read_text()
 
 
+@pytest.mark.slow
 def test_a_small_table_for_real(tmp_path, monkeypatch):
     """Two regimes of one epoch each, in processes of their own, the second time without any."""
     write_world(str(tmp_path / 'clips'), videos=10, seconds=2.0, size=16, difficulty=0.0)

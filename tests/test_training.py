@@ -247,6 +247,7 @@ def test_weight_decay_is_of_kernels_alone():
             np.testing.assert_allclose(variable, factor * value, rtol=1e-5, err_msg=f'{optimizer} {variable.path}')
 
 
+@pytest.mark.slow
 def test_it_goes_on_with_other_records(world, tmp_path):
     from avts_tf.config import make_config
     from avts_tf.training import train
@@ -264,6 +265,7 @@ def test_it_goes_on_with_other_records(world, tmp_path):
     assert json.loads((tmp_path / 'run' / 'config.json').read_text())['inputs']['records'] == f'{world}/train-*'
 
 
+@pytest.mark.slow
 def test_what_comes_after_the_last_batch_is_counted_once(tmp_path):
     from conftest import counting_video, write_records
 
@@ -284,6 +286,7 @@ def test_what_comes_after_the_last_batch_is_counted_once(tmp_path):
     assert json.loads((run / 'result.json').read_text())['training']['skipped_records']['too_short']['times'] == 1
 
 
+@pytest.mark.slow
 def test_a_file_that_goes_while_it_trains_is_said_once_and_what_is_left_is_trained_on(world, unbroken, tmp_path):
     shutil.copytree(world, tmp_path / 'world')
     run, lines = tmp_path / 'run', []

@@ -484,6 +484,7 @@ def lines_of(folder):
     return [name for name in os.listdir(folder) if name.endswith('.lines')] if os.path.isdir(folder) else []
 
 
+@pytest.mark.slow
 def test_signals_and_sigkill(folder, tmp_path):
     table, out = many_rows(folder, 120), tmp_path / 'killed' / 'set'
     aside = f'{out}.writing'
