@@ -9,9 +9,9 @@ import warnings
 def _turn_onednn_on() -> None:
     """Has TensorFlow use oneDNN where the user has not said otherwise; warns where it is too late.
 
-    Without AVX512-VNNI TensorFlow leaves it off, and 3-D convolutions are some 25 times slower. It
-    reads the variable once, when it is imported: every program here imports this package first, and
-    the processes that it starts inherit the setting.
+    Without AVX512-VNNI TensorFlow leaves it off, and convolutions are 2 to 25 times slower, by the
+    processor. It reads the variable once, when it is imported: every program here imports this
+    package first, and the processes that it starts inherit the setting.
     """
     if 'TF_ENABLE_ONEDNN_OPTS' in os.environ:
         return
