@@ -69,7 +69,8 @@ def locked(
         folders.discard(key)
         # Under the lock: whoever waits for this file sees that it is gone, and makes another.
         with contextlib.suppress(OSError):
-            os.remove(path)
+            if os.path.samestat(os.fstat(descriptors[-1]), os.stat(path)):  # not the next holder's
+                os.remove(path)
             if made:
                 os.rmdir(folder)  # fails, as it should, where anything was written
         lock.release()

@@ -43,6 +43,20 @@ def test_a_second_process_is_refused_by_name_until_the_first_has_ended(tmp_path)
     assert os.listdir(folder) == []
 
 
+def test_the_lock_of_the_next_holder_stays(tmp_path):
+    """As when the folder is cleared up under the lock and another process comes in at once."""
+    folder = tmp_path / 'run'
+    with files.locked(str(folder), 'run_dir'):
+        os.remove(folder / files.LOCK)
+        process = other_process(folder)
+    try:
+        with pytest.raises(UserError, match='another process'), files.locked(str(folder), 'run_dir'):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_what_is_called_meanwhile_may_hold_it_and_another_thread_may_not(tmp_path):
     folder, refused = str(tmp_path / 'run'), []
 
