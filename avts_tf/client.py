@@ -342,7 +342,7 @@ def _define_flags():
     flags.DEFINE_string('server', 'localhost:8500', 'host:port of the gRPC interface')
     flags.DEFINE_string('rest', '', 'host:port of the REST interface, which is then taken instead')
     flags.DEFINE_enum('rest_form', 'column', ['row', 'column'], 'layout of the JSON')
-    flags.DEFINE_multi_string('input', None, 'file, folder, glob in quotes, or CSV of sounds or videos; may stand several times')
+    flags.DEFINE_multi_string('input', None, 'file, folder, glob in quotes, or CSV of sounds or videos; may be repeated')
     flags.DEFINE_string('output', '', 'folder to write features to; empty prints them')
     flags.DEFINE_enum('output_format', 'npz', extraction.FORMATS, 'npz, a file per sound or video; or tfrecord, a set of records')
     flags.DEFINE_enum('tower', 'audio', ['audio', 'video'], 'what to send')

@@ -59,11 +59,11 @@ _of(('evaluate',), flags.DEFINE_boolean, 'shortcuts', False, 'Also measure what 
     'moment.')
 
 _of(('features', 'audio_classification', 'offset'), flags.DEFINE_multi_string, 'input', None, 'File, folder, glob in quotes, or '
-    'CSV of sounds or videos. May stand several times for features and offset. offset without it calibrates on --eval_records.')
+    'CSV of sounds or videos. May be repeated for features and offset. offset without it calibrates on --eval_records.')
 _of(('features', 'audio_classification', 'offset'), flags.DEFINE_string, 'output', None, 'Folder of what is written. Default: '
     '--run_dir for audio_classification, RUN_DIR/offsets for offset.')
 _of(('features', 'audio_classification'), flags.DEFINE_multi_string, 'tower', None, 'Folder of an exported tower or of one version '
-    'of it. features: may stand twice; default EXPORT_DIR/audio_tower, and EXPORT_DIR/video_tower too where videos are among the '
+    'of it. features: may be repeated; default EXPORT_DIR/audio_tower, and EXPORT_DIR/video_tower too where videos are among the '
     'input. audio_classification: instead of the tower of --run_dir.')
 
 _of(('features',), flags.DEFINE_string, 'output_format', 'npz', 'npz, a file per sound or video; or tfrecord, a set of record '

@@ -165,7 +165,7 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
 
     Raises:
         UserError: the records, the run folder or the devices are not fit for it, the training is finished and was with other
-            records, or the loss is no number.
+            records, or the loss is NaN or infinite.
         Stopped: a signal came; a checkpoint was written.
     """
     if deterministic:

@@ -97,8 +97,8 @@ def tune(preset, given, pattern, eval_pattern, tune_dir, trials, devices='auto',
     select_flag, given_pattern = ('select_records' if select_pattern else 'eval_records'), select_pattern
     select_pattern = select_pattern or eval_pattern
     if not select_pattern:
-        raise UserError('--select_records: needed to tell which trial is best (or --eval_records, which then are no honest measure '
-                        'of it); give records that are not trained on.')
+        raise UserError('--select_records: needed to choose the best trial (or --eval_records, which then are no longer an '
+                        'honest measure of it); give records that are not trained on.')
     train_config = make_config(preset, **given).train
     epochs, space, problems = train_config.epochs, search_space(given), []
     for regime in SPACE['regime'] if 'regime' not in given else ():
