@@ -32,12 +32,13 @@ __version__ = '0.1.0'
 # Where each public name lives. They are imported when asked for: TensorFlow takes seconds to load, and the command line should
 # answer --help and a mistyped flag without it.
 _HOMES = {
-    'config': ['Config', 'UserError', 'make_config'],
-    'curriculum': ['Curriculum', 'CurriculumCallback', 'NegativeMix', 'Stage', 'parse_regime'],
-    'features': ['load_tower'],
-    'losses': ['ContrastiveLoss'],
-    'pipeline': ['PipelineState', 'make_dataset'],
-    'two_tower': ['TwoTower', 'build_two_tower'],
+    'config': ['Config', 'make_config'],
+    'data.pipeline': ['PipelineState', 'make_dataset'],
+    'errors': ['UserError'],
+    'inference.features': ['load_tower'],
+    'models.losses': ['ContrastiveLoss'],
+    'models.two_tower': ['TwoTower', 'build_two_tower'],
+    'training.curriculum': ['Curriculum', 'CurriculumCallback', 'NegativeMix', 'Stage', 'parse_regime'],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -12,7 +12,8 @@ import sys
 from absl import flags, logging
 
 from avts_tf import program
-from avts_tf.config import PRESETS, Stopped, UserError, make_config, parameters
+from avts_tf.config import PRESETS, make_config, parameters
+from avts_tf.errors import Stopped, UserError
 
 FLAGS = flags.FLAGS
 MODES = ('train', 'evaluate', 'export', 'features', 'audio_classification', 'action_recognition', 'table', 'offset', 'tune')

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import filelock
 
-from avts_tf.config import UserError
+from avts_tf.errors import UserError
 
 LOCK = '.lock'
 

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from avts_tf import progress
-from avts_tf.windows import EASY, KINDS, POSITIVE
+from avts_tf.data.sampling import EASY, KINDS, POSITIVE
 
 BOOTSTRAPS = 500
 

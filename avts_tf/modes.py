@@ -3,19 +3,23 @@
 import os
 import sys
 
-from avts_tf import extraction, features, files, plots, workers
-from avts_tf.config import UserError, make_config
-from avts_tf.devices import is_chief, worker_count
-from avts_tf.evaluation import action, audio, tables
+from avts_tf import files, plots
+from avts_tf.config import make_config
+from avts_tf.data import workers
+from avts_tf.data.records import naming_damage, same_files, summary_path
+from avts_tf.errors import UserError
+from avts_tf.evaluation import action, audio
 from avts_tf.evaluation.offset import calibrate, measure_files
 from avts_tf.evaluation.projector import write_projector
 from avts_tf.evaluation.shortcuts import measure_shortcuts
 from avts_tf.evaluation.sync import describe, evaluate_sync, measure_sync_curve
-from avts_tf.export import describe_training, export_towers
-from avts_tf.records import naming_damage, same_files, summary_path
-from avts_tf.runs import RunFolder, hold_run, load_config, load_inputs, load_result, update_result, writing
-from avts_tf.training import load_model, train
-from avts_tf.tune import tune
+from avts_tf.experiments import tables
+from avts_tf.inference import extraction, features
+from avts_tf.inference.export import describe_training, export_towers
+from avts_tf.training.devices import is_chief, worker_count
+from avts_tf.training.run_folder import RunFolder, hold_run, load_config, load_inputs, load_result, update_result, writing
+from avts_tf.training.trainer import load_model, train
+from avts_tf.training.tune import tune
 from tfrecords_tools.synthetic import write_world
 
 DEMO_VIDEOS, DEMO_EVAL_VIDEOS = 192, 64

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 import tensorflow as tf
 
-from avts_tf.windows import KINDS, NO_PAIR
+from avts_tf.data.sampling import KINDS, NO_PAIR
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt

@@ -33,10 +33,10 @@ def make_step(config, devices, pattern):
     """A function that trains a step, on records or, without a pattern, on one batch of them that stays in memory."""
     import tensorflow as tf
 
-    from avts_tf.devices import make_strategy, own_batches
-    from avts_tf.pipeline import make_dataset
-    from avts_tf.training import make_optimizer
-    from avts_tf.two_tower import build_two_tower
+    from avts_tf.data.pipeline import make_dataset
+    from avts_tf.models.two_tower import build_two_tower
+    from avts_tf.training.devices import make_strategy, own_batches
+    from avts_tf.training.trainer import make_optimizer
     strategy = make_strategy(devices)
     with strategy.scope():
         model = build_two_tower(config)

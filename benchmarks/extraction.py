@@ -29,9 +29,9 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from avts_tf import build_two_tower, make_config
-from avts_tf.export import export_towers
-from avts_tf.extraction import extract_features, find_inputs
-from avts_tf.features import AudioFeatures, AudioTower, load_tower
+from avts_tf.inference.export import export_towers
+from avts_tf.inference.extraction import extract_features, find_inputs
+from avts_tf.inference.features import AudioFeatures, AudioTower, load_tower
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('input', '', 'folder of sounds; empty makes noise in 44.1 kHz WAV files')

@@ -34,7 +34,7 @@ def write_shards(folder, name, count, seconds, size, audio_encoding='pcm16', sha
     import tensorflow as tf
     from PIL import Image
 
-    from avts_tf import records
+    from avts_tf.data import records
     rng, (height, width) = np.random.default_rng(0), size
     smooth = rng.uniform(0, 255, [8, 8, 8, 3])
     pictures = []
@@ -62,7 +62,7 @@ def make_config(**values):
 
 def ours(pattern):
     """Endless batches of the pipeline."""
-    from avts_tf.pipeline import make_dataset
+    from avts_tf.data.pipeline import make_dataset
     return make_dataset(pattern, make_config(shuffle_records=8)).repeat()
 
 
@@ -70,7 +70,7 @@ def decoding(pattern):
     """Endless batches of decoded frames, from JPEGs that lie in memory."""
     import tensorflow as tf
 
-    from avts_tf import records
+    from avts_tf.data import records
     clip_frames, batch = make_config().clip.frames, make_config().train.batch_size
     paths = [path for path, _ in records.find_shards(pattern)]
     frames = next(iter(tf.data.TFRecordDataset(paths).map(records.parse))).frames[:clip_frames]
@@ -85,7 +85,7 @@ def all_frames(pattern):
     """Endless batches of a pipeline that decodes all frames of a record before it chooses."""
     import tensorflow as tf
 
-    from avts_tf import records
+    from avts_tf.data import records
     config = make_config()
     size, count = config.clip.frame_size, config.clip.frames
 
@@ -121,9 +121,9 @@ def waiting(pattern, steps=60):
     import tensorflow as tf
 
     from avts_tf import config
-    from avts_tf.pipeline import make_dataset
-    from avts_tf.training import make_optimizer
-    from avts_tf.two_tower import build_two_tower
+    from avts_tf.data.pipeline import make_dataset
+    from avts_tf.models.two_tower import build_two_tower
+    from avts_tf.training.trainer import make_optimizer
     results = {}
     for preset, values in (('small', {}), ('paper', {'frames': 16, 'frame_size': 112, 'batch_size': 4})):
         chosen = config.make_config(preset, **{'passes_per_epoch': 50, 'shuffle_records': 8, **values})
@@ -146,7 +146,7 @@ def waiting(pattern, steps=60):
 def memory(pattern):
     """Peak resident megabytes of this process as it takes `MEMORY_BATCHES` batches."""
     from avts_tf import config
-    from avts_tf.pipeline import make_dataset
+    from avts_tf.data.pipeline import make_dataset
     chosen = config.make_config('tiny', shuffle_records=256)
     for _ in make_dataset(pattern, chosen).repeat().take(MEMORY_BATCHES):
         pass

@@ -37,9 +37,9 @@ def step_worker(preset, folder, deterministic):
 
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-    from avts_tf.pipeline import make_dataset
-    from avts_tf.training import make_optimizer
-    from avts_tf.two_tower import build_two_tower
+    from avts_tf.data.pipeline import make_dataset
+    from avts_tf.models.two_tower import build_two_tower
+    from avts_tf.training.trainer import make_optimizer
 
     config, pattern = make_parts(preset, folder)
     model = build_two_tower(config)
@@ -78,9 +78,9 @@ def measure_steps(preset, folder):
 
 def measure_checkpoint(preset, folder):
     """Median seconds of (writing, reading) a checkpoint, and its bytes."""
-    from avts_tf.runs import RunFolder
-    from avts_tf.training import make_optimizer
-    from avts_tf.two_tower import build_two_tower
+    from avts_tf.models.two_tower import build_two_tower
+    from avts_tf.training.run_folder import RunFolder
+    from avts_tf.training.trainer import make_optimizer
 
     config, _ = make_parts(preset, folder)
     model = build_two_tower(config)
@@ -99,7 +99,7 @@ def measure_checkpoint(preset, folder):
 
 def measure_skip(preset, folder):
     """Median seconds per clip of (going through an epoch, going back to its last batch)."""
-    from avts_tf.pipeline import PipelineState, make_dataset
+    from avts_tf.data.pipeline import PipelineState, make_dataset
 
     config, pattern = make_parts(preset, folder)
     state = PipelineState()

@@ -48,8 +48,8 @@ def tensorflow_step(config):
     """A function that trains one step."""
     import tensorflow as tf
 
-    from avts_tf.training import make_optimizer
-    from avts_tf.two_tower import build_two_tower
+    from avts_tf.models.two_tower import build_two_tower
+    from avts_tf.training.trainer import make_optimizer
     model = build_two_tower(config)
     model.compile(optimizer=make_optimizer(config))
     batch = {name: tf.constant(value) for name, value in random_batch(config).items()}
@@ -59,7 +59,7 @@ def tensorflow_step(config):
 
 def multiplications(config):
     """Multiply-adds of a training step by clip, in the convolutions and dense layers, times 2: floating-point operations."""
-    from avts_tf.two_tower import build_two_tower
+    from avts_tf.models.two_tower import build_two_tower
     model, total = build_two_tower(config), 0
     audio = model.audio_tower.get_layer('audio_network')
     for tower, passes in ((model.video_tower, 1), (audio, config.pairs.audio_windows)):
@@ -81,9 +81,9 @@ def torch_step(config):
     import torch
     from torch import nn
 
-    from avts_tf.frontend import mel_matrix
-    from avts_tf.towers.audio import CONV_CHANNELS, HIDDEN, POOLS
-    from avts_tf.towers.mcx import STAGE_WIDTHS, TEMPORAL_KERNEL, scaled
+    from avts_tf.models.audio import CONV_CHANNELS, HIDDEN, POOLS
+    from avts_tf.models.frontend import mel_matrix
+    from avts_tf.models.mcx import STAGE_WIDTHS, TEMPORAL_KERNEL, scaled
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     towers, clip, logmel = config.towers, config.clip, config.logmel
 

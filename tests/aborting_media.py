@@ -2,7 +2,8 @@
 
 import os
 
-from avts_tf import extraction, media
+from avts_tf.data import media
+from avts_tf.inference import extraction
 
 _try_media, _read_blocks = media.try_media, extraction.read_blocks
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from avts_tf.config import UserError, make_config
+from avts_tf.config import make_config
+from avts_tf.errors import UserError
 
 
 @pytest.mark.parametrize(('values', 'words'), [

@@ -7,8 +7,11 @@ import threading
 
 import pytest
 
-from avts_tf import build_two_tower, export, extraction, files, modes, training
-from avts_tf.config import UserError, make_config
+from avts_tf import build_two_tower, files, modes
+from avts_tf.config import make_config
+from avts_tf.errors import UserError
+from avts_tf.inference import export, extraction
+from avts_tf.training.trainer import trainer as training
 
 HOLD = """
 import sys, time

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avts_tf import metrics
+from avts_tf.data.sampling import EASY, HARD, NO_PAIR, POSITIVE, SUPER_HARD
 from avts_tf.metrics import auc, balanced_accuracy, best_threshold, of_kind, sync_metrics
-from avts_tf.windows import EASY, HARD, NO_PAIR, POSITIVE, SUPER_HARD
 
 distances = st.lists(st.floats(0, 100, width=32), min_size=1, max_size=12).map(lambda values: np.array(values, np.float32))
 

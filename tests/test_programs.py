@@ -2,22 +2,21 @@
 
 import email
 import os
-import pathlib
 import subprocess
 import sys
 import tomllib
 import zipfile
 
 import pytest
-from conftest import PATIENCE_SECONDS
 from tensorflow.python.util import _pywrap_util_port
 
-ROOT = pathlib.Path(__file__).parent.parent
+from tests.helpers import PATIENCE_SECONDS, ROOT
+
 MAIN = [str(ROOT / 'main.py')]
 PROGRAMS = {'main.py': MAIN} | {
     module: ['-m', module]
     for module in ('tfrecords_tools.write', 'tfrecords_tools.inspect', 'tfrecords_tools.synthetic', 'tfrecords_tools.beam',
-                   'avts_tf.client')}
+                   'avts_tf.inference.client')}
 SLOW_IMPORTS = ('tensorflow', 'keras', 'matplotlib', 'apache_beam', 'sklearn')
 # Runs a program as Python does, and tells at its end which of these it has imported.
 TELLING = f'''
@@ -60,7 +59,8 @@ def test_a_flag_that_cannot_be_read_is_one_line(program):
     ('tfrecords_tools.write', ['--input=nowhere', '--output=nowhere/set']),
     pytest.param('tfrecords_tools.inspect', ['nowhere'], marks=pytest.mark.slow),
     pytest.param('tfrecords_tools.beam', ['--input=nowhere', '--output=nowhere/set'], marks=pytest.mark.slow),
-    pytest.param('avts_tf.client', ['--server=localhost:1', '--retries=0', f'--input={__file__}'], marks=pytest.mark.slow),
+    pytest.param('avts_tf.inference.client', ['--server=localhost:1', '--retries=0', f'--input={__file__}'],
+                 marks=pytest.mark.slow),
 ])
 def test_a_mistake_is_one_line_without_noise(program, flags):
     process = _run(*PROGRAMS[program], *flags)
@@ -137,7 +137,9 @@ def test_package_asks_for_ranges_that_hold_the_pins(wheel):
 
 
 @pytest.mark.parametrize('given', [None, '0'])
-@pytest.mark.parametrize('module', ['avts_tf.command_line', 'avts_tf.client', 'tfrecords_tools.write', 'avts_tf.workers'])
+@pytest.mark.parametrize('module', [
+    'avts_tf.command_line', 'avts_tf.inference.client', 'tfrecords_tools.write', 'avts_tf.data.workers',
+])
 def test_onednn_is_on_unless_the_user_says_otherwise(module, given):
     name = 'TF_ENABLE_ONEDNN_OPTS'
     environment = {key: value for key, value in os.environ.items() if key != name} | ({name: given} if given else {})

@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import PATIENCE_SECONDS
 
 from avts_tf import progress
+from tests.helpers import PATIENCE_SECONDS
 
 COUNT = '''
 import time

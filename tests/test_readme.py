@@ -1,14 +1,13 @@
 """The README's Python runs, word for word but for sizes, and without a warning."""
 
-import pathlib
 import re
 import warnings
 
 import pytest
 
+from tests.helpers import ROOT
 from tfrecords_tools.synthetic import write_world
 
-ROOT = pathlib.Path(__file__).parent.parent
 BLOCKS = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
 # What would take long, and what stands for it here.
 SMALLER = {"'small', batch_size=16": "'tiny', frame_size=16, batch_size=4", 'epochs=90': 'epochs=2'}

@@ -21,8 +21,9 @@ import sys
 
 from absl import flags
 
-from avts_tf import media, program, workers
-from avts_tf.config import UserError
+from avts_tf import program
+from avts_tf.data import media, workers
+from avts_tf.errors import UserError
 from tfrecords_tools import write
 
 SOURCES_PER_TASK = 16  # for one start of a decoding process; few, so that all machines have work until the end

@@ -31,8 +31,9 @@ from google.protobuf.message import DecodeError
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from avts_tf import program, progress, records
-from avts_tf.config import UserError
+from avts_tf import program, progress
+from avts_tf.data import records
+from avts_tf.errors import UserError
 from avts_tf.lazy import tf
 
 FRAMES_PER_ROW = 10  # at most
@@ -108,7 +109,7 @@ def read_records(shards):
                 raise UserError(f'{path}: damaged after {i} whole records. Leave the file out or write it again.') from error
             except tf.errors.InvalidArgumentError as error:
                 raise UserError(
-                    f'{path}: record {i} (counted from 0) is not in the form that avts_tf/records.py describes: '
+                    f'{path}: record {i} (counted from 0) is not in the form that avts_tf/data/records.py describes: '
                     f'{error.message.splitlines()[0]}'
                 ) from error
             yield records.Record(*(value.numpy() for value in record))

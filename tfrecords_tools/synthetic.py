@@ -31,8 +31,9 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from avts_tf import program, progress, records
-from avts_tf.config import UserError
+from avts_tf import program, progress
+from avts_tf.data import records
+from avts_tf.errors import UserError
 from avts_tf.lazy import tf
 
 DATASET_NAME = 'synthetic'

@@ -3,13 +3,14 @@
     python -m tfrecords_tools.write --input=videos/ --output=data/train
     python -m tfrecords_tools.write --input=kinetics/ --dataset=kinetics --split=train --output=data/train
 
-`avts_tf/layouts.py` says what `--input` may be and how the collections of `--dataset` are laid out. `--split` takes one of their
-published parts, or several with commas. Where a collection has none, `--hold_out=0.1 --part=train` and the same with
-`--part=held` give two sides that never share a video. `--sound_only` writes records without pictures; collections of sounds
-imply it.
+`avts_tf/data/layouts.py` says what `--input` may be and how the collections of `--dataset` are laid
+out. `--split` takes one of their published parts, or several with commas. Where a collection has none,
+`--hold_out=0.1 --part=train` and the same with `--part=held` give two sides that never share a video. `--sound_only` writes records without
+pictures; collections of sounds imply it.
 
 Every record is aligned as it is written, by presentation times: frame i shows time i / fps, sample n sounds at
-n / sample_rate, from the same time 0, and both cover the same duration. The rule in full stands at the head of `avts_tf/media.py`.
+n / sample_rate, from the same time 0, and both cover the same duration. The rule in full stands at the head of
+`avts_tf/data/media.py`.
 
 Beside the shards `NAME-00000-of-00004` there are then
 
@@ -47,8 +48,9 @@ import av
 from absl import app, flags
 from tqdm import tqdm
 
-from avts_tf import files, layouts, media, program, records, workers
-from avts_tf.config import UserError
+from avts_tf import files, program
+from avts_tf.data import layouts, media, records, workers
+from avts_tf.errors import UserError
 from avts_tf.lazy import tf
 
 RECORDS_PER_SHARD = 256
@@ -201,7 +203,7 @@ def write_records(input_path, output_prefix, *, num_workers=0, overwrite=False, 
     Where no record could be made, only the report is written.
 
     Args:
-        input_path: folder, glob, CSV or file; see `avts_tf/layouts.py`.
+        input_path: folder, glob, CSV or file; see `avts_tf/data/layouts.py`.
         output_prefix: folder and beginning of the shards' names, such as 'data/train'; the folder is made where missing.
         num_workers: decoding processes; 0 takes one per processor.
         overwrite: whether to make a set anew that is there already, and to drop unfinished work of other options.
@@ -222,7 +224,7 @@ def write_records(input_path, output_prefix, *, num_workers=0, overwrite=False, 
             label_column: column of a CSV that holds the label.
             sound_only: whether to write records without pictures.
             keep_silent, keep_still: whether to keep sources without sound to hear or without motion to see.
-            silent_below_db, still_below: what that means; see `avts_tf/media.py`.
+            silent_below_db, still_below: what that means; see `avts_tf/data/media.py`.
 
     Returns:
         dict, what `NAME.json` holds: 'records', 'skipped' (reason → count), 'duration_seconds' and so on.

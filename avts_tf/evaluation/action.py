@@ -15,15 +15,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from avts_tf import plots, progress, records
-from avts_tf.config import Config, UserError
-from avts_tf.devices import make_strategy, own_batches
+from avts_tf import plots, progress
+from avts_tf.config import Config
+from avts_tf.data import records
+from avts_tf.data.pipeline import PipelineState, in_plain_tensorflow, make_labelled_dataset
+from avts_tf.errors import UserError
 from avts_tf.evaluation.classification import classification_metrics, describe, percent, wilson_interval
-from avts_tf.layers import BatchNorm
-from avts_tf.others import build_model
-from avts_tf.pipeline import PipelineState, in_plain_tensorflow, make_labelled_dataset
-from avts_tf.runs import RunFolder, load_config, load_inputs, update_result
-from avts_tf.training import ADAPT_BATCHES, learning_rate_at, load_model, make_optimizer
+from avts_tf.models.build import build_model
+from avts_tf.models.layers import BatchNorm
+from avts_tf.training.devices import make_strategy, own_batches
+from avts_tf.training.run_folder import RunFolder, load_config, load_inputs, update_result
+from avts_tf.training.trainer import ADAPT_BATCHES, learning_rate_at, load_model, make_optimizer
 
 MODE = 'action_recognition'
 STREAMS = {'video': ('video',), 'audio': ('audio',), 'both': ('video', 'audio')}

@@ -34,16 +34,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-from avts_tf import media, plots, progress, workers
-from avts_tf.config import UserError
+from avts_tf import plots, progress
+from avts_tf.data import media, workers
+from avts_tf.data.layouts import find_sources
+from avts_tf.errors import UserError
 from avts_tf.evaluation import mfcc, subnet
 from avts_tf.evaluation.classification import percent, wilson_interval
-from avts_tf.features import AudioTower, load_tower
-from avts_tf.layouts import find_sources
-from avts_tf.others import build_model
-from avts_tf.runs import update_result
-from avts_tf.towers.audio import build_audio_tower, embed_waveform
-from avts_tf.training import load_model
+from avts_tf.inference.features import AudioTower, load_tower
+from avts_tf.models.audio import build_audio_tower, embed_waveform
+from avts_tf.models.build import build_model
+from avts_tf.training.run_folder import update_result
+from avts_tf.training.trainer import load_model
 
 MODE = 'audio_classification'
 FEATURES = ('tower', 'random', 'mfcc', 'scratch')

@@ -22,10 +22,11 @@ import av
 import numpy as np
 import tensorflow as tf
 
-from avts_tf import media, plots, progress, records, workers
-from avts_tf.config import UserError
-from avts_tf.runs import load_result, update_result, write_aside
-from avts_tf.towers.audio import embed_waveform
+from avts_tf import plots, progress
+from avts_tf.data import media, records, workers
+from avts_tf.errors import UserError
+from avts_tf.models.audio import embed_waveform
+from avts_tf.training.run_folder import load_result, update_result, write_aside
 
 HOP_SECONDS = 0.01       # step of the offsets
 MOST_POSITIONS = 64      # windows of the picture, spread over the file

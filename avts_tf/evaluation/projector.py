@@ -7,8 +7,8 @@ from PIL import Image
 from tensorboard.plugins import projector
 
 from avts_tf import progress
-from avts_tf.pipeline import make_offset_dataset
-from avts_tf.runs import writing
+from avts_tf.data.pipeline import make_offset_dataset
+from avts_tf.training.run_folder import writing
 
 CLIPS = 200
 THUMBNAIL = 48  # pixels: with two points a clip, the sheet stays below the 8192 pixels that browsers can show

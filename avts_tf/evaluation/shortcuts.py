@@ -15,9 +15,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from avts_tf import progress
+from avts_tf.data.pipeline import make_dataset
+from avts_tf.data.sampling import EASY, KINDS, POSITIVE
 from avts_tf.metrics import auc
-from avts_tf.pipeline import make_dataset
-from avts_tf.windows import EASY, KINDS, POSITIVE
 
 SMALL_FRAME = 8     # pixels: side of the frames that positions are guessed from
 FRAME_SAMPLES = 4   # frames and spectrogram spans that positions are guessed from

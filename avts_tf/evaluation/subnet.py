@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from avts_tf import progress
-from avts_tf.records import PCM_SCALE
-from avts_tf.towers.audio import build_audio_network, build_frontend
-from avts_tf.training import learning_rate_at, make_optimizer
+from avts_tf.data.records import PCM_SCALE
+from avts_tf.models.audio import build_audio_network, build_frontend
+from avts_tf.training.trainer import learning_rate_at, make_optimizer
 
 GAIN_DB = 10.0              # greatest change of loudness, either way
 MIXUP_ALPHA = 0.4           # of the beta distribution that the weight of a window in its mixture is drawn from

@@ -4,11 +4,12 @@ import os
 
 import numpy as np
 
-from avts_tf import metrics, plots, progress, records
-from avts_tf.config import UserError
-from avts_tf.pipeline import PipelineState, make_dataset, make_offset_dataset
-from avts_tf.runs import update_result, writing
-from avts_tf.windows import EASY, KINDS, POSITIVE
+from avts_tf import metrics, plots, progress
+from avts_tf.data import records
+from avts_tf.data.pipeline import PipelineState, make_dataset, make_offset_dataset
+from avts_tf.data.sampling import EASY, KINDS, POSITIVE
+from avts_tf.errors import UserError
+from avts_tf.training.run_folder import update_result, writing
 
 CURVE_SECONDS = 1.0  # greatest offset of the sync curve, both ways
 CURVE_CLIPS = 64

@@ -1,0 +1,161 @@
+"""Which negatives are drawn in which epoch.
+
+A curriculum is a list of stages, a stage is a mix of negatives and a number of epochs. The stage follows from the epoch number
+alone, so that nothing needs to be remembered when a training is resumed.
+"""
+
+import dataclasses
+import re
+
+import keras
+
+from avts_tf.errors import UserError
+
+NEGATIVES = ('easy', 'hard', 'super_hard')
+
+# The regimes of the paper's curriculum table; the curricula change after 50 of 90 epochs.
+FIRST_STAGE = 50 / 90
+REGIMES = {
+    'easy': ['easy'],
+    'mixed': ['easy=0.75+hard=0.25'],
+    'hard': ['hard'],
+    'curriculum_mixed': ['easy', 'easy=0.75+hard=0.25'],
+    'curriculum_hard': ['easy', 'hard'],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class NegativeMix:
+    """The parts of the kinds among the negatives; they add up to 1."""
+
+    easy: float = 0.0
+    hard: float = 0.0
+    super_hard: float = 0.0
+
+    def vector(self):
+        """[easy, hard, super_hard]."""
+        return [self.easy, self.hard, self.super_hard]
+
+    def __str__(self):
+        parts = [(name, getattr(self, name)) for name in NEGATIVES if getattr(self, name) > 0]
+        return parts[0][0] if len(parts) == 1 else '+'.join(f'{name}={part:g}' for name, part in parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A number of epochs with one mix."""
+
+    mix: NegativeMix
+    epochs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Curriculum:
+    """Stages one after the other."""
+
+    stages: tuple
+
+    @property
+    def epochs(self):
+        """Epochs of all stages together."""
+        return sum(stage.epochs for stage in self.stages)
+
+    def stage(self, epoch):
+        """The index of the stage of an epoch, which counts from 0; the last stage goes on for ever."""
+        for index, stage in enumerate(self.stages):
+            epoch -= stage.epochs
+            if epoch < 0:
+                return index
+        return len(self.stages) - 1
+
+    def mix(self, epoch):
+        """The `NegativeMix` of an epoch, which counts from 0."""
+        return self.stages[self.stage(epoch)].mix
+
+    def __str__(self):
+        return ','.join(f'{stage.mix}:{stage.epochs}' for stage in self.stages)
+
+
+def parse_mix(text):
+    """Reads "hard" or "easy=0.75+hard=0.25".
+
+    Raises:
+        UserError: a kind is unknown, a part is no number or negative, or they do not add up to 1.
+    """
+    parts = {}
+    for item in text.split('+'):
+        name, _, part = item.partition('=')
+        name = name.strip().replace('-', '_')
+        if name not in NEGATIVES:
+            raise UserError(f'--regime: unknown negatives {name!r} in {text!r}; use {", ".join(NEGATIVES)}.')
+        if name in parts:
+            raise UserError(f'--regime: {name!r} stands twice in {text!r}.')
+        try:
+            parts[name] = float(part) if part else 1.0
+        except ValueError:
+            raise UserError(f'--regime: {part!r} in {text!r} is no number.') from None
+    # Written so that a part that is "nan" fails too.
+    if not (min(parts.values()) >= 0 and abs(sum(parts.values()) - 1) <= 1e-6):
+        raise UserError(f'--regime: the parts in {text!r} must lie in [0, 1] and add up to 1, such as easy=0.75+hard=0.25.')
+    return NegativeMix(**parts)
+
+
+def parse_regime(regime, epochs):
+    """The curriculum of a regime.
+
+    Args:
+        regime: a key of `REGIMES`, or stages in words such as "easy:50,easy=0.75+hard=0.25:40".
+        epochs: epochs of a regime given by name; the curricula change after five ninths of them.
+
+    Returns:
+        A `Curriculum`.
+
+    Raises:
+        UserError: the regime cannot be read.
+    """
+    if regime in REGIMES:
+        mixes = [parse_mix(text) for text in REGIMES[regime]]
+        if len(mixes) == 1:
+            return Curriculum((Stage(mixes[0], epochs),))
+        if epochs < 2:
+            raise UserError(f'--epochs={epochs}: --regime={regime} has two stages and needs at least 2 epochs.')
+        first = min(max(round(epochs * FIRST_STAGE), 1), epochs - 1)
+        return Curriculum((Stage(mixes[0], first), Stage(mixes[1], epochs - first)))
+    stages = []
+    for part in regime.split(','):
+        match = re.fullmatch(r'(.+):\s*(\d+)\s*', part)
+        if not match or int(match[2]) < 1:
+            raise UserError(
+                f'--regime={regime}: cannot read {part!r}. Use {", ".join(REGIMES)}, or stages in words, each a mix of negatives, '
+                'a colon and a number of epochs, such as "easy:50,easy=0.75+hard=0.25:40".'
+            )
+        stages.append(Stage(parse_mix(match[1]), int(match[2])))
+    return Curriculum(tuple(stages))
+
+
+class CurriculumCallback(keras.callbacks.Callback):
+    """Sets the mix and the epoch that the pipeline reads, between epochs.
+
+    An epoch's iterator is made after the epoch before has ended, and both variables are assigned by then: no pair of the old
+    mix is drawn after a switch.
+
+    Args:
+        curriculum: `Curriculum`.
+        state: `pipeline.PipelineState` of the dataset that is trained on.
+        initial_epoch: epoch that training starts with.
+    """
+
+    def __init__(self, curriculum, state, initial_epoch=0):
+        super().__init__()
+        self.curriculum = curriculum
+        self.state = state
+        self._set(initial_epoch)
+
+    def _set(self, epoch):
+        self.state.epoch.assign(epoch)
+        self.state.mix.assign(self.curriculum.mix(epoch).vector())
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs['stage'] = self.curriculum.stage(epoch)
+        self._set(epoch + 1)

@@ -1,0 +1,125 @@
+"""The layers against the stock Keras layer, plain numpy and what their docstrings promise."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avts_tf.models.layers import BatchNorm, L2Normalize, ResampleTime, overlap_weights
+
+SHAPES = [(6, 5), (3, 2, 5), (2, 3, 2, 5), (2, 2, 2, 3, 5)]  # few values per channel: biased and unbiased variance lie far apart
+
+
+def pair_of_norms(shape, **arguments):
+    """Our layer and the stock one, with the same random weights and moving statistics."""
+    rng = np.random.default_rng(1)
+    layers = [BatchNorm(momentum=0.8, epsilon=1e-3, **arguments),
+              keras.layers.BatchNormalization(momentum=0.8, epsilon=1e-3, **arguments)]
+    for layer in layers:
+        layer.build(shape)
+    weights = [rng.uniform(0.5, 2.0, weight.shape) for weight in layers[0].weights]
+    for layer in layers:
+        layer.set_weights(weights)
+    return layers
+
+
+def random_inputs(shape):
+    return tf.constant(np.random.default_rng(0).normal(0.7, 3.0, shape), tf.float32)
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('arguments', [{}, {'scale': False}, {'center': False, 'scale': False}])
+def test_batch_norm_equals_keras(shape, arguments):
+    ours, stock = pair_of_norms(shape, **arguments)
+    for step in range(3):
+        inputs = random_inputs(shape) * (step + 1.0)
+        np.testing.assert_allclose(ours(inputs, training=False), stock(inputs, training=False), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(ours(inputs, training=True), stock(inputs, training=True), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(ours.moving_mean, stock.moving_mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(ours.moving_variance, stock.moving_variance, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('training', [True, False])
+def test_batch_norm_gradients_equal_keras(shape, training):
+    weights = tf.constant(np.random.default_rng(2).normal(size=shape), tf.float32)
+    gradients = []
+    for layer in pair_of_norms(shape):
+        inputs = random_inputs(shape)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            loss = tf.reduce_sum(weights * tf.sin(layer(inputs, training=training)))
+        gradients.append(tape.gradient(loss, [inputs, layer.gamma.value, layer.beta.value]))
+    for ours, stock in zip(*gradients, strict=True):
+        assert np.abs(stock).max() > 1e-2
+        np.testing.assert_allclose(ours, stock, rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_batch_norm_keeps_its_statistics():
+    ours, stock = pair_of_norms((6, 5))
+    ours.trainable = stock.trainable = False
+    inputs, before = random_inputs((6, 5)), ours.moving_mean.numpy()
+    np.testing.assert_allclose(ours(inputs, training=True), stock(inputs, training=True), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(ours.moving_mean.numpy(), before)
+
+
+def test_batch_norm_in_bfloat16_keeps_float32_statistics():
+    layer = BatchNorm(dtype='mixed_bfloat16')
+    inputs = tf.cast(random_inputs((64, 4, 5)), tf.bfloat16)
+    outputs = layer(inputs, training=True)
+    assert outputs.dtype == tf.bfloat16 and layer.moving_mean.dtype == 'float32'
+    outputs = tf.cast(outputs, tf.float32).numpy().reshape(-1, 5)
+    # bfloat16 keeps 8 bits: half a unit in the last place of numbers around 1 is 0.004.
+    np.testing.assert_allclose(outputs.mean(0), 0.0, atol=0.004)
+    np.testing.assert_allclose(outputs.std(0), 1.0, atol=0.008)
+    # The statistics are taken of the rounded inputs, but in float32.
+    np.testing.assert_allclose(layer.moving_mean, 0.1 * tf.reduce_mean(tf.cast(inputs, tf.float32), [0, 1]), rtol=1e-4)
+
+
+def test_batch_norm_of_unknown_batch_inside_a_function():
+    layer = BatchNorm()
+    layer.build((None, 4, 5))
+    run = tf.function(lambda x: layer(x, training=True), input_signature=[tf.TensorSpec([None, 4, 5])])
+    for batch in (2, 7):
+        outputs = run(random_inputs((batch, 4, 5)))
+        assert outputs.shape == (batch, 4, 5)
+        np.testing.assert_allclose(tf.reduce_mean(outputs, [0, 1]), np.zeros(5), atol=1e-5)
+
+
+def test_l2_normalize():
+    inputs = np.array([[3.0, 4.0], [0.0, 0.0], [-1e3, 0.0]], np.float32)
+    np.testing.assert_allclose(L2Normalize()(inputs), [[0.6, 0.8], [0.0, 0.0], [-1.0, 0.0]], rtol=1e-6)
+    assert L2Normalize()(tf.constant(inputs, tf.bfloat16)).dtype == tf.float32
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 20))
+def test_overlap_weights_are_means_by_overlap(steps, spans):
+    weights = overlap_weights(steps, spans)
+    assert weights.shape == (steps, spans) and weights.dtype == np.float32 and (weights >= 0).all()
+    # The oracle cuts the window into so many equal pieces that every step and every span is a whole number of them.
+    piece = np.arange(steps * spans)
+    oracle = np.zeros([steps, spans])
+    np.add.at(oracle, (piece // spans, piece // steps), 1.0 / steps)
+    np.testing.assert_allclose(weights, oracle, atol=1e-6)
+    np.testing.assert_allclose(weights.sum(0), 1.0, atol=1e-6)
+    # No step counts more than another: the mean over the spans is the mean over the steps.
+    np.testing.assert_allclose(weights.sum(1) / spans, 1.0 / steps, atol=1e-6)
+
+
+def test_resample_time():
+    inputs = np.random.default_rng(0).normal(size=[2, 6, 3]).astype(np.float32)
+    np.testing.assert_allclose(ResampleTime(6)(inputs), inputs, rtol=1e-6)
+    np.testing.assert_allclose(ResampleTime(3)(inputs), inputs.reshape(2, 3, 2, 3).mean(2), atol=1e-6)
+    np.testing.assert_allclose(ResampleTime(12)(inputs), inputs.repeat(2, 1), atol=1e-6)
+    np.testing.assert_allclose(ResampleTime(1)(inputs)[:, 0], inputs.mean(1), atol=1e-6)
+    constant = np.broadcast_to(inputs[:, :1], [2, 25, 3])
+    np.testing.assert_allclose(ResampleTime(8)(constant), np.broadcast_to(inputs[:, :1], [2, 8, 3]), rtol=1e-5)
+
+
+@pytest.mark.parametrize('layer', [BatchNorm(momentum=0.7, synchronized=True), L2Normalize(), ResampleTime(5)])
+def test_configuration_survives(layer):
+    twin = type(layer).from_config(layer.get_config())
+    assert twin.get_config() == layer.get_config()

@@ -1,0 +1,455 @@
+"""A training that is killed, damaged or starved comes to the same end, or says what is wrong; several machines train as one.
+
+This file is the worker too: a process of it trains, to be killed, or as one machine of several.
+"""
+
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.helpers import PATIENCE_SECONDS, ROOT
+
+# Small enough for seconds, of two stages and two passes an epoch, with a learning rate that follows from the losses. Training
+# magnifies rounding: a small rate, and SGD, because Adam divides small gradients by their own rounding.
+SETTINGS = {
+    'frame_size': 16, 'batch_size': 4, 'video_width': 0.05, 'audio_width': 0.05, 'embedding_size': 16, 'warmup_steps': 0,
+    'optimizer': 'sgd', 'learning_rate': 0.0003, 'schedule': 'plateau', 'passes_per_epoch': 2, 'shuffle_records': 4,
+    'regime': 'easy:1,easy=0.5+hard=0.5:1',
+}
+
+
+def train_run(folder, run_dir, say=lambda line: None, **options):
+    """Trains on the world of `folder`; returns the model."""
+    from avts_tf.config import make_config
+    from avts_tf.training.trainer import train
+
+    settings = {**SETTINGS, **options.pop('settings', {})}
+    return train(make_config('tiny', **settings), f'{folder}/train-*', str(run_dir), f'{folder}/held-*', say=say,
+                 **{'checkpoint_minutes': 0.0, **options})
+
+
+def start_run(folder, run_dir, environment=None, **options):
+    """A process that trains, whose output is a pipe."""
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'TF_CPP_MIN_LOG_LEVEL': '3', 'CUDA_VISIBLE_DEVICES': '',
+                   **(environment or {})}
+    return subprocess.Popen([sys.executable, '-W', 'ignore', __file__, str(folder), str(run_dir), json.dumps(options)],
+                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+
+
+def main(folder, run_dir, options):
+    """The worker: trains, and says as `main.py` does what stopped it."""
+    from avts_tf.errors import Stopped, UserError
+
+    options = json.loads(options)
+    if limit := options.pop('file_limit', None):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    weights = options.pop('weights', None)
+    try:
+        model = train_run(folder, run_dir, lambda line: print(line, flush=True), **options)
+        if weights:
+            np.savez(weights, **{f'{i:04d}': weight.numpy() for i, weight in enumerate(model.weights)})
+    except Stopped as stop:
+        print(stop, flush=True)
+        sys.exit(128 + stop.signal_number)
+    except UserError as error:
+        print(error, flush=True)
+        sys.stdout.flush()
+        os._exit(2)  # beside a machine that is gone TensorFlow's own end can take long
+
+
+def names(run_dir):
+    """File names of the checkpoints, the oldest first."""
+    folder = pathlib.Path(run_dir) / 'checkpoints'
+    return sorted(name for name in os.listdir(folder) if name.startswith('epoch-')) if folder.exists() else []
+
+
+def wait_for_step(process, run_dir, epochs, step, timeout=PATIENCE_SECONDS):
+    """Waits until a checkpoint of that step or a later one is there; False where the process ended before."""
+    deadline = time.monotonic() + timeout
+    while process.poll() is None:
+        assert time.monotonic() < deadline, 'the training hangs'
+        if (found := names(run_dir)) and found[-1] >= f'epoch-{epochs:04d}-step-{step:06d}.npz':
+            return True
+        time.sleep(0.002)
+    return False
+
+
+def signal_at(folder, run_dir, epochs, step, number, **options):
+    """Starts a training and sends it a signal when it has come to a step; returns (exit status, output)."""
+    process = start_run(folder, run_dir, **options)
+    assert wait_for_step(process, run_dir, epochs, step), process.communicate()[0]
+    process.send_signal(number)
+    output = process.communicate()[0]
+    return process.returncode, output
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory):
+    """20 records that can be used and one that cannot, in four files, and some to measure on."""
+    from avts_tf.data import records
+    from tests.helpers import counting_video, write_records
+    from tfrecords_tools.synthetic import write_world
+
+    folder = tmp_path_factory.mktemp('world')
+    write_world(str(folder / 'train'), videos=20, size=24, seconds=1.4, shards=3)
+    write_world(str(folder / 'held'), videos=6, size=24, seconds=1.4, seed=1)
+    write_records(folder / 'train-short', [records.encode(counting_video(99, 0.1))])
+    return folder
+
+
+@pytest.fixture(scope='module')
+def unbroken(world, tmp_path_factory):
+    """(run folder, model) of a training that nothing stopped."""
+    run, lines = tmp_path_factory.mktemp('unbroken') / 'run', []
+    model = train_run(world, run, lines.append, checkpoint_minutes=100.0)
+    # Each epoch's line tells how many were skipped; which, only where that changes.
+    assert sum('2 records skipped |' in line for line in lines) == 2
+    assert [line for line in lines if line.startswith('WARNING')] == [
+        "WARNING: epoch 1: records skipped: 2 too_short (first: 'clip-99')"]
+    return run, model
+
+
+def files(run_dir):
+    """What must be the same after a resume: bytes of the files, and all of the results but how often a record was met."""
+    run_dir = pathlib.Path(run_dir)
+    training = json.loads((run_dir / 'result.json').read_text())['training']
+    skipped = {reason: found['first'] for reason, found in training.pop('skipped_records').items()}
+    return {name: (run_dir / name).read_bytes() for name in ('history.csv', 'config.json')} | {'skipped': skipped, **training}
+
+
+def assert_same_run(run_dir, model, other_dir, other):
+    """Weights, optimiser, history and results are the same bits."""
+    for weight, expected in zip([*model.weights, *model.optimizer.variables], [*other.weights, *other.optimizer.variables],
+                                strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy(), err_msg=weight.path)
+    assert files(run_dir) == files(other_dir)
+
+
+def flip_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+
+
+def test_an_unbroken_run(unbroken):
+    run, _ = unbroken
+    assert len((run / 'history.csv').read_text().splitlines()) == 3
+    assert names(run) == ['epoch-0001-step-000000.npz', 'epoch-0002-step-000000.npz']
+    training = json.loads((run / 'result.json').read_text())['training']
+    # Once in each pass of each epoch.
+    assert training == {'epochs': 2, 'skipped_records': {'too_short': {'times': 4, 'first': ['clip-99']}}}
+
+
+def test_killed_stopped_and_damaged_it_ends_the_same(world, unbroken, tmp_path):
+    run = tmp_path / 'run'
+    status, _ = signal_at(world, run, 0, 3, signal.SIGKILL)                 # in the first stage
+    assert status == -signal.SIGKILL and names(run)[-1] < 'epoch-0001'
+    status, output = signal_at(world, run, 1, 2, signal.SIGTERM)            # in the second
+    assert 'Going on after epoch 0 and' in output
+    assert status == 143, output
+    last = output.splitlines()[-1]
+    assert last.startswith('stopped by SIGTERM after epoch 1 and') and 'The same command goes on' in last
+    before, newest = names(run)[-2:]
+    assert f'epoch 1 and {int(newest[16:22])} steps' in last
+    flip_byte(run / 'checkpoints' / newest)
+    (run / 'checkpoints' / f'writing-{newest}').write_bytes(b'half')
+    lines = []
+    model = train_run(world, run, lines.append)
+    assert any(newest in line and 'damaged' in line for line in lines)
+    steps = f' and {int(before[16:22])} steps' if int(before[16:22]) else ''
+    assert f'Going on after epoch {int(before[6:10])}{steps}.' in lines
+    assert_same_run(run, model, *unbroken)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_the_same(world, unbroken, tmp_path):
+    rng, kills, runs, where = np.random.default_rng(int(os.environ.get('AVTS_SEED', 0))), 0, 0, []
+    while kills < 30:
+        run = tmp_path / f'run-{runs}'
+        runs += 1
+        while True:
+            process = start_run(world, run)
+            if rng.random() < 0.8:  # at a moment when it certainly trains
+                before = names(run)
+                while process.poll() is None and names(run) == before:
+                    time.sleep(0.001)
+                time.sleep(rng.exponential(0.3))
+            else:
+                time.sleep(rng.uniform(0, 20))
+            process.kill()
+            process.communicate()
+            if process.returncode == 0:
+                break
+            kills += 1
+            where.append(names(run)[-1][6:22] if names(run) else 'start')
+        assert_same_run(run, train_run(world, run), *unbroken)
+    print(f'{kills} kills in {runs} runs, after', *where)
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_as_sigterm(world, unbroken, tmp_path):
+    # With minutes between checkpoints: the one that is there is the signal's.
+    status, output = signal_at(world, tmp_path / 'run', 1, 0, signal.SIGINT, checkpoint_minutes=60.0)
+    assert status == 130 and 'stopped by SIGINT after epoch 1 and' in output
+    assert_same_run(tmp_path / 'run', train_run(world, tmp_path / 'run'), *unbroken)
+
+
+@pytest.mark.slow
+def test_without_any_whole_checkpoint_it_begins_anew(world, unbroken, tmp_path):
+    run = tmp_path / 'run'
+    shutil.copytree(unbroken[0], run)
+    for name in names(run):
+        (run / 'checkpoints' / name).write_bytes(b'PK')
+    lines = []
+    model = train_run(world, run, lines.append)
+    assert any('starting from the beginning' in line for line in lines)
+    assert_same_run(run, model, *unbroken)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_said_and_costs_no_checkpoint(world, unbroken, tmp_path):
+    run = tmp_path / 'run'
+    shutil.copytree(unbroken[0], run)
+    os.remove(run / 'checkpoints' / names(run)[-1])
+    before = names(run)
+    process = start_run(world, run, file_limit=(run / 'checkpoints' / before[-1]).stat().st_size // 2)
+    output = process.communicate(timeout=PATIENCE_SECONDS)[0]
+    assert process.returncode == 2, output
+    assert f'--run_dir={run}: cannot be written' in output and 'goes on from the newest checkpoint' in output
+    assert names(run) == before and not list((run / 'checkpoints').glob('writing-*'))
+
+
+def test_weight_decay_is_of_kernels_alone():
+    import keras
+    import tensorflow as tf
+
+    from avts_tf.config import make_config
+    from avts_tf.models.layers import BatchNorm
+    from avts_tf.training.trainer import make_optimizer
+
+    for optimizer in ('sgd', 'adamw'):
+        model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2, bias_initializer='ones'), BatchNorm()])
+        model.layers[1].beta.assign([1.0, 1.0])
+        before = [variable.numpy() for variable in model.trainable_variables]
+        chosen = make_optimizer(make_config('tiny', optimizer=optimizer, learning_rate=0.1, weight_decay=0.5))
+        chosen.learning_rate.assign(0.1)
+        chosen.build(model.trainable_variables)
+        chosen.apply([tf.zeros_like(value) for value in before], model.trainable_variables)
+        for variable, value in zip(model.trainable_variables, before, strict=True):
+            factor = 0.95 if variable.name == 'kernel' else 1.0
+            np.testing.assert_allclose(variable, factor * value, rtol=1e-5, err_msg=f'{optimizer} {variable.path}')
+
+
+@pytest.mark.slow
+def test_it_goes_on_with_other_records(world, tmp_path):
+    from avts_tf.config import make_config
+    from avts_tf.training.trainer import train
+
+    config, run, lines = make_config('tiny', **SETTINGS), str(tmp_path / 'run'), []
+    train(config, f'{world}/train-0000[01]*', run, f'{world}/held-*', say=lambda line: None, checkpoint_minutes=100.0)
+    first = (tmp_path / 'run' / 'history.csv').read_text().splitlines()[1]
+    for name in names(run):
+        if name > 'epoch-0001-step-000000.npz':
+            os.remove(tmp_path / 'run' / 'checkpoints' / name)
+    train(config, f'{world}/train-*', run, f'{world}/held-*', say=lines.append)
+    assert any(line.startswith('The records are others than before') for line in lines)
+    assert 'Going on after epoch 1.' in lines
+    assert (tmp_path / 'run' / 'history.csv').read_text().splitlines()[1] == first
+    assert json.loads((tmp_path / 'run' / 'config.json').read_text())['inputs']['records'] == f'{world}/train-*'
+
+
+@pytest.mark.slow
+def test_a_file_that_goes_while_it_trains_is_said_once_and_what_is_left_is_trained_on(world, unbroken, tmp_path):
+    shutil.copytree(world, tmp_path / 'world')
+    run, lines = tmp_path / 'run', []
+    process = start_run(tmp_path / 'world', run)
+    assert wait_for_step(process, run, 0, 2)
+    os.remove(tmp_path / 'world' / 'train-00001-of-00003')
+    process.send_signal(signal.SIGTERM)                       # what was opened and read ahead would hide it
+    process.communicate()
+    train_run(tmp_path / 'world', run, lines.append)
+    warned = [line for line in lines if 'changed or gone' in line]
+    assert len(warned) == 1 and 'train-00001-of-00003' in warned[0]
+    lost = json.loads((run / 'result.json').read_text())['training']['skipped_records']['lost']
+    assert lost['times'] > 0 and any('train-00001-of-00003' in name for name in lost['first'])
+    assert names(run)[-1] == 'epoch-0002-step-000000.npz'
+
+
+def test_held_out_clips_that_cannot_be_used_are_told_before_the_training(world, tmp_path):
+    from avts_tf.data import records
+    from avts_tf.errors import UserError
+    from tests.helpers import counting_video, write_records
+
+    for name in os.listdir(world):
+        if name.startswith('train-'):
+            os.symlink(world / name, tmp_path / name)
+    write_records(tmp_path / 'held-0', [records.encode(counting_video(number, 0.1)) for number in range(3)])
+    with pytest.raises(UserError, match=r'--eval_records=.*no usable clip to measure on; records skipped: 3 too_short'):
+        train_run(tmp_path, tmp_path / 'run')
+
+
+def test_weights_that_are_no_numbers_are_not_kept(world, tmp_path):
+    from avts_tf.errors import Diverged
+
+    # One step an epoch: its loss is a number, what it leaves behind is not, or is too large for an embedding.
+    settings = {'learning_rate': 1e30, 'normalize': 'none', 'schedule': 'constant', 'batch_size': 20, 'passes_per_epoch': 1}
+    with pytest.raises(Diverged, match='are no numbers after epoch 1, step 1'):
+        train_run(world, tmp_path / 'run', settings=settings, checkpoint_minutes=100.0)
+    assert not names(tmp_path / 'run')
+
+
+def test_a_second_signal_ends_at_once():
+    from avts_tf.training.trainer import Interruption
+
+    with pytest.raises(KeyboardInterrupt), Interruption() as noted:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert noted.signal_number == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_machines_that_see_other_records_are_told(tmp_path):
+    from avts_tf.errors import UserError
+    from avts_tf.training.trainer import _check_agreement
+
+    _check_agreement([[0, 3, 1, 11, 15, 1], [0, 3, 1, 11, 0, 0]])       # one of them was told to stop, or to save
+    for other in ([0, 3, 1, 12], [0, 4, 1, 11], [1, 3, 1, 11], [0, 3, 0, 11]):
+        with pytest.raises(UserError, match='do not train on the same batch'):
+            _check_agreement([[0, 3, 1, 11, 0, 0], [*other, 0, 0]])
+
+
+def test_a_loss_that_is_no_number_stops_and_names_epoch_step_and_clips(world, tmp_path):
+    from avts_tf.errors import UserError
+
+    with pytest.raises(UserError) as error:
+        train_run(world, tmp_path / 'run', settings={'learning_rate': 1e30, 'normalize': 'none', 'schedule': 'constant'})
+    message = str(error.value)
+    assert 'the loss is nan in epoch 1, step ' in message and '--learning_rate' in message and 'synthetic-' in message
+    for name in names(tmp_path / 'run'):
+        with np.load(tmp_path / 'run' / 'checkpoints' / name) as arrays:
+            assert all(np.isfinite(arrays[part]).all() for part in arrays.files if part.startswith(('weight', 'optimizer')))
+
+
+# Several machines: processes of this one, with the same run folder.
+
+
+def start_workers(world, run, tmp_path, **options):
+    """A process for each of two machines; each leaves its weights in tmp_path/worker-N.npz."""
+    sockets = [socket.create_server(('localhost', 0)) for _ in range(2)]
+    cluster = {'worker': [f'localhost:{one.getsockname()[1]}' for one in sockets]}
+    for one in sockets:
+        one.close()
+    return [start_run(world, run, {'TF_CONFIG': json.dumps({'cluster': cluster, 'task': {'type': 'worker', 'index': index}})},
+                      weights=f'{tmp_path}/worker-{index}.npz', **options) for index in range(2)]
+
+
+def ends(processes):
+    """(exit status, output) of each process."""
+    outputs = [process.communicate(timeout=PATIENCE_SECONDS)[0] for process in processes]
+    return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
+
+
+def weights(path):
+    with np.load(path) as arrays:
+        return [arrays[name] for name in sorted(arrays.files)]
+
+
+def assert_close(values, model):
+    """Weights and batch-norm statistics are those of a model, to rounding: 20 steps have moved them by far more."""
+    for weight, value in zip(model.weights, values, strict=True):
+        np.testing.assert_allclose(value, weight.numpy(), rtol=1e-4, atol=1e-5, err_msg=weight.path)
+
+
+def test_two_machines_go_on_as_one_would(world, unbroken, tmp_path):
+    # From the middle of a training on one machine.
+    run = tmp_path / 'run'
+    shutil.copytree(unbroken[0], run)
+    os.remove(run / 'checkpoints' / names(run)[-1])
+    check_finished(start_workers(world, run, tmp_path, checkpoint_minutes=100.0), run, unbroken, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_machines_train_stop_and_go_on_as_one(world, unbroken, tmp_path):
+    run = tmp_path / 'run'
+    processes = start_workers(world, run, tmp_path)
+    assert wait_for_step(processes[0], run, 1, 2), ends(processes)
+    processes[1].send_signal(signal.SIGTERM)                   # to one of them: both stop, at the same step
+    stopped = ends(processes)
+    assert [status for status, _ in stopped] == [143, 143], stopped
+    assert 'goes on from there' in stopped[0][1] and names(run)[-1] > 'epoch-0001-step-000002'
+    check_finished(start_workers(world, run, tmp_path), run, unbroken, tmp_path)
+
+
+def check_finished(processes, run, unbroken, tmp_path):
+    """Two machines end with the same weights and statistics, and with those and the figures of one machine to rounding."""
+    finished = ends(processes)
+    assert [status for status, _ in finished] == [0, 0], finished
+    assert 'on 2 machines' in finished[0][1] and 'Going on after epoch 1' in finished[0][1]
+    assert finished[1][1].strip() == ''                        # one of them speaks
+    first, second = weights(tmp_path / 'worker-0.npz'), weights(tmp_path / 'worker-1.npz')
+    for one, other in zip(first, second, strict=True):         # weights and batch-norm statistics
+        np.testing.assert_array_equal(one, other)
+    assert_close(first, unbroken[1])
+    rows = []
+    for folder in (run, unbroken[0]):
+        header, *lines = files(folder)['history.csv'].decode().splitlines()
+        rows.append([dict(zip(header.split(','), line.split(','), strict=True)) for line in lines])
+    for row, expected in zip(*rows, strict=True):
+        for name in ('loss', 'spread', 'distance_positive', 'pairs_easy', 'pairs_hard', 'too_short_for_kind'):
+            np.testing.assert_allclose(float(row[name]), float(expected[name]), rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_two_machines_interrupted_end_with_the_bits_of_two_that_were_not(world, tmp_path):
+    ends(start_workers(world, tmp_path / 'unbroken', tmp_path, checkpoint_minutes=100.0))
+    expected = weights(tmp_path / 'worker-0.npz')
+    run = tmp_path / 'run'
+    processes = start_workers(world, run, tmp_path)
+    assert wait_for_step(processes[0], run, 0, 4)
+    for process in processes:
+        process.kill()
+    ends(processes)
+    processes = start_workers(world, run, tmp_path)
+    assert wait_for_step(processes[0], run, 1, 4)
+    processes[1].kill()
+    # The other one does not hang: TensorFlow's heartbeats tell it within a minute or two.
+    status, output = ends(processes[:1])[0]
+    assert status == 2 and 'another machine is gone' in output, (status, output)
+    finished = ends(start_workers(world, run, tmp_path))
+    assert [status for status, _ in finished] == [0, 0], finished
+    for value, other in zip(expected, weights(tmp_path / 'worker-1.npz'), strict=True):
+        np.testing.assert_array_equal(value, other)
+    assert files(run) == files(tmp_path / 'unbroken')
+
+
+@pytest.mark.slow
+def test_two_and_four_devices_train_as_one_and_are_gone_on_with_exactly(world, unbroken, tmp_path):
+    # A process of its own for each: the number of devices is fixed when TensorFlow starts.
+    for devices in ('2', '4'):
+        run = tmp_path / f'interrupted-{devices}'
+        signal_at(world, run, 0, 4, signal.SIGKILL, devices=devices)
+        signal_at(world, run, 1, 4, signal.SIGKILL, devices=devices)
+        for name in ('unbroken', 'interrupted'):
+            status, output = ends([start_run(world, tmp_path / f'{name}-{devices}', devices=devices,
+                                             weights=f'{tmp_path}/{name}.npz')])[0]
+            assert status == 0, output
+        for value, other in zip(weights(tmp_path / 'unbroken.npz'), weights(tmp_path / 'interrupted.npz'), strict=True):
+            np.testing.assert_array_equal(value, other)
+        assert files(run) == files(tmp_path / f'unbroken-{devices}')
+        assert_close(weights(tmp_path / 'unbroken.npz'), unbroken[1])
+    # Another number of devices may go on: the same to rounding.
+    signal_at(world, tmp_path / 'other', 1, 4, signal.SIGKILL, devices='2')
+    assert_close([weight.numpy() for weight in train_run(world, tmp_path / 'other').weights], unbroken[1])
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

@@ -1,0 +1,146 @@
+"""A search tries what is not held, goes on where it stopped, and prints a command that parses to the best trial's configuration."""
+
+import csv
+import shlex
+import sys
+
+import pytest
+
+from avts_tf import command_line
+from avts_tf.config import make_config, parameters
+from avts_tf.errors import Diverged, Stopped, UserError
+from avts_tf.training.run_folder import RunFolder
+from avts_tf.training.trainer import tune
+
+HELD = {'epochs': 2, 'seed': 3}
+
+
+def _quick_training(monkeypatch, stop_at=None, fail=None):
+    """Replaces the training by one that tells hard negatives the better, the nearer its margin is to 1; returns its calls."""
+    calls = []
+
+    def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print, select_pattern=None):
+        run = RunFolder(run_dir, config, {'records': pattern, 'eval_records': eval_pattern})
+        calls.append((run_dir, config))
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        if fail:
+            raise fail
+        run.write_history([{'epoch': 1, 'loss': 1.0, 'auc_hard': 0.5},
+                           {'epoch': 2, 'loss': 0.5, 'auc_hard': 1 - abs(config.train.margin - 1)}])
+
+    monkeypatch.setattr(tune, 'train', train)
+    return calls
+
+
+def _tune(folder, trials=5, given=HELD, say=lambda line: None, eval_pattern='held-*'):
+    return tune.tune('tiny', dict(given), 'train-*', eval_pattern, str(folder), trials, say=say)
+
+
+def test_best_trial_first_and_its_command_line_is_its_configuration(tmp_path, monkeypatch):
+    calls, lines = _quick_training(monkeypatch), []
+    found = _tune(tmp_path / 'search', say=lines.append)
+    assert len(calls) == len(found) == 5
+    assert [item[0] for item in found] == sorted((item[0] for item in found), reverse=True)
+    best_folder = found[0][2]
+    best_config = dict(calls)[best_folder]
+    words = shlex.split(lines[-1])
+    assert words[:2] == ['python', 'main.py']
+    values = command_line.flags.FlagValues()
+    for _, field in parameters():
+        values[field.name] = command_line.FLAGS[field.name]
+    given = {}
+    for word in words[2:]:
+        name, _, text = word.removeprefix('--').partition('=')
+        if name in values:
+            given[name] = values[name].parser.parse(text)
+        elif name == 'preset':
+            preset = text
+    assert make_config(preset, **given) == best_config
+    rows = list(csv.DictReader((tmp_path / 'search' / 'trials.csv').open()))
+    assert [float(row['auc_hard']) for row in rows] == [item[0] for item in found]
+    assert rows[0]['run_dir'] == best_folder
+    assert len(list((tmp_path / 'search' / 'tensorboard').rglob('events.*'))) == 5
+
+
+def test_what_a_flag_sets_is_held(tmp_path, monkeypatch):
+    calls = _quick_training(monkeypatch)
+    _tune(tmp_path, given={**HELD, 'margin': 0.7, 'embedding_size': 16})
+    assert {config.train.margin for _, config in calls} == {0.7}
+    assert {config.towers.embedding_size for _, config in calls} == {16}
+    assert len({config.train.learning_rate for _, config in calls}) > 1
+
+
+def test_interrupted_search_goes_on_with_the_same_trial(tmp_path, monkeypatch):
+    calls = _quick_training(monkeypatch, stop_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        _tune(tmp_path)
+    again = _quick_training(monkeypatch)
+    found = _tune(tmp_path)
+    assert again[0] == calls[2]  # the same folder and configuration
+    assert len(again) == 3 and len(found) == 5
+
+
+def test_a_signal_stops_the_search_and_its_trial_is_gone_on_with(tmp_path, monkeypatch):
+    calls = _quick_training(monkeypatch, fail=Stopped('stopped by SIGTERM', 15))
+    with pytest.raises(Stopped):
+        _tune(tmp_path)
+    assert len(calls) == 1
+    again = _quick_training(monkeypatch)
+    assert len(_tune(tmp_path)) == 5 and again[0] == calls[0]
+
+
+def test_a_trial_that_diverges_fails_alone(tmp_path, monkeypatch):
+    calls, lines = _quick_training(monkeypatch), []
+    train = tune.train
+
+    def diverging(config, pattern, run_dir, *arguments, **options):
+        if run_dir.endswith('2'):
+            calls.append((run_dir, config))
+            raise Diverged('the loss is nan')
+        train(config, pattern, run_dir, *arguments, **options)
+
+    monkeypatch.setattr(tune, 'train', diverging)
+    assert len(_tune(tmp_path, say=lines.append)) == 4 and len(calls) == 5
+    assert any('failed: ' in line and 'the loss is nan' in line for line in lines)
+
+
+def test_a_search_whose_state_is_half_written_is_named(tmp_path, monkeypatch):
+    _quick_training(monkeypatch)
+    _tune(tmp_path, trials=2)
+    state = tmp_path / 'search' / 'oracle.json'
+    state.write_text(state.read_text()[:40])
+    with pytest.raises(UserError, match='search: what keras-tuner wrote there cannot be read'):
+        _tune(tmp_path, trials=2)
+
+
+def test_finished_search_only_reports(tmp_path, monkeypatch):
+    _quick_training(monkeypatch)
+    found = _tune(tmp_path)
+    again = _quick_training(monkeypatch)
+    assert _tune(tmp_path) == found and not again
+
+
+def test_mistakes_are_told_at_once(tmp_path, monkeypatch):
+    calls = _quick_training(monkeypatch, fail=UserError('--records=train-*: no file matches'))
+    with pytest.raises(UserError, match='no file matches'):
+        _tune(tmp_path / 'a')
+    assert len(calls) == 1
+    with pytest.raises(UserError, match='eval_records'):
+        _tune(tmp_path / 'b', eval_pattern=None)
+    with pytest.raises(UserError, match='epochs'):
+        _tune(tmp_path / 'one', given={**HELD, 'epochs': 1})  # too few for the curricula among the regimes
+    with pytest.raises(UserError, match='leave out'):
+        _tune(tmp_path / 'c', given={name: None for name in tune.SPACE})
+    _quick_training(monkeypatch)
+    _tune(tmp_path / 'd', trials=1)
+    with pytest.raises(UserError, match='another --run_dir'):
+        _tune(tmp_path / 'd', given={**HELD, 'margin': 0.9})
+    _quick_training(monkeypatch, fail=ZeroDivisionError('by nought'))
+    with pytest.raises(UserError, match='by nought'):
+        _tune(tmp_path / 'e')
+
+
+def test_the_best_command_is_of_the_program_that_searched(monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['/usr/local/bin/avts'])
+    assert shlex.split(tune.command_line('tiny', {}, 'train-*', 'held-*', 'held-*'))[:2] == ['avts', '--preset=tiny']
