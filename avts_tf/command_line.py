@@ -7,13 +7,12 @@ measures synchronisation on videos it never saw, and exports both towers.
 """
 
 import os
-import sys
 
 from absl import flags, logging
 
 from avts_tf import program
 from avts_tf.config import PRESETS, make_config, parameters
-from avts_tf.errors import Stopped, UserError
+from avts_tf.errors import UserError
 
 FLAGS = flags.FLAGS
 MODES = ('train', 'evaluate', 'export', 'features', 'audio_classification', 'action_recognition', 'table', 'offset', 'tune')
@@ -227,15 +226,5 @@ def _table(modes, given):
 
 
 def run():
-    """Runs `main`; a user's mistake is one message and exit status 2, a signal one message and 128 + its number."""
-    try:
-        program.run(main)
-    except UserError as error:
-        print(f'{program.name()}: {error}', file=sys.stderr)
-        sys.exit(2)
-    except Stopped as stop:
-        print(f'{program.name()}: {stop}', file=sys.stderr)
-        sys.exit(128 + stop.signal_number)
-    except KeyboardInterrupt:
-        print(f'{program.name()}: stopped. The same command goes on after the newest checkpoint.', file=sys.stderr)
-        sys.exit(130)
+    """Runs the command line."""
+    program.run(main)

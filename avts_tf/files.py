@@ -1,6 +1,7 @@
-"""Folders that one process at a time writes."""
+"""Files that are whole or as they were before, and folders that one process at a time writes."""
 
 import contextlib
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +11,45 @@ import filelock
 from avts_tf.errors import UserError
 
 LOCK = '.lock'
+
+ASIDE = '.writing'  # the end of the name of a file or folder that is not whole yet
+
+
+@contextlib.contextmanager
+def replacing(path: str) -> Iterator[str]:
+    """Yields a path to write; the file takes the place of `path` where nothing is raised.
+
+    Whatever happens, a loss of power included, `path` is as it was before or whole. Only a process
+    that is killed leaves the other file behind, `.HASH.writing` in the same folder.
+    """
+    folder, name = os.path.split(path)
+    # A name of its own length could be too long for the file system.
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    aside = os.path.join(folder, f'.{digest}{ASIDE}')
+    try:
+        yield aside
+        _bring_to_disk(aside)
+        os.replace(aside, path)
+        _bring_to_disk(folder or '.')  # the new name too
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(aside)
+        raise
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a text file in UTF-8, as `replacing` does."""
+    with replacing(path) as aside, open(aside, 'w', encoding='utf-8') as file:
+        file.write(text)
+
+
+def _bring_to_disk(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
 
 _held = threading.local()  # its `folders` are those that this thread holds already
 

@@ -17,7 +17,15 @@ from avts_tf.experiments import tables
 from avts_tf.inference import extraction, features
 from avts_tf.inference.export import describe_training, export_towers
 from avts_tf.training.devices import is_chief, worker_count
-from avts_tf.training.run_folder import RunFolder, hold_run, load_config, load_inputs, load_result, update_result, writing
+from avts_tf.training.run_folder import (
+    RunFolder,
+    hold_run,
+    load_config,
+    load_inputs,
+    load_result,
+    update_result,
+    writing,
+)
 from avts_tf.training.trainer import load_model, train
 from avts_tf.training.tune import tune
 from tfrecords_tools.synthetic import write_world

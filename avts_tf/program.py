@@ -1,11 +1,19 @@
-"""What programs share: flags are read first, then TensorFlow is imported, without its noise."""
+"""What programs share: flags are read first, then TensorFlow is imported, without its noise.
+
+The library speaks through `logging`, by loggers below `avts_tf` and `tfrecords_tools`: what is worth
+knowing as INFO, what is amiss as WARNING. A program shows both on standard output.
+"""
 
 import importlib
+import logging
 import os
 import sys
 import tempfile
 
+import tqdm
 from absl import app, flags
+
+from avts_tf.errors import Stopped, UserError
 
 
 def name():
@@ -19,7 +27,10 @@ def command():
 
 
 def run(main, *, known_only=False, tensorflow=True):
-    """Reads the flags and runs a program; --help ends with status 0, a flag that cannot be read with a message and status 2.
+    """Reads the flags and runs a program.
+
+    --help ends with status 0; a flag that cannot be read, or a `UserError`, with one message and
+    status 2; a signal with one message and 128 + its number.
 
     Args:
         main: function of the arguments that are no flags, the name of the program first.
@@ -48,7 +59,40 @@ def run(main, *, known_only=False, tensorflow=True):
             import_tensorflow()
         return rest
 
-    app.run(main, flags_parser=parse)
+    show_messages()
+
+    def explained(argv):
+        try:
+            main(argv)
+        except UserError as error:
+            print(f'{name()}: {error.on_command_line()}', file=sys.stderr)
+            sys.exit(2)
+        except Stopped as stop:
+            print(f'{name()}: {stop}', file=sys.stderr)
+            sys.exit(128 + stop.signal_number)
+        except KeyboardInterrupt:
+            print(f'{name()}: stopped. The same command resumes the work.', file=sys.stderr)
+            sys.exit(130)
+
+    app.run(explained, flags_parser=parse)
+
+
+class _Messages(logging.Handler):
+    """Prints messages, and moves a progress bar out of their way."""
+
+    def emit(self, record):
+        level = '' if record.levelno <= logging.INFO else f'{record.levelname}: '
+        with tqdm.tqdm.external_write_mode():
+            print(f'{level}{record.getMessage()}', flush=True)
+
+
+def show_messages():
+    """Has the messages of the library appear on standard output."""
+    for package in ('avts_tf', 'tfrecords_tools'):
+        logger = logging.getLogger(package)
+        logger.handlers = [_Messages()]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 def import_tensorflow():

@@ -13,7 +13,16 @@ import os
 import tensorflow as tf
 
 from avts_tf.data import records
-from avts_tf.data.sampling import KINDS, clip_samples, draw_kinds, fill_easy, sample_clip, sounds_at, usable_frames, window_frames
+from avts_tf.data.sampling import (
+    KINDS,
+    clip_samples,
+    draw_kinds,
+    fill_easy,
+    sample_clip,
+    sounds_at,
+    usable_frames,
+    window_frames,
+)
 from avts_tf.errors import UserError
 
 # Why a record is not used. 'lost' is what a damaged or vanished file no longer holds.

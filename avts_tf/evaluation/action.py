@@ -20,7 +20,12 @@ from avts_tf.config import Config
 from avts_tf.data import records
 from avts_tf.data.pipeline import PipelineState, in_plain_tensorflow, make_labelled_dataset
 from avts_tf.errors import UserError
-from avts_tf.evaluation.classification import classification_metrics, describe, percent, wilson_interval
+from avts_tf.evaluation.classification import (
+    classification_metrics,
+    describe,
+    percent,
+    wilson_interval,
+)
 from avts_tf.models.build import build_model
 from avts_tf.models.layers import BatchNorm
 from avts_tf.training.devices import make_strategy, own_batches

@@ -31,7 +31,13 @@ from avts_tf.config import ClipConfig
 from avts_tf.data import media, workers
 from avts_tf.errors import UserError
 from avts_tf.inference import extraction
-from avts_tf.inference.features import BATCH_SIZE, AudioTower, VideoTower, centred_square, read_metadata_file
+from avts_tf.inference.features import (
+    BATCH_SIZE,
+    AudioTower,
+    VideoTower,
+    centred_square,
+    read_metadata_file,
+)
 
 # gRPC's own default, which proxies and servers in other languages keep to. tensorflow_model_server takes more.
 MAX_REQUEST_BYTES = 4 * 1024 * 1024

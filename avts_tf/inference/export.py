@@ -775,7 +775,10 @@ def write_warmup(model_name, examples, path):
         examples: dict from the name of each signature to a dict of its inputs, numpy arrays.
         path: file; its folder is made.
     """
-    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2  # only needed to write these
+    from tensorflow_serving.apis import (  # only needed to write these
+        predict_pb2,
+        prediction_log_pb2,
+    )
 
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with tf.io.TFRecordWriter(path) as writer:

@@ -20,13 +20,35 @@ import tensorflow as tf
 
 from avts_tf import metrics, plots, progress
 from avts_tf.data import records
-from avts_tf.data.pipeline import LOST, PipelineState, describe_skips, make_dataset, merge_skips, steps_per_epoch
+from avts_tf.data.pipeline import (
+    LOST,
+    PipelineState,
+    describe_skips,
+    make_dataset,
+    merge_skips,
+    steps_per_epoch,
+)
 from avts_tf.data.sampling import EASY, KINDS, POSITIVE
 from avts_tf.errors import Diverged, Stopped, UserError
 from avts_tf.models.build import build_model
 from avts_tf.training.curriculum import CurriculumCallback, parse_regime
-from avts_tf.training.devices import computes_bfloat16, is_chief, make_agreement, make_strategy, own_batches, worker_count
-from avts_tf.training.run_folder import KEPT_CHECKPOINTS, RunFolder, hold_run, load_config, load_inputs, update_result, writing
+from avts_tf.training.devices import (
+    computes_bfloat16,
+    is_chief,
+    make_agreement,
+    make_strategy,
+    own_batches,
+    worker_count,
+)
+from avts_tf.training.run_folder import (
+    KEPT_CHECKPOINTS,
+    RunFolder,
+    hold_run,
+    load_config,
+    load_inputs,
+    update_result,
+    writing,
+)
 
 CHECKPOINT_MINUTES = 10.0
 ADAPT_BATCHES = 16      # batches whose sound gives the front end its mean and deviation

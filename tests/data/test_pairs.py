@@ -8,7 +8,17 @@ import tensorflow as tf
 
 from avts_tf.config import make_config
 from avts_tf.data import records
-from avts_tf.data.sampling import EASY, HARD, NO_PAIR, POSITIVE, SUPER_HARD, draw_kinds, fill_easy, sample_clip, usable_frames
+from avts_tf.data.sampling import (
+    EASY,
+    HARD,
+    NO_PAIR,
+    POSITIVE,
+    SUPER_HARD,
+    draw_kinds,
+    fill_easy,
+    sample_clip,
+    usable_frames,
+)
 from tests.helpers import counting_video
 
 

@@ -18,7 +18,16 @@ from avts_tf.data.pipeline import LUMA, PipelineState, _jitter, make_dataset, st
 from avts_tf.data.sampling import EASY, HARD, KINDS, NO_PAIR, POSITIVE, SUPER_HARD, window_rule
 from avts_tf.errors import UserError
 from avts_tf.training.curriculum import CurriculumCallback, parse_regime
-from tests.helpers import PATIENCE_SECONDS, counting_video, edit_record, read_frames, read_sound, with_times, write_records
+from tests.helpers import (
+    PATIENCE_SECONDS,
+    ROOT,
+    counting_video,
+    edit_record,
+    read_frames,
+    read_sound,
+    with_times,
+    write_records,
+)
 
 CLIPS = 12
 RATE = 16000

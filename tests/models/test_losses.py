@@ -13,7 +13,14 @@ import tensorflow as tf
 
 from avts_tf.config import make_config
 from avts_tf.data.sampling import EASY, HARD, NO_PAIR, POSITIVE, SUPER_HARD
-from avts_tf.models.losses import ContrastiveLoss, all_pairs_loss, infonce_loss, pair_losses, safe_sqrt, squared_distances
+from avts_tf.models.losses import (
+    ContrastiveLoss,
+    all_pairs_loss,
+    infonce_loss,
+    pair_losses,
+    safe_sqrt,
+    squared_distances,
+)
 from avts_tf.models.two_tower import TwoTower
 
 MARGIN = 0.99

@@ -4,7 +4,13 @@ import pytest
 
 from avts_tf.data.pipeline import PipelineState
 from avts_tf.errors import UserError
-from avts_tf.training.curriculum import REGIMES, CurriculumCallback, NegativeMix, parse_mix, parse_regime
+from avts_tf.training.curriculum import (
+    REGIMES,
+    CurriculumCallback,
+    NegativeMix,
+    parse_mix,
+    parse_regime,
+)
 
 EASY, MIXED, HARD = NegativeMix(easy=1.0), NegativeMix(easy=0.75, hard=0.25), NegativeMix(hard=1.0)
 TABLE = {  # of the paper: the mix of epochs 1-50 and that of epochs 51-90

@@ -8,7 +8,14 @@ blocks and one sigmoid. The published clips last 4.2 s and the sound is shifted 
 import keras
 import tensorflow as tf
 
-from avts_tf.models.baselines.common import FRONTEND, PairClassifier, RepeatClips, SplitLike, Waveform, batch_inputs
+from avts_tf.models.baselines.common import (
+    FRONTEND,
+    PairClassifier,
+    RepeatClips,
+    SplitLike,
+    Waveform,
+    batch_inputs,
+)
 from avts_tf.models.build import need_regime
 from avts_tf.models.layers import BatchNorm, ResampleTime
 from avts_tf.models.mcx import scaled
