@@ -7,6 +7,7 @@ from avts_tf import files, plots
 from avts_tf.config import make_config
 from avts_tf.data import workers
 from avts_tf.data.records import naming_damage, same_files, summary_path
+from avts_tf.data.synthetic import write_world
 from avts_tf.errors import UserError
 from avts_tf.evaluation import action, audio
 from avts_tf.evaluation.offset import calibrate, measure_files
@@ -28,7 +29,6 @@ from avts_tf.training.run_folder import (
 )
 from avts_tf.training.trainer import load_model, train
 from avts_tf.training.tune import tune
-from tfrecords_tools.synthetic import write_world
 
 DEMO_VIDEOS, DEMO_EVAL_VIDEOS = 192, 64
 

@@ -17,10 +17,10 @@ from avts_tf import command_line as main
 from avts_tf import modes
 from avts_tf.config import make_config, parameters
 from avts_tf.data import records
+from avts_tf.data.synthetic import write_world
 from avts_tf.errors import UserError
 from avts_tf.training.trainer import count_plateaus, learning_rate_at
 from tests.helpers import PATIENCE_SECONDS, ROOT
-from tfrecords_tools.synthetic import write_world
 
 # Small enough for seconds: nothing is learned by it, everything is gone through.
 TINY = ['--preset=tiny', '--frame_size=16', '--batch_size=8', '--warmup_steps=2', '--regime=easy:1,easy=0.5+hard=0.5:1']

@@ -13,10 +13,10 @@ import sys
 import pytest
 
 from avts_tf import modes
+from avts_tf.data.synthetic import write_world
 from avts_tf.errors import UserError
 from avts_tf.experiments import tables
 from tests.helpers import PATIENCE_SECONDS, ROOT
-from tfrecords_tools.synthetic import write_world
 
 DATA = ('kinetics_records', 'audioset_records', 'soundnet_records', 'ucf101_records', 'hmdb51_records', 'esc10_input',
         'esc50_input', 'dcase2014_input')
