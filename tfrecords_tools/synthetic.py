@@ -6,11 +6,12 @@ Beside the shards `data/world-00000-of-00001` there are then `data/world.json`, 
 `data/world.strikes.csv`, the true time of each strike.
 """
 
-from absl import app, flags
+from absl import flags
 
 from avts_tf import program
 from avts_tf.data import records
 from avts_tf.data.synthetic import write_world
+from avts_tf.errors import UserError
 
 
 def _define_flags():
@@ -33,7 +34,7 @@ def _define_flags():
 def main(argv: list[str]) -> None:
     """Runs the command line; see `python -m tfrecords_tools.synthetic --help`."""
     if len(argv) > 1:
-        raise app.UsageError(f'unexpected argument {argv[1]!r}; every value has a flag.')
+        raise UserError(None, argv[1], 'is no flag; flags look like --name=value.')
     values = flags.FLAGS
     paths = write_world(
         values.output, videos=values.videos, seconds=values.seconds, fps=values.fps,
