@@ -33,7 +33,7 @@ def test_a_second_process_is_refused_by_name_until_the_first_has_ended(tmp_path)
     folder = tmp_path / 'a' / 'b'
     process = other_process(folder)
     try:
-        with pytest.raises(UserError, match=f'--run_dir={folder}: another process'), files.locked(str(folder), 'run_dir'):
+        with pytest.raises(UserError, match=f'run_dir={folder}: another process'), files.locked(str(folder), 'run_dir'):
             pass
         assert os.listdir(folder) == [files.LOCK]
         said = []
