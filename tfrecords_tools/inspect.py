@@ -19,9 +19,7 @@ import fractions
 import io
 import math
 import os
-import struct
 import sys
-import tempfile
 from typing import NamedTuple
 
 import av
@@ -33,6 +31,7 @@ from tqdm import tqdm
 
 from avts_tf import program, progress
 from avts_tf.data import records
+from avts_tf.data import shards as record_files
 from avts_tf.errors import UserError
 from avts_tf.lazy import tf
 
@@ -87,10 +86,10 @@ def find_shards(patterns):
     shards = set()
     for pattern in patterns:
         try:
-            shards.update(records.find_shards(pattern))
+            shards.update(record_files.find_shards(pattern))
         except UserError as error:
             # Here the files are plain arguments, and --records is the number of records to draw.
-            raise UserError(str(error).removeprefix('--records=')) from error
+            raise UserError(None, error.value, error.problem) from error
     return sorted(shards)
 
 
@@ -314,7 +313,7 @@ def verify(patterns):
     """
     paths = set()
     for part in [part.strip() for pattern in patterns for part in pattern.split(',')] or ['']:
-        found = records.list_files(part)
+        found = record_files.list_files(part)
         if not found:
             raise UserError(f'{part or "no record files given"}: no file matches. Give a glob of record files, quoted, such as '
                             '"data/clips-*".')
@@ -337,42 +336,12 @@ def verify(patterns):
 
 
 def _each_record(path):
-    """Yields per record of a file (bytes, ''), or (None, what is wrong) where its bytes are damaged.
-
-    TensorFlow checks the sums and stops at the first that is wrong; from there on each record is given to it alone.
-    """
-    whole = 0
+    """Yields per record of a file (bytes, ''), or (None, what is wrong) where its bytes are damaged."""
     try:
-        for serialized in tf.data.TFRecordDataset(path):
-            yield serialized.numpy(), ''
-            whole += 1
-        return
-    except tf.errors.OpError:
-        pass
-    size = tf.io.gfile.stat(path).length
-    with tf.io.gfile.GFile(path, 'rb') as file, tempfile.TemporaryDirectory() as folder:
-        alone = os.path.join(folder, 'record')
-        index = offset = 0
-        while offset < size:
-            file.seek(offset)
-            header = file.read(12)
-            if len(header) < 12 or struct.unpack('<I', header[8:])[0] != records.masked_crc(header[:8]):
-                cut = len(header) < 12
-                yield None, f'{"cut short" if cut else "the length is damaged"} at byte {offset} of {size}; what follows is lost'
-                return
-            length = struct.unpack('<Q', header[:8])[0] + 4
-            if offset + 12 + length > size:
-                yield None, f'cut short: {offset + 12 + length - size} of its bytes are missing'
-                return
-            if index >= whole:
-                with open(alone, 'wb') as copy:
-                    copy.write(header + file.read(length))
-                try:
-                    [serialized] = tf.data.TFRecordDataset(alone)
-                    yield serialized.numpy(), ''
-                except tf.errors.DataLossError:
-                    yield None, 'the checksum is wrong'
-            index, offset = index + 1, offset + 12 + length
+        for serialized in record_files.walk(path):
+            yield serialized, '' if serialized is not None else 'the checksum is wrong'
+    except record_files.Damage as damage:
+        yield None, damage.reason
 
 
 def _fault(serialized):

@@ -33,6 +33,7 @@ from PIL import Image
 
 from avts_tf import program, progress
 from avts_tf.data import records
+from avts_tf.data.shards import shard_path, summary_path
 from avts_tf.errors import UserError
 from avts_tf.lazy import tf
 
@@ -380,7 +381,7 @@ def _write(output_prefix, options):
     videos, shards = options.pop('videos'), options.pop('shards')
     seed = options.pop('seed')
     folder, name = os.path.split(output_prefix)
-    paths = [records.shard_path(output_prefix, i, shards) for i in range(shards)]
+    paths = [shard_path(output_prefix, i, shards) for i in range(shards)]
     if tf.io.gfile.isdir(folder or '.'):
         pattern = re.compile(re.escape(name) + r'-\d{5}-of-\d{5}')
         strays = sorted(f for f in tf.io.gfile.listdir(folder or '.')
@@ -419,7 +420,7 @@ def _write(output_prefix, options):
             'off_screen_strikes': sum(not visible for *_, visible, _ in lines),
             'labels': dict(sorted({**objects, **motions}.items())),
         }
-        finals = [*paths, f'{output_prefix}.strikes.csv', records.summary_path(output_prefix)]
+        finals = [*paths, f'{output_prefix}.strikes.csv', summary_path(output_prefix)]
         with tf.io.gfile.GFile(os.path.join(aside, os.path.basename(finals[-2])), 'w') as file:
             writer = csv.writer(file, lineterminator='\n')
             writer.writerow(('example_id', 'strike_seconds', 'object', 'visible', 'audible'))
@@ -461,7 +462,7 @@ def main(argv):
         print(error, file=sys.stderr)
         sys.exit(2)
     print(f'{values.videos} videos of {values.seconds:g} s in {len(paths)} file(s): {paths[0]}{" ..." * (len(paths) > 1)}')
-    print(f'true strikes: {values.output}.strikes.csv, summary: {records.summary_path(values.output)}')
+    print(f'true strikes: {values.output}.strikes.csv, summary: {summary_path(values.output)}')
 
 
 if __name__ == '__main__':

@@ -50,6 +50,7 @@ from tqdm import tqdm
 
 from avts_tf import files, program
 from avts_tf.data import layouts, media, records, workers
+from avts_tf.data.shards import shard_path, summary_path
 from avts_tf.errors import UserError
 from avts_tf.lazy import tf
 
@@ -109,7 +110,7 @@ class Plan(NamedTuple):
 
     def shard_name(self, index):
         """File name of a shard."""
-        return os.path.basename(records.shard_path(self.output, index, len(self.shards)))
+        return os.path.basename(shard_path(self.output, index, len(self.shards)))
 
     def tasks(self, indices):
         """For each of these sources what `media.try_media` takes."""
@@ -322,12 +323,12 @@ def _difference(theirs, ours):
 def _finished(plan):
     """The summary of the set that is there, if it is of this plan; nothing where there is none."""
     there = _set_files(plan.output)
-    summary_path = records.summary_path(plan.output)
-    shards = [name for name in there if name != summary_path]
+    summary_file = summary_path(plan.output)
+    shards = [name for name in there if name != summary_file]
     if not there:
         return None
-    summary = _read_json(summary_path)
-    paths = [records.shard_path(plan.output, i, len(plan.shards)) for i in range(len(plan.shards))]
+    summary = _read_json(summary_file)
+    paths = [shard_path(plan.output, i, len(plan.shards)) for i in range(len(plan.shards))]
     if not summary or summary.get('plan') != plan.digest:
         raise UserError(
             f'--output={plan.output}: {there[0]} is there already, of another command or another input, and a glob would take '
@@ -335,10 +336,10 @@ def _finished(plan):
         )
     if sorted(shards) != paths:
         raise UserError(
-            f'--output={plan.output}: {summary_path} is there, but its shards are not all there, or others are. --overwrite '
+            f'--output={plan.output}: {summary_file} is there, but its shards are not all there, or others are. --overwrite '
             'writes the set anew.'
         )
-    _say(f'{summary_path}: there already, from the same input and options; nothing is done. --overwrite writes it anew.')
+    _say(f'{summary_file}: there already, from the same input and options; nothing is done. --overwrite writes it anew.')
     return summary
 
 

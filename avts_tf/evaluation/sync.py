@@ -5,9 +5,9 @@ import os
 import numpy as np
 
 from avts_tf import metrics, plots, progress
-from avts_tf.data import records
 from avts_tf.data.pipeline import PipelineState, make_dataset, make_offset_dataset
 from avts_tf.data.sampling import NEGATIVES, Kind
+from avts_tf.data.shards import files_of
 from avts_tf.errors import UserError
 from avts_tf.training.run_folder import update_result, writing
 
@@ -43,7 +43,7 @@ def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, s
     results = metrics.sync_metrics(pairs, threshold)
     results['measured_on'] = eval_pattern or pattern
     results['held_out'] = bool(eval_pattern)
-    results['chosen_on_these'] = not records.files_of(chosen_on).isdisjoint(records.files_of(eval_pattern or pattern))
+    results['chosen_on_these'] = not files_of(chosen_on).isdisjoint(files_of(eval_pattern or pattern))
     if epochs is not None:
         results['epochs'] = epochs
     results['skipped_records'] = {reason: {'times': count, 'first': names} for reason, (count, names) in skips.items()}

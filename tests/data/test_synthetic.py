@@ -15,6 +15,7 @@ from absl import flags
 from PIL import Image
 
 from avts_tf.data import records
+from avts_tf.data.shards import find_shards, summary_path
 from avts_tf.errors import UserError
 from tfrecords_tools import synthetic
 
@@ -134,7 +135,7 @@ def test_difficulty_adds_silent_strikes_and_sounds_out_of_sight():
 def test_records_parse_and_durations_agree(tmp_path, seconds, fps):
     prefix = str(tmp_path / 'new' / 'world')
     paths = synthetic.write_world(prefix, videos=5, seconds=seconds, fps=fps, size=24, shards=2, seed=7, difficulty=0.5)
-    assert [count for _, count in records.find_shards(prefix + '-*')] == [3, 2]
+    assert [count for _, count in find_shards(prefix + '-*')] == [3, 2]
     parsed = [records.parse(r) for r in tf.data.TFRecordDataset(paths)]
     assert sorted(r.example_id.numpy().decode() for r in parsed) == [f'synthetic-7-{i:05d}' for i in range(5)]
     for record in parsed:
@@ -157,7 +158,7 @@ def test_the_files_beside_the_shards_tell_the_truth(tmp_path):
     read = [(row['example_id'], float(row['strike_seconds']), row['object'], row['visible'] == '1', row['audible'] == '1')
             for row in rows]
     assert read == truth
-    with open(records.summary_path(prefix)) as file:
+    with open(summary_path(prefix)) as file:
         summary = json.load(file)
     assert summary['records'] == 4 and summary['duration_seconds'] == 8.0
     assert summary['frames'] == 80 and summary['samples'] == 128000

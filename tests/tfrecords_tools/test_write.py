@@ -22,6 +22,7 @@ import pytest
 import tensorflow as tf
 
 from avts_tf.data import media, records
+from avts_tf.data.shards import summary_path
 from avts_tf.errors import UserError
 from avts_tf.files import LOCK
 from tests import aborting_media
@@ -109,7 +110,7 @@ def test_folder(written):
     assert record.frame_rate == 25.0 and record.sample_rate == 16000.0
     np.testing.assert_allclose(record.frame_seconds, np.arange(count) / 25, atol=1e-6)
 
-    with open(records.summary_path(str(prefix)), encoding='utf-8') as file:
+    with open(summary_path(str(prefix)), encoding='utf-8') as file:
         assert json.load(file) == summary
     assert summary['records'] == 5 and summary['shards'] == 2 and summary['duration_seconds'] == pytest.approx(5.0, abs=0.2)
     assert summary['skipped'] == {'unreadable': 1, 'no_video': 1, 'no_audio': 1, 'silent': 1, 'still': 1, 'too_long': 1}
