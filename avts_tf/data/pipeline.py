@@ -126,7 +126,7 @@ def describe_skips(skips):
 
 
 @in_plain_tensorflow
-def make_dataset(pattern, config, *, training=True, state=None, passes=None, batch_size=None, flag='records',
+def make_dataset(pattern, config, *, training=True, state=None, passes=None, batch_size=None, parameter='records',
                  shards=None, on_bad_record='skip'):
     """Batches of pairs from record shards.
 
@@ -139,7 +139,7 @@ def make_dataset(pattern, config, *, training=True, state=None, passes=None, bat
         passes: times to go through the records, other windows each time; default `passes_per_epoch`, or 1 for evaluation.
         batch_size: clips in a batch; default that of the configuration, or 32 for evaluation. A last batch that is not full is
             left out when training.
-        flag: name of the flag that the pattern comes from, for messages.
+        parameter: name of the parameter that the pattern comes from, for messages.
         shards: result of `find_shards` for the pattern, where it is known already.
         on_bad_record: 'skip' leaves out what cannot be used, and tells it in `state`; 'stop' fails with a TensorFlow error, and
             `state.first_fault` tells what was wrong.
@@ -156,7 +156,7 @@ def make_dataset(pattern, config, *, training=True, state=None, passes=None, bat
         UserError: no record file matches, one is damaged, or there are fewer records than a batch (or than 2) needs.
     """
     # Before a training a damaged file is refused; what is measured on what is left of it tells what is lost.
-    shards = shards or find_shards(pattern, flag, tolerant=not training)
+    shards = shards or find_shards(pattern, parameter, tolerant=not training)
     state = state or PipelineState()
     batch_size = batch_size or (config.train.batch_size if training else EVAL_BATCH_SIZE)
     passes = passes or (config.train.passes_per_epoch if training else 1)
@@ -419,7 +419,7 @@ def _jitter(pixels, most, seed):
 
 
 @in_plain_tensorflow
-def make_labelled_dataset(pattern, config, class_of, *, windows=0, streams=('video', 'audio'), state=None, flag='records'):
+def make_labelled_dataset(pattern, config, class_of, *, windows=0, streams=('video', 'audio'), state=None, parameter='records'):
     """Batches of windows in sync, each with the class of its record.
 
     Args:
@@ -431,13 +431,13 @@ def make_labelled_dataset(pattern, config, class_of, *, windows=0, streams=('vid
             record, equally spaced from its first to its last, with the centre crop, one record at a time.
         streams: what to bring; what is not asked for is not decoded.
         state: `PipelineState`, which gives the epoch and counts the records that no window could be taken from.
-        flag: name of the flag that the pattern comes from, for messages.
+        parameter: name of the parameter that the pattern comes from, for messages.
 
     Returns:
         `tf.data.Dataset` of (inputs, class index): inputs a dict of `video` uint8 [B, frames, size, size, 3] and `audio` int16
         [B, samples], with int32 [B]. B is the batch size for training, else `windows`.
     """
-    shards = find_shards(pattern, flag)
+    shards = find_shards(pattern, parameter)
     training, state = not windows, state or PipelineState()
     passes = config.train.passes_per_epoch if training else 1
     entries = tf.lookup.KeyValueTensorInitializer(list(class_of), tf.constant(list(class_of.values()), tf.int32))
@@ -476,7 +476,7 @@ def make_labelled_dataset(pattern, config, class_of, *, windows=0, streams=('vid
 
 
 @in_plain_tensorflow
-def make_offset_dataset(pattern, config, offsets_seconds, *, state=None, flag='eval_records'):
+def make_offset_dataset(pattern, config, offsets_seconds, *, state=None, parameter='eval_records'):
     """The middle video window of each record, with its sound shifted by given offsets; one record at a time.
 
     Args:
@@ -484,13 +484,13 @@ def make_offset_dataset(pattern, config, offsets_seconds, *, state=None, flag='e
         config: `Config`.
         offsets_seconds: float [O], time of the sound's window minus that of the video's.
         state: `PipelineState`, which counts the records that no window could be taken from.
-        flag: name of the flag that the pattern comes from, for messages.
+        parameter: name of the parameter that the pattern comes from, for messages.
 
     Returns:
         `tf.data.Dataset` of dicts: `video` uint8 [1, frames, size, size, 3]; `audio` int16 [1, O, samples]; `fits` bool [O],
         whether that window lies within the clip; `example_id` string scalar; `label_string` string [L].
     """
-    shards = find_shards(pattern, flag, tolerant=True)
+    shards = find_shards(pattern, parameter, tolerant=True)
     state = state or PipelineState()
 
     def shifted(record, usable, number):

@@ -318,7 +318,7 @@ def score_videos(classifier, pattern, class_of, config, protocol, say):
     """Softmax of each video, averaged over its windows: float32 [N, C], and the true classes, int [N]."""
     state = PipelineState()
     dataset = make_labelled_dataset(pattern, config, class_of, windows=protocol.clips_per_video, streams=STREAMS[protocol.streams],
-                                    state=state, flag='eval_records')
+                                    state=state, parameter='eval_records')
     probabilities = tf.function(
         lambda inputs: tf.reduce_mean(tf.nn.softmax(classifier(inputs, training=False)), 0), autograph=False)
     scores, truth = [], []

@@ -74,7 +74,7 @@ def measure_sync_curve(model, pattern, run_dir, flag, say=print):
     step = 1.0 / model.config.clip.fps
     count = round(CURVE_SECONDS / step)
     offsets = np.arange(-count, count + 1) * step
-    dataset = make_offset_dataset(pattern, model.config, offsets, flag=flag).take(CURVE_CLIPS)
+    dataset = make_offset_dataset(pattern, model.config, offsets, parameter=flag).take(CURVE_CLIPS)
     rows, ids = [], []
     for clip in progress.bar(dataset, f'{flag}: sync curve', unit='clip'):
         distance = model.distances(model.embed_batch({'video': clip['video'], 'audio': clip['audio']}))[0].numpy()
@@ -103,7 +103,7 @@ def measure_sync_curve(model, pattern, run_dir, flag, say=print):
 
 def _pairs(model, pattern, passes, flag, say):
     state = PipelineState()
-    dataset = make_dataset(pattern, model.config, training=False, state=state, passes=passes, flag=flag)
+    dataset = make_dataset(pattern, model.config, training=False, state=state, passes=passes, parameter=flag)
     pairs = metrics.pair_distances(model, dataset, f'{flag}: pairs')
     if skips := state.skips():
         say(f'{pattern}: {state.describe_skips()}')

@@ -228,7 +228,7 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
         probe_shards = standing.counts() if probe_flag == 'records' else None
         looked_at = PipelineState()
         probe = _first_batches(make_dataset(
-            probe_pattern, config, training=False, state=looked_at, flag=probe_flag, shards=probe_shards), PROBE_CLIPS)
+            probe_pattern, config, training=False, state=looked_at, parameter=probe_flag, shards=probe_shards), PROBE_CLIPS)
         if probe_flag != 'records' and not probe:
             raise UserError(f'--{probe_flag}={probe_pattern}: no usable clip to measure on; {looked_at.describe_skips()}. '
                             f'A window is {config.clip.window_seconds:g} s at {config.clip.sample_rate} Hz.')

@@ -491,7 +491,7 @@ def test_two_replicas_see_the_same_mix(shard):
 def test_errors_of_the_records_name_flag_or_file(training, encoded, shard, tmp_path):
     def fails(pattern, *words, **overrides):
         with pytest.raises(UserError) as error:
-            make_dataset(pattern, config_of(**overrides), training=training, flag='eval_records')
+            make_dataset(pattern, config_of(**overrides), training=training, parameter='eval_records')
         for word in words:
             assert word in str(error.value)
 
