@@ -22,7 +22,7 @@ from typing import Any
 import av
 
 from avts_tf import files
-from avts_tf.data import records
+from avts_tf.data.shards import shard_path, summary_path
 from avts_tf.errors import UserError
 from avts_tf.lazy import tf
 from tfrecords_tools import report
@@ -133,22 +133,22 @@ def _finished_set(plan: Plan):
     there = _set_files(plan.output)
     if not there:
         return None
-    summary_path = records.summary_path(plan.output)
-    summary = _read_json(summary_path)
+    path = summary_path(plan.output)
+    summary = _read_json(path)
     if not summary or summary.get('plan') != plan.digest:
         raise UserError(
             'output', plan.output, f'{there[0]} is there already, of another command or another '
             'input, and a glob would take both for one set. Give another name, or `overwrite` to '
             'write it anew.'
         )
-    shards = [name for name in there if name != summary_path]
+    shards = [name for name in there if name != path]
     count = len(plan.shards)
-    if sorted(shards) != [records.shard_path(plan.output, i, count) for i in range(count)]:
+    if sorted(shards) != [shard_path(plan.output, i, count) for i in range(count)]:
         raise UserError(
-            'output', plan.output, f'{summary_path} is there, but its shards are not all there, or '
+            'output', plan.output, f'{path} is there, but its shards are not all there, or '
             'others are. `overwrite` writes the set anew.'
         )
-    logger.info(f'{summary_path}: there already, from the same input and options; nothing is done. '
+    logger.info(f'{path}: there already, from the same input and options; nothing is done. '
                 '--overwrite writes it anew.')
     return summary
 

@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from avts_tf.data import layouts, media, records
+from avts_tf.data import layouts, media
+from avts_tf.data.shards import shard_path
 from avts_tf.errors import UserError
 from avts_tf.files import ASIDE
 
@@ -69,7 +70,7 @@ class Plan(NamedTuple):
 
     def shard_name(self, index: int) -> str:
         """File name of a shard."""
-        return os.path.basename(records.shard_path(self.output, index, len(self.shards)))
+        return os.path.basename(shard_path(self.output, index, len(self.shards)))
 
     def tasks(self, indices: list[int]) -> Iterator[tuple[str, media.MediaOptions]]:
         """For each of these sources what `media.try_media` takes."""

@@ -9,7 +9,7 @@ Beside the shards `data/world-00000-of-00001` there are then `data/world.json`, 
 from absl import flags
 
 from avts_tf import program
-from avts_tf.data import records
+from avts_tf.data.shards import summary_path
 from avts_tf.data.synthetic import write_world
 from avts_tf.errors import UserError
 
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
     print(f'{values.videos} videos of {values.seconds:g} s in {len(paths)} file(s): '
           f'{paths[0]}{more}')
     print(f'true strikes: {values.output}.strikes.csv, '
-          f'summary: {records.summary_path(values.output)}')
+          f'summary: {summary_path(values.output)}')
 
 
 if __name__ == '__main__':

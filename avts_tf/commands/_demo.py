@@ -3,7 +3,7 @@
 import os
 
 from avts_tf.config import Config, make_config
-from avts_tf.data.records import summary_path
+from avts_tf.data.shards import summary_path
 from avts_tf.data.synthetic import write_world
 from avts_tf.training.devices import refuse_several_machines
 

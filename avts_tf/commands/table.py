@@ -38,7 +38,7 @@ FLAGS = {
 def run(flags):
     """Makes the table, or resumes making it."""
     from avts_tf.config import make_config
-    from avts_tf.data.records import naming_damage
+    from avts_tf.data.shards import naming_damage
     from avts_tf.data.synthetic import write_world
     from avts_tf.errors import UserError
     from avts_tf.experiments import tables

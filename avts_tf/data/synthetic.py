@@ -29,6 +29,7 @@ import numpy as np
 
 from avts_tf import files, progress
 from avts_tf.data import records
+from avts_tf.data.shards import shard_path, summary_path
 from avts_tf.data.synthetic_media import (
     MOTIONS,
     OBJECTS,
@@ -195,7 +196,7 @@ def write_world(
         'videos': videos, 'seconds': seconds, 'fps': fps, 'size': size, 'sample_rate': sample_rate,
         'seed': seed, 'shards': shards, 'difficulty': difficulty,
     }
-    paths = [records.shard_path(output, i, shards) for i in range(shards)]
+    paths = [shard_path(output, i, shards) for i in range(shards)]
     _check(output, options, paths)
     try:
         os.makedirs(os.path.dirname(output) or '.', exist_ok=True)
@@ -264,4 +265,4 @@ def _write(output: str, options: dict, paths: list[str]):
     writer.writerow(STRIKE_COLUMNS)
     writer.writerows(lines)
     files.write_text(f'{output}.strikes.csv', table.getvalue())
-    files.write_text(records.summary_path(output), json.dumps(summary, indent=2) + '\n')
+    files.write_text(summary_path(output), json.dumps(summary, indent=2) + '\n')

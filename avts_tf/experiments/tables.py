@@ -24,8 +24,8 @@ import tensorflow as tf
 from avts_tf import files, plots
 from avts_tf.config import make_config
 from avts_tf.data import workers
-from avts_tf.data.records import summary_path
 from avts_tf.data.sampling import NEGATIVES
+from avts_tf.data.shards import summary_path
 from avts_tf.errors import Stopped, UserError
 from avts_tf.evaluation import action, audio
 from avts_tf.evaluation.sync import evaluate_sync

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from avts_tf.data import records, synthetic
+from avts_tf.data import records, shards, synthetic
 from avts_tf.errors import UserError
 
 
@@ -137,7 +137,7 @@ def test_records_parse_and_durations_agree(tmp_path, seconds, fps):
     prefix = str(tmp_path / 'new' / 'world')
     paths = synthetic.write_world(prefix, videos=5, seconds=seconds, fps=fps, size=24, shards=2,
                                   seed=7, difficulty=0.5)
-    assert [count for _, count in records.find_shards(prefix + '-*')] == [3, 2]
+    assert [count for _, count in shards.find_shards(prefix + '-*')] == [3, 2]
     parsed = [records.parse(r) for r in tf.data.TFRecordDataset(paths)]
     assert sorted(r.example_id.numpy().decode()
                   for r in parsed) == [f'synthetic-7-{i:05d}' for i in range(5)]
@@ -165,7 +165,7 @@ def test_the_files_beside_the_shards_tell_the_truth(tmp_path):
              row['audible'] == '1')
             for row in rows]
     assert read == truth
-    with open(records.summary_path(prefix)) as file:
+    with open(shards.summary_path(prefix)) as file:
         summary = json.load(file)
     assert summary['records'] == 4 and summary['duration_seconds'] == 8.0
     assert summary['frames'] == 80 and summary['samples'] == 128000

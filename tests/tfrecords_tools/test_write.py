@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from avts_tf.data import media, records
+from avts_tf.data import media, shards
 from tests import aborting_media
 from tests.tfrecords_tools.writing import make_video, read_files, read_report, read_set
 from tfrecords_tools import write
@@ -41,7 +41,7 @@ def test_folder(written):
     assert record.frame_rate == 25.0 and record.sample_rate == 16000.0
     np.testing.assert_allclose(record.frame_seconds, np.arange(count) / 25, atol=1e-6)
 
-    with open(records.summary_path(str(prefix)), encoding='utf-8') as file:
+    with open(shards.summary_path(str(prefix)), encoding='utf-8') as file:
         assert json.load(file) == summary
     assert summary['records'] == 5 and summary['shards'] == 2
     assert summary['duration_seconds'] == pytest.approx(5.0, abs=0.2)
@@ -183,6 +183,7 @@ def test_the_program_says_what_it_wrote(tmp_path, monkeypatch, capsys):
     assert os.listdir(output.parent) == ['set.report.csv']
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get('AVTS_DATA'), reason='AVTS_DATA names no folder with real '
                                                             'files')
 def test_real_sounds(tmp_path):
