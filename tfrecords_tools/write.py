@@ -3,14 +3,14 @@
     python -m tfrecords_tools.write --input=videos/ --output=data/train
     python -m tfrecords_tools.write --input=kinetics/ --dataset=kinetics --split=train --output=data/train
 
-`avts_tf/data/layouts.py` says what `--input` may be and how the collections of `--dataset` are laid
+`avts_tf/data/datasets/` says what `--input` may be and how the collections of `--dataset` are laid
 out. `--split` takes one of their published parts, or several with commas. Where a collection has none,
 `--hold_out=0.1 --part=train` and the same with `--part=held` give two sides that never share a video. `--sound_only` writes records without
 pictures; collections of sounds imply it.
 
 Every record is aligned as it is written, by presentation times: frame i shows time i / fps, sample n sounds at
 n / sample_rate, from the same time 0, and both cover the same duration. The rule in full stands at the head of
-`avts_tf/data/media.py`.
+`avts_tf/data/media/__init__.py`.
 
 Beside the shards `NAME-00000-of-00004` there are then
 
@@ -49,7 +49,7 @@ from absl import app, flags
 from tqdm import tqdm
 
 from avts_tf import files, program
-from avts_tf.data import layouts, media, records, workers
+from avts_tf.data import datasets, media, records, workers
 from avts_tf.errors import UserError
 from avts_tf.lazy import tf
 
@@ -86,7 +86,7 @@ class Plan(NamedTuple):
 
     Attributes:
         output: folder and beginning of the shards' names.
-        sources: list of `layouts.Source`.
+        sources: list of `datasets.Source`.
         shards: per shard, the indices of its sources, in their order in the shard.
         recipe: a `Recipe`.
         settings: dict, what the user chose, as NAME.json tells it.
@@ -146,15 +146,15 @@ def make_plan(
             raise UserError(f'--{name}={value}: must lie between {least} and {most}{zero}.')
     if audio_encoding not in ('pcm16', 'float'):
         raise UserError(f'--audio_encoding={audio_encoding}: must be pcm16 or float.')
-    if bool(hold_out) != bool(part) or part not in ('', *layouts.PARTS):
-        raise UserError(f'--hold_out={hold_out} --part={part}: give both, and {" or ".join(layouts.PARTS)} for the part.')
+    if bool(hold_out) != bool(part) or part not in ('', *datasets.SIDES):
+        raise UserError(f'--hold_out={hold_out} --part={part}: give both, and {" or ".join(datasets.SIDES)} for the part.')
     if not output_prefix or output_prefix.endswith('/') or os.path.isdir(output_prefix):
         raise UserError(f'--output={output_prefix}: give a folder and the beginning of a name, such as "data/train".')
 
-    collection = layouts.read_collection(input_path, dataset, label_column)
-    sources = layouts.take_split(collection, split)
+    collection = datasets.read_collection(input_path, dataset, label_column)
+    sources = datasets.take_split(collection, split)
     if hold_out:
-        sources = layouts.hold_out(sources, hold_out, part)
+        sources = datasets.hold_out(sources, hold_out, part)
     if not sources:
         raise UserError(f'--input={input_path} --split={split} --hold_out={hold_out} --part={part}: no source is in this part.')
     count = shards or math.ceil(len(sources) / RECORDS_PER_SHARD)
@@ -164,11 +164,11 @@ def make_plan(
     # Neighbours are often of one class or one scene; a reader's shuffle is better off when shards are mixed.
     mixed = random.Random(0).sample(range(len(sources)), len(sources))
     name = os.path.splitext(os.path.basename(os.path.abspath(re.split(r'[*?[]', input_path)[0])))[0]
-    sound_only = sound_only or dataset in layouts.SOUND_ONLY
+    sound_only = sound_only or datasets.DATASETS[dataset].audio_only
     options = media.MediaOptions(
         fps=float(fps), short_side=short_side, sample_rate=sample_rate, max_seconds=float(max_seconds), max_pixels=max_pixels,
         jpeg_quality=jpeg_quality, silent_below_db=None if keep_silent else float(silent_below_db),
-        still_below=None if keep_still or sound_only else float(still_below), sound_only=sound_only,
+        still_below=None if keep_still or sound_only else float(still_below), audio_only=sound_only,
     )
     recipe = Recipe(options, collection.labels, dataset_name or dataset or name, audio_encoding, float(file_timeout_seconds))
     settings = {
@@ -203,14 +203,14 @@ def write_records(input_path, output_prefix, *, num_workers=0, overwrite=False, 
     Where no record could be made, only the report is written.
 
     Args:
-        input_path: folder, glob, CSV or file; see `avts_tf/data/layouts.py`.
+        input_path: folder, glob, CSV or file; see `avts_tf/data/datasets/`.
         output_prefix: folder and beginning of the shards' names, such as 'data/train'; the folder is made where missing.
         num_workers: decoding processes; 0 takes one per processor.
         overwrite: whether to make a set anew that is there already, and to drop unfinished work of other options.
         **options: all that changes what is written:
-            dataset: layout of the collection, a key of `layouts.DATASETS`.
+            dataset: layout of the collection, a key of `datasets.DATASETS`.
             split: name(s) of published parts; '' is everything.
-            hold_out, part: see `layouts.hold_out`; 0 and '' take everything.
+            hold_out, part: see `datasets.hold_out`; 0 and '' take everything.
             fps: frames per second of the records.
             short_side: pixels of the shorter side of a frame; 0 keeps the size, and nothing is enlarged.
             sample_rate: Hz.
@@ -224,7 +224,7 @@ def write_records(input_path, output_prefix, *, num_workers=0, overwrite=False, 
             label_column: column of a CSV that holds the label.
             sound_only: whether to write records without pictures.
             keep_silent, keep_still: whether to keep sources without sound to hear or without motion to see.
-            silent_below_db, still_below: what that means; see `avts_tf/data/media.py`.
+            silent_below_db, still_below: what that means; see `avts_tf/data/media/__init__.py`.
 
     Returns:
         dict, what `NAME.json` holds: 'records', 'skipped' (reason → count), 'duration_seconds' and so on.
@@ -412,15 +412,15 @@ def make_record(recipe, source, outcome):
 
     Args:
         recipe: a `Recipe`.
-        source: a `layouts.Source`.
+        source: a `datasets.Source`.
         outcome: of `workers.run_in_order(media.try_media, ...)`.
 
     Returns:
         The serialised record, or None where the source is left out; and a dict: 'row' for the report, 'frames', 'samples'.
     """
     result, failure = outcome
-    row = [source.data_path, layouts.number(source.start_seconds) if source.start_seconds else '',
-           '' if source.end_seconds is None else layouts.number(source.end_seconds)]
+    row = [source.data_path, datasets.seconds_text(source.start_seconds) if source.start_seconds else '',
+           '' if source.end_seconds is None else datasets.seconds_text(source.end_seconds)]
     if isinstance(result, media.Media):
         size = sum(map(len, result.frames)) + (4 if recipe.audio_encoding == 'float' else 2) * len(result.waveform)
         if size > _MOST_RECORD_BYTES:
@@ -450,7 +450,7 @@ def make_record(recipe, source, outcome):
 
 
 def _duration(recipe, frames, samples):
-    return samples / recipe.options.sample_rate if recipe.options.sound_only else frames / recipe.options.fps
+    return samples / recipe.options.sample_rate if recipe.options.audio_only else frames / recipe.options.fps
 
 
 def write_shard(folder, name, pieces):
@@ -557,7 +557,7 @@ def _report(rows):
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(REPORT_COLUMNS)
-    writer.writerows([layouts.cell(value) for value in row] for row in rows)
+    writer.writerows([files.csv_cell(value) for value in row] for row in rows)
     return text.getvalue()
 
 
@@ -565,10 +565,10 @@ def define_flags():
     """Defines the flags that say what is written; not at import, so that other programs' flags are left alone."""
     flags.DEFINE_string('input', None, 'folder, glob in quotes, CSV with a column video_path, audio_path or path, or one file')
     flags.DEFINE_string('output', None, 'folder and beginning of the name of what is written, such as data/train')
-    flags.DEFINE_enum('dataset', '', list(layouts.DATASETS), 'layout of a published collection; empty for your own files')
+    flags.DEFINE_enum('dataset', '', list(datasets.DATASETS), 'layout of a published collection; empty for your own files')
     flags.DEFINE_string('split', '', 'published part of the collection, such as train, test1 or fold3; several with commas')
     flags.DEFINE_float('hold_out', 0.0, 'about this part of the videos is held out, 0 to 1; needs --part')
-    flags.DEFINE_enum('part', '', ['', *layouts.PARTS], 'side of --hold_out to write')
+    flags.DEFINE_enum('part', '', ['', *datasets.SIDES], 'side of --hold_out to write')
     flags.DEFINE_float('fps', 25.0, 'frames per second')
     flags.DEFINE_integer('short_side', 128, 'shorter side of a frame, in pixels; 0 keeps the size, and nothing is enlarged')
     flags.DEFINE_integer('sample_rate', 16000, 'audio sample rate, in Hz')

@@ -24,6 +24,7 @@ import tensorflow as tf
 from avts_tf import files, plots
 from avts_tf.config import make_config
 from avts_tf.data import workers
+from avts_tf.data.datasets import DATASETS
 from avts_tf.data.records import summary_path
 from avts_tf.data.sampling import NEGATIVES
 from avts_tf.errors import Stopped, UserError
@@ -369,7 +370,7 @@ def _action_cell(settings, column, init, source, streams, regime='', **towers):
         before = _before(settings, _parts(settings, source), init, regime, seed, '', towers, source.split('_')[0])
         train, test = (pattern.replace('{part}', part) for part in ('train', 'test'))
         chains.append((*before, _fine_tune(settings, f'{column}-{streams}', before, train, test, seed, streams=streams,
-                                           splits=['1', '2', '3'], **towers)))
+                                           splits=list(DATASETS[column.lower()].splits), **towers)))
     return Figure(tuple(chains), (action.MODE, 'top1'))
 
 

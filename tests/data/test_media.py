@@ -14,6 +14,9 @@ import pytest
 from PIL import Image
 
 from avts_tf.data import media, workers
+from avts_tf.data.media import read, video
+from avts_tf.data.media.audio import audio_pieces
+from avts_tf.data.media.container import own_formats
 
 SECONDS = 2.0
 BARS = 10  # the picture tells its time in bars, black or white: a binary number of ticks
@@ -180,7 +183,7 @@ def test_a_page_of_ogg_vorbis_that_begins_with_a_short_block_leaves_no_hole():
         frame.pts, frame.duration = first + late, samples - late
         frames.append((frame.pts / 44100, frame))
         first += samples
-    [(start, read)] = media._sound_pieces(frames, 44100)
+    [(start, read)] = audio_pieces(frames, 44100)
     assert start == pytest.approx(0)
     np.testing.assert_array_equal(read, count)
 
@@ -233,7 +236,7 @@ def test_jitter_in_the_times_leaves_no_hole(audio, rate, name, jitter, tmp_path)
     first, shift = 0.1, JITTERS[jitter]  # no time below zero
     path = retime(path, tmp_path / name, lambda i, seconds: first + seconds + shift(i))
     expected = plain_decode(path)
-    read = media.read_media(path, KEEP_ALL._replace(sound_only=True)).waveform
+    read = media.read_media(path, KEEP_ALL._replace(audio_only=True)).waveform
     # What the container puts before time 0 or behind its stated end may be missing, less than a packet; the rest is the same.
     assert -1 <= len(expected) - len(read) <= 420
     length = len(read) - 420
@@ -247,7 +250,7 @@ def test_packets_that_are_missing_are_silent_whatever_the_jitter(lost, jitter, t
     path = make_file(tmp_path / 'a.mkv', audio='ac3', rate=48000, audio_seconds=SECONDS)
     shift = JITTERS[jitter]
     cut = retime(path, tmp_path / 'b.mkv', lambda i, seconds: None if 30 <= i < 30 + lost else max(0, seconds + shift(i)))
-    result = media.read_media(cut, KEEP_ALL._replace(sound_only=True))
+    result = media.read_media(cut, KEEP_ALL._replace(audio_only=True))
     whole = plain_decode(path)
     assert abs(len(result.waveform) - len(whole)) <= 16 * 9
     quiet = np.flatnonzero(np.convolve(np.abs(result.waveform[:-1000].astype(int)), np.ones(200), 'valid') == 0) / 16000
@@ -279,7 +282,7 @@ def test_audio_follows_the_clock_of_the_video_without_a_break(tmp_path):
             late.append((loudness[first:first + 9600] ** 4 @ np.arange(9600)) / (loudness[first:first + 9600] ** 4).sum() - 4800)
         assert np.abs(late).max() < 0.03 * 16000
         assert np.convolve(loudness, np.ones(32), 'valid').min() > 0
-        alone = media.read_media(without_video(path, tmp_path / 'c.mka'), KEEP_ALL._replace(sound_only=True)).waveform
+        alone = media.read_media(without_video(path, tmp_path / 'c.mka'), KEEP_ALL._replace(audio_only=True)).waveform
         np.testing.assert_array_equal(alone, plain_decode(path))
 
 
@@ -301,7 +304,7 @@ def test_times_that_count_something_else_are_no_clock():
         frame = av.AudioFrame.from_ndarray(count[None, 512 * i:512 * (i + 1)], 's16', 'mono')
         frame.sample_rate, frame.time_base, frame.pts = 48000, fractions.Fraction(512, 48000), 512 * i
         frames.append((frame.pts * 512 / 48000, frame))
-    [(start, read)] = media._sound_pieces(frames, 48000)
+    [(start, read)] = audio_pieces(frames, 48000)
     assert start == pytest.approx(0)
     np.testing.assert_array_equal(read, count)
 
@@ -350,7 +353,7 @@ def test_frames_are_upright(matrix, lit, tmp_path):
     path = make_file(tmp_path / 'a.mp4', picture=half_lit, frame_seconds=CFR[:10])
     set_display_matrix(path, *matrix)
     result = media.read_media(path, KEEP_ALL._replace(short_side=24))
-    [block] = media.frame_blocks(path, 25, 24)
+    [block] = media.video_blocks(path, 25, 24)
     for image in (np.asarray(Image.open(io.BytesIO(result.frames[0])).convert('L')), block[0].mean(2)):
         image = image.astype(int)
         assert image.shape == (result.height, result.width) == ((24, 40) if lit in ('top', 'bottom') else (40, 24))
@@ -416,7 +419,7 @@ def test_colours_by_the_matrix_and_range_that_the_file_states(colorspace, full_r
     expected = [255 * red, 255 * green, 255 * blue]
     jpeg = media.read_media(str(path), KEEP_ALL._replace(jpeg_quality=98)).frames[0]
     assert read_pixels(jpeg)[24, 32] == pytest.approx(expected, abs=4)
-    [block] = media.frame_blocks(str(path), 25, 0)
+    [block] = media.video_blocks(str(path), 25, 0)
     assert block[0][24, 32].astype(int) == pytest.approx(expected, abs=4)
 
 
@@ -456,7 +459,7 @@ def test_channels_are_mixed_without_clipping(layout, weights, tmp_path):
         return 0.99 * np.sin(2 * np.pi * tones[:, None] * seconds)
 
     path = make_file(tmp_path / 'a.wav', video=None, sound=sound, audio='pcm_s16le', rate=16000, layout=layout)
-    waveform = media.read_media(path, KEEP_ALL._replace(sound_only=True)).waveform[:16000] / 32768
+    waveform = media.read_media(path, KEEP_ALL._replace(audio_only=True)).waveform[:16000] / 32768
     spectrum = 2 * np.abs(np.fft.rfft(waveform)) / len(waveform)
     np.testing.assert_allclose(spectrum[tones], 0.99 * weights, atol=0.005)
 
@@ -539,13 +542,13 @@ def test_too_long_is_known_before_it_is_decoded(tmp_path, monkeypatch):
     assert len(media.read_media(path, KEEP_ALL._replace(max_seconds=10.1)).frames) == 250
     assert len(media.read_media(path, KEEP_ALL._replace(max_seconds=2.0, start_seconds=3.0, end_seconds=5.0)).frames) == 50
     count = []
-    monkeypatch.setattr(media, '_jpeg', lambda *_: count.append(1) or b'')
+    monkeypatch.setattr(video, '_jpeg', lambda *_: count.append(1) or b'')
     assert reason(path, max_seconds=9.5) == 'too_long' and not count
     assert reason(path, max_seconds=2.0, start_seconds=3.0) == 'too_long' and not count
     # Where the header lies, the decoding stops a frame later.
-    monkeypatch.setattr(media, '_refuse_long', lambda *_: None)
+    monkeypatch.setattr(read, 'refuse_long', lambda *_: None)
     assert reason(path, max_seconds=2.0) == 'too_long' and len(count) <= 51
-    assert reason(path, max_seconds=2.0, sound_only=True) == 'too_long'
+    assert reason(path, max_seconds=2.0, audio_only=True) == 'too_long'
 
 
 def test_too_large_is_known_before_it_is_decoded(tmp_path, monkeypatch):
@@ -565,21 +568,21 @@ def test_too_large_is_known_before_it_is_decoded(tmp_path, monkeypatch):
     begin = time.perf_counter()
     # The decoder sees that so few bytes hold no such picture.
     assert reason(huge) in ('too_large', 'unreadable') and time.perf_counter() - begin < 5
-    monkeypatch.setattr(media, '_MAX_JPEG_BYTES', 10_000)
+    monkeypatch.setattr(video, '_MAX_JPEG_BYTES', 10_000)
     assert reason(path) == 'too_large'
 
 
-def test_sound_only(tmp_path):
+def test_audio_only(tmp_path):
     video = make_file(tmp_path / 'a.mp4', audio_start=0.25)
-    result = media.read_media(video, media.MediaOptions(sound_only=True))
+    result = media.read_media(video, media.MediaOptions(audio_only=True))
     assert (result.frames, result.height, result.width, result.motion, result.source_fps) == ([], 0, 0, None, 0.0)
     assert abs(sound_offset_ms(result.waveform, result.start_seconds)) <= 1.0  # the edit list is in milliseconds
     sound = make_file(tmp_path / 'a.flac', video=None, audio='flac', audio_seconds=6.0)
     assert reason(sound) == 'no_video'
-    part = media.read_media(sound, KEEP_ALL._replace(sound_only=True, start_seconds=3.2, end_seconds=4.7))
+    part = media.read_media(sound, KEEP_ALL._replace(audio_only=True, start_seconds=3.2, end_seconds=4.7))
     assert len(part.waveform) == 24000 and part.start_seconds == pytest.approx(3.2, abs=1e-4)
     assert abs(sound_offset_ms(part.waveform, part.start_seconds)) <= 0.1
-    assert reason(sound, sound_only=True, start_seconds=7.0) == 'too_short'
+    assert reason(sound, audio_only=True, start_seconds=7.0) == 'too_short'
 
 
 def remux(source, target, change):
@@ -629,8 +632,8 @@ def test_of_several_streams_the_first_that_decodes(tmp_path):
     result = media.read_media(broken, KEEP_ALL)
     assert result.height == 64 and result.volume_db > -20
     assert result.note == 'video stream 1 taken: 0 does not decode; audio stream 3 taken: 2 does not decode'
-    assert sum(len(block) for block in media.frame_blocks(broken, 25, 0)) == 25
-    assert len(np.concatenate(list(media.sound_blocks(broken, 16000)))) == 16000
+    assert sum(len(block) for block in media.video_blocks(broken, 25, 0)) == 25
+    assert len(np.concatenate(list(media.audio_blocks(broken, 16000)))) == 16000
     gone = remux(path, tmp_path / 'gone.mkv', lambda packet: garbage.randbytes(packet.size))
     assert reason(gone) == 'unreadable'
 
@@ -648,7 +651,7 @@ def test_a_cover_is_no_video(tmp_path):
         container.mux(sound.encode(audio_frame(chirp(np.arange(16000) / 16000)[None], 's16', 'mono', 16000, 0)))
         container.mux(sound.encode(None))
     assert reason(path) == 'no_video'
-    assert len(media.read_media(str(path), KEEP_ALL._replace(sound_only=True)).waveform) == pytest.approx(16000, abs=1100)
+    assert len(media.read_media(str(path), KEEP_ALL._replace(audio_only=True)).waveform) == pytest.approx(16000, abs=1100)
 
 
 def test_times_that_jump_or_run_backwards(tmp_path):
@@ -698,9 +701,9 @@ def test_what_is_no_file_is_named(tmp_path):
         tmp_path / 'dangling.mp4': 'a link to a file that is not there', tmp_path / 'none.mp4': 'no such file',
         tmp_path / ('a' * 300 + '.mp4'): 'too long', f'{tmp_path}/a\0b.mp4': 'NUL',
     }.items():
-        for read in (lambda path: media.read_media(path, KEEP_ALL), lambda path: next(media.sound_blocks(path, 16000))):
+        for decode in (lambda path: media.read_media(path, KEEP_ALL), lambda path: next(media.audio_blocks(path, 16000))):
             with pytest.raises(media.Unsuitable, match=f'missing: .*{words}'):
-                read(str(path))
+                decode(str(path))
 
 
 def test_lists_of_other_files_are_refused(tmp_path):
@@ -718,7 +721,7 @@ def test_lists_of_other_files_are_refused(tmp_path):
     for name in ('p1.png', 'p%d.png'):
         Image.new('RGB', (16, 16)).save(tmp_path / name)
     assert reason(tmp_path / 'p%d.png') in ('unreadable', 'no_audio')
-    formats = media._own_formats().split(',')
+    formats = own_formats().split(',')
     assert {'mp4', 'avi', 'matroska', 'mpegts', 'ogg', 'wav', 'asf', 'flv'} <= set(formats)
     assert not {'concat', 'hls', 'image2', 'lavfi', 'rtsp', 'sdp', 'dash'} & set(formats)
 
@@ -770,17 +773,17 @@ def test_damaged_files_are_named_and_nothing_hangs(tmp_path):
 
 def test_blocks_are_the_whole(tmp_path):
     path = make_file(tmp_path / 'a.mp4', VFR, audio_start=0.2, audio_seconds=1.5)
-    sound = np.concatenate(list(media.sound_blocks(path, 16000)))
-    np.testing.assert_array_equal(sound, media.read_media(path, KEEP_ALL._replace(sound_only=True)).waveform)
-    frames = [frame for block in media.frame_blocks(path, 25, 0) for frame in block]
+    sound = np.concatenate(list(media.audio_blocks(path, 16000)))
+    np.testing.assert_array_equal(sound, media.read_media(path, KEEP_ALL._replace(audio_only=True)).waveform)
+    frames = [frame for block in media.video_blocks(path, 25, 0) for frame in block]
     assert len(frames) == math.floor((VFR[-1] + 0.0405) * 25 + 1e-6) and frames[0].dtype == np.uint8
     nominal = np.arange(len(frames)) / 25
     nearest = np.abs(np.array(VFR)[:, None] - nominal).min(0)
     np.testing.assert_allclose(np.abs([read_picture(frame) for frame in frames] - nominal), nearest, atol=TICK_SECONDS)
     with pytest.raises(media.Unsuitable, match='missing'):
-        next(media.sound_blocks(str(tmp_path / 'none'), 16000))
+        next(media.audio_blocks(str(tmp_path / 'none'), 16000))
     with pytest.raises(media.Unsuitable, match='no_video'):
-        next(media.frame_blocks(make_file(tmp_path / 'a.wav', video=None, audio='pcm_s16le'), 25, 0))
+        next(media.video_blocks(make_file(tmp_path / 'a.wav', video=None, audio='pcm_s16le'), 25, 0))
 
 
 def test_long_sound_comes_in_blocks(tmp_path):
@@ -789,7 +792,7 @@ def test_long_sound_comes_in_blocks(tmp_path):
         tmp_path / 'a.mkv', video=None, audio='pcm_s16le', rate=8000, audio_seconds=47.0, hole=(20.0, 26.0),
         sound=lambda t: 0.4 * np.sin(2 * np.pi * 200 * t),
     )
-    blocks = list(media.sound_blocks(path, 16000))
+    blocks = list(media.audio_blocks(path, 16000))
     assert len(blocks) > 3 and max(map(len, blocks)) <= 11 * 16000
     sound = np.concatenate(blocks) / 32768
     assert len(sound) == pytest.approx(47 * 16000, abs=2100)
@@ -804,10 +807,10 @@ def test_awkward_files():
     folder = os.path.join(os.environ['AVTS_DATA'], 'awkward')
     names = sorted(os.listdir(folder))
     found = {}
-    for sound_only in (False, True):
-        tasks = [(os.path.join(folder, name), KEEP_ALL._replace(sound_only=sound_only)) for name in names]
+    for audio_only in (False, True):
+        tasks = [(os.path.join(folder, name), KEEP_ALL._replace(audio_only=audio_only)) for name in names]
         for name, (result, failure) in zip(names, workers.run_in_order(media.try_media, tasks, 2, 60.0), strict=True):
-            found[name, sound_only] = result if isinstance(result, media.Media) else (failure or result)[0]
+            found[name, audio_only] = result if isinstance(result, media.Media) else (failure or result)[0]
     reasons = {name: found[name, False] for name in names if isinstance(found[name, False], str)}
     assert reasons == {
         'corrupted.mp4': 'no_audio', 'sample_audio_only.mp4': 'no_video', 'sample_dts_hd_ma.mp4': 'no_video',

@@ -15,7 +15,7 @@ import tensorflow as tf
 from avts_tf import plots
 from avts_tf.config import make_config
 from avts_tf.data import media, records
-from avts_tf.data.layouts import find_sources
+from avts_tf.data.datasets import find_sources
 from avts_tf.errors import UserError
 from avts_tf.evaluation import offset
 from tests.data.test_media import CFR, chirp, make_file, read_picture
