@@ -52,6 +52,7 @@ from avts_tf import files, program
 from avts_tf.data import datasets, media, records, workers
 from avts_tf.errors import UserError
 from avts_tf.lazy import tf
+from avts_tf.signals import stop_on_signals
 
 RECORDS_PER_SHARD = 256
 REPORT_COLUMNS = (
@@ -602,14 +603,11 @@ def run_command(write):
     )
     values = flags.FLAGS
     try:
-        with workers.interruptible():
+        with stop_on_signals(f'The same command resumes the work: finished shards stay in {values.output}.writing.'):
             summary = write(values.input, values.output, **{name: values[name].value for name in names})
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    except workers.Interrupted as stopped:
-        print(f'\nstopped; give the same command again to go on: finished shards stay in {values.output}.writing.', file=sys.stderr)
-        sys.exit(stopped.exit_status)
     skipped = ', '.join(f'{count} {reason}' for reason, count in summary['skipped'].items())
     print(f'{summary["records"]} written, {sum(summary["skipped"].values())} skipped{f" ({skipped})" if skipped else ""}')
     if not summary['records']:

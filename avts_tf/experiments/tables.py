@@ -30,9 +30,10 @@ from avts_tf.data.sampling import NEGATIVES
 from avts_tf.errors import Stopped, UserError
 from avts_tf.evaluation import action, audio
 from avts_tf.evaluation.sync import evaluate_sync
+from avts_tf.signals import note_signals
 from avts_tf.training.curriculum import parse_regime
 from avts_tf.training.run_folder import RunFolder
-from avts_tf.training.trainer import Interruption, train
+from avts_tf.training.trainer import train
 
 # What was published, in percent; nothing else in this project may call itself so. All of it is printed in the slides, but ESC-10,
 # which is Piczak's (2015). AVTS accuracy is measured with easy negatives, UCF101 and HMDB51 are means of three splits, ESC-10 and
@@ -543,7 +544,7 @@ def _run(step, table_dir, lock):
         os.remove(os.path.join(folder, 'failed.txt'))
     code = (f'import sys; sys.path[:] = {sys.path!r}; from {__name__} import run_step; '
             f'run_step({table_dir!r}, {step.folder!r}, {os.getpid()})')
-    with Interruption() as interruption:
+    with note_signals() as interruption:
         # In a session of its own: Ctrl-C in a terminal would reach it as well, and a second signal ends it at once.
         process = subprocess.Popen(
             [sys.executable, '-c', code], pass_fds=[lock], stdin=subprocess.DEVNULL, start_new_session=True)
