@@ -606,7 +606,7 @@ def run_command(write):
         with stop_on_signals(f'The same command resumes the work: finished shards stay in {values.output}.writing.'):
             summary = write(values.input, values.output, **{name: values[name].value for name in names})
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(error.on_command_line(), file=sys.stderr)
         sys.exit(2)
     skipped = ', '.join(f'{count} {reason}' for reason, count in summary['skipped'].items())
     print(f'{summary["records"]} written, {sum(summary["skipped"].values())} skipped{f" ({skipped})" if skipped else ""}')

@@ -414,7 +414,7 @@ def main(argv):
             count = query(flags.FLAGS)
         sys.exit(0 if count else 1)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(error.on_command_line(), file=sys.stderr)
         sys.exit(2)
 
 

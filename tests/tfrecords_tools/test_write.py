@@ -228,7 +228,7 @@ def test_mistakes_are_explained(folder, tmp_path):
     assert '--audio_encoding=mp3' in message(audio_encoding='mp3') and '--max_pixels=1' in message(max_pixels=1)
     assert '--silent_below_db=3' in message(silent_below_db=3.0) and '--workers=-1' in message(num_workers=-1)
     assert '--part' in message(hold_out=0.5) and '--part=held' in message(part='held') and '--hold_out=2' in message(hold_out=2)
-    assert 'no source' in message(hold_out=1e-9, part='held') and '--dataset=ucf' in message(dataset='ucf')
+    assert 'no source' in message(hold_out=1e-9, part='held') and 'dataset=ucf' in message(dataset='ucf')
     assert '--output=' in message(output=str(tmp_path))
     (tmp_path / 'file').write_text('')
     assert 'cannot be written' in message(output=str(tmp_path / 'file' / 'set'))
@@ -498,7 +498,7 @@ def test_signals_and_sigkill(folder, tmp_path):
         process.send_signal(number)
         output, errors = process.communicate()
         assert process.returncode == 128 + number and output == '' and 'Traceback' not in errors
-        assert errors.splitlines()[-1].startswith('stopped; give the same command again to go on')
+        assert f'write.py: stopped by {number.name}. The same command resumes' in errors.splitlines()[-1]
         done.append(len(lines_of(aside)))
         assert done[-1] < 40
     write.write_records(table, str(out), short_side=32, shards=40, num_workers=1)
