@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from avts_tf import plots, progress
 from avts_tf.data import media, records, workers
+from avts_tf.data.shards import find_shards
 from avts_tf.errors import UserError
 from avts_tf.models.audio import embed_waveform
 from avts_tf.training.run_folder import load_result, update_result, write_aside
@@ -194,7 +195,7 @@ def calibrate(model, pattern, run_dir, max_offset_seconds, min_confidence, say=p
     shifts = [shift for shift in CALIBRATION_SHIFTS_SECONDS if abs(shift) <= max_offset_seconds]
     errors, curves, foreign = {shift: [] for shift in shifts}, [], []
     sides, left_out, total, before = [], 0, 0, None
-    paths = [path for path, _ in records.find_shards(pattern, 'eval_records')]
+    paths = [path for path, _ in find_shards(pattern, 'eval_records')]
     for serialized in progress.bar(tf.data.TFRecordDataset(paths), 'offset of shifted records', unit='record'):
         total += 1
         try:

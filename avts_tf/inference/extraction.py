@@ -241,7 +241,7 @@ def _jobs(tower, sources, several, output_format):
     if output_format == 'npz':
         suffix = f'.{tower.name.removesuffix("_tower")}.npz' if several else '.npz'
         return [_Job(source, source.example_id + suffix) for source in sources]
-    from avts_tf.data.records import shard_path  # imports TensorFlow
+    from avts_tf.data.shards import shard_path  # imports TensorFlow
     shards = -(-len(sources) // FILES_PER_SHARD)
     return [_Job(source, shard_path(tower.name, i // FILES_PER_SHARD, shards)) for i, source in enumerate(sources)]
 

@@ -97,8 +97,8 @@ def signal_at(folder, run_dir, epochs, step, number, **options):
 def world(tmp_path_factory):
     """20 records that can be used and one that cannot, in four files, and some to measure on."""
     from avts_tf.data import records
+    from avts_tf.data.synthetic import write_world
     from tests.helpers import counting_video, write_records
-    from tfrecords_tools.synthetic import write_world
 
     folder = tmp_path_factory.mktemp('world')
     write_world(str(folder / 'train'), videos=20, size=24, seconds=1.4, shards=3)
