@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from avts_tf.data import layouts, media
+from avts_tf.data import datasets, media
 from avts_tf.data.shards import shard_path
 from avts_tf.errors import UserError
 from avts_tf.files import ASIDE
@@ -47,7 +47,7 @@ class Plan(NamedTuple):
 
     Attributes:
         output: folder and beginning of the shards' names.
-        sources: list of `layouts.Source`.
+        sources: list of `datasets.Source`.
         shards: per shard, the indices of its sources, in their order in the shard.
         recipe: a `Recipe`.
         settings: what the user chose, as NAME.json has it.
@@ -98,10 +98,10 @@ def make_plan(
     if not output or output.endswith('/') or os.path.isdir(output):
         raise UserError('output', output,
                         'give a folder and the beginning of a name, such as "data/train".')
-    collection = layouts.read_collection(input, dataset, label_column)
-    sources = layouts.take_split(collection, split)
+    collection = datasets.read_collection(input, dataset, label_column)
+    sources = datasets.take_split(collection, split)
     if hold_out:
-        sources = layouts.hold_out(sources, hold_out, part)
+        sources = datasets.hold_out(sources, hold_out, part)
     if not sources:
         raise UserError('input', input, f'no source is in this part (`split`={split}, '
                         f'`hold_out`={hold_out}, `part`={part}).')
@@ -109,12 +109,12 @@ def make_plan(
     if count > len(sources):
         raise UserError('shards', count, f'more than the {len(sources)} source(s) of {input}.')
 
-    sound_only = sound_only or dataset in layouts.SOUND_ONLY
+    sound_only = sound_only or datasets.DATASETS[dataset].audio_only
     options = media.MediaOptions(
         fps=float(fps), short_side=short_side, sample_rate=sample_rate,
         max_seconds=float(max_seconds), max_pixels=max_pixels, jpeg_quality=jpeg_quality,
         silent_below_db=float(silent_below_db), still_below=float(still_below),
-        sound_only=sound_only,
+        audio_only=sound_only,
     )
     recipe = Recipe(options, collection.labels, dataset_name or dataset or _name_of(input),
                     audio_encoding, float(file_timeout_seconds))
@@ -145,8 +145,8 @@ def _check_values(values: dict[str, Any]):
     encoding, hold_out, part = (values[name] for name in ('audio_encoding', 'hold_out', 'part'))
     if encoding not in ('pcm16', 'float'):
         raise UserError('audio_encoding', encoding, 'must be pcm16 or float.')
-    sides = ' or '.join(layouts.PARTS)
-    if part and part not in layouts.PARTS:
+    sides = ' or '.join(datasets.SIDES)
+    if part and part not in datasets.SIDES:
         raise UserError('part', part, f'must be {sides}.')
     if part and not hold_out:
         raise UserError('part', part, 'needs `hold_out`, the part of the videos that is held out.')

@@ -6,7 +6,8 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
-from avts_tf.data import layouts, media
+from avts_tf import files
+from avts_tf.data import datasets, media
 from tfrecords_tools.plan import Plan, Recipe
 
 REPORT_COLUMNS = (
@@ -17,13 +18,13 @@ _STATUS, _REASON = REPORT_COLUMNS.index('status'), REPORT_COLUMNS.index('reason'
 
 
 def report_row(
-    source: layouts.Source, status: str, reason: str, detail: str, seconds: float | None = None,
+    source: datasets.Source, status: str, reason: str, detail: str, seconds: float | None = None,
     frames: int | None = None, measured: tuple[float | None, ...] = (None, None, None),
 ) -> list:
     """One source's values of `REPORT_COLUMNS`; `measured` has those of the last three."""
     return [
-        source.data_path, layouts.number(source.start_seconds) if source.start_seconds else '',
-        '' if source.end_seconds is None else layouts.number(source.end_seconds),
+        source.data_path, datasets.seconds_text(source.start_seconds) if source.start_seconds else '',
+        '' if source.end_seconds is None else datasets.seconds_text(source.end_seconds),
         status, reason, detail, '' if seconds is None else f'{seconds:.6f}',
         '' if frames is None else frames,
         *('' if value is None else f'{value:.3f}' for value in measured),
@@ -33,7 +34,7 @@ def report_row(
 def seconds_of(recipe: Recipe, frames: int, samples: int) -> float:
     """Duration of so many frames, or of so many samples where there are no frames."""
     options = recipe.options
-    return samples / options.sample_rate if options.sound_only else frames / options.fps
+    return samples / options.sample_rate if options.audio_only else frames / options.fps
 
 
 def summarize(plan: Plan, lines: list[dict[str, Any]]) -> dict[str, Any]:
@@ -58,6 +59,6 @@ def as_csv(rows: Iterable[list]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(REPORT_COLUMNS)
-    writer.writerows([layouts.cell(value) for value in row] for row in rows)
+    writer.writerows([files.csv_cell(value) for value in row] for row in rows)
     # A message of the system may hold bytes of a file's name that are no UTF-8.
     return text.getvalue().encode('utf-8', 'backslashreplace').decode('utf-8')

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from avts_tf import files
-from avts_tf.data import layouts, media, records
+from avts_tf.data import datasets, media, records
 from avts_tf.lazy import tf
 from tfrecords_tools.plan import Recipe
 from tfrecords_tools.report import report_row, seconds_of
@@ -17,7 +17,7 @@ _MOST_RECORD_BYTES = 2_000_000_000  # a serialised message must stay below 2 GiB
 
 
 def make_record(
-    recipe: Recipe, source: layouts.Source, outcome: tuple
+    recipe: Recipe, source: datasets.Source, outcome: tuple
 ) -> tuple[bytes | None, dict[str, Any]]:
     """Makes a record of what was decoded.
 

@@ -4,14 +4,14 @@
     python -m tfrecords_tools.write --input=kinetics/ --dataset=kinetics --split=train \\
         --output=data/train
 
-`avts_tf/data/layouts.py` says what `--input` may be and how the collections of `--dataset` are laid
+`avts_tf/data/datasets/` says what `--input` may be and how the collections of `--dataset` are laid
 out. `--split` takes one of their published parts, or several with commas. Where a collection has
 none, `--hold_out=0.1 --part=train` and the same with `--part=held` give two sides that never share
 a video. `--sound_only` writes records without frames; collections of sounds imply it.
 
 Every record is aligned as it is written, by presentation times: frame i shows time i / fps, sample
 n sounds at n / sample_rate, from the same time 0, and both cover the same duration. The rule in
-full stands at the head of `avts_tf/data/media.py`.
+full stands at the head of `avts_tf/data/media/__init__.py`.
 
 Beside the shards `NAME-00000-of-00004` there are then
 
@@ -41,9 +41,10 @@ from typing import Any
 from absl import flags
 
 from avts_tf import program, progress
-from avts_tf.data import layouts, media
-from avts_tf.data.workers import Interrupted, interruptible, run_in_order
-from avts_tf.errors import Stopped, UserError
+from avts_tf.data import datasets, media
+from avts_tf.data.workers import run_in_order
+from avts_tf.errors import UserError
+from avts_tf.signals import stop_on_signals
 from tfrecords_tools.output import hold_output, place
 from tfrecords_tools.plan import DEFAULTS, RECORDS_PER_SHARD, Plan, make_plan
 from tfrecords_tools.shard_writer import make_record, write_shard
@@ -64,15 +65,15 @@ def write_records(
     Where no record could be made, only the report is written.
 
     Args:
-        input: folder, glob, CSV or file; see `avts_tf/data/layouts.py`.
+        input: folder, glob, CSV or file; see `avts_tf/data/datasets/`.
         output: folder and beginning of the shards' names, such as 'data/train'; the folder is made.
         workers: decoding processes; 0 takes one per processor.
         overwrite: whether to make a set anew that is there already, and to drop unfinished work of
             other options.
         **options: all that changes what is written:
-            dataset: layout of the collection, a key of `layouts.DATASETS`.
+            dataset: layout of the collection, a key of `datasets.DATASETS`.
             split: name(s) of published parts; '' is everything.
-            hold_out, part: see `layouts.hold_out`; 0 and '' take everything.
+            hold_out, part: see `datasets.hold_out`; 0 and '' take everything.
             fps: frames per second of the records.
             short_side: pixels of the shorter side of a frame; 0 keeps the size, and nothing is
                 enlarged.
@@ -133,13 +134,13 @@ def define_flags() -> None:
                         'audio_path or path, or one file.')
     flags.DEFINE_string('output', None, 'Folder and beginning of the name of what is written, such '
                         'as data/train.')
-    flags.DEFINE_enum('dataset', '', list(layouts.DATASETS), 'Layout of a published collection; '
+    flags.DEFINE_enum('dataset', '', list(datasets.DATASETS), 'Layout of a published collection; '
                       'empty for your own files.')
     flags.DEFINE_string('split', '', 'Published part of the collection, such as train, test1 or '
                         'fold3; several with commas.')
     flags.DEFINE_float('hold_out', 0.0, 'About this part of the videos is held out, 0 to 1; needs '
                        '--part.')
-    flags.DEFINE_enum('part', '', ['', *layouts.PARTS], 'Side of --hold_out to write.')
+    flags.DEFINE_enum('part', '', ['', *datasets.SIDES], 'Side of --hold_out to write.')
     flags.DEFINE_float('fps', 25.0, 'Frames per second of the records.')
     flags.DEFINE_integer('short_side', 128, 'Shorter side of a frame, in pixels; 0 keeps the size, '
                          'and nothing is enlarged.')
@@ -178,13 +179,10 @@ def run_command(write: Callable[..., dict[str, Any]]) -> None:
         write: function of input, output and the options of `write_records`, to its result.
     """
     values = flags.FLAGS
-    try:
-        with interruptible():
-            summary = write(values.input, values.output,
-                            **{name: getattr(values, name) for name in OPTIONS})
-    except Interrupted as interrupted:
-        raise Stopped('stopped. The same command resumes the work: finished shards stay in '
-                      f'{values.output}.writing.', interrupted.args[0]) from None
+    with stop_on_signals('The same command resumes the work: finished shards stay in '
+                         f'{values.output}.writing.'):
+        summary = write(values.input, values.output,
+                        **{name: getattr(values, name) for name in OPTIONS})
     skipped = ', '.join(f'{count} {reason}' for reason, count in summary['skipped'].items())
     print(f'{summary["records"]} written, {sum(summary["skipped"].values())} skipped'
           f'{f" ({skipped})" if skipped else ""}')

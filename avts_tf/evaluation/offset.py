@@ -317,7 +317,7 @@ def measure_files(
 
     Args:
         model: trained `TwoTower`.
-        sources: list of `layouts.Source`.
+        sources: list of `datasets.Source`.
         run_dir: run folder, whose calibration gives the confidence.
         output_dir: folder for what is written.
         max_offset_seconds: see `offset_curve`.
@@ -434,7 +434,7 @@ def write_in_sync(path, output_dir, offset_seconds):
 def _copy_delayed(path, output_path, offset_seconds):
     """Copies the packets of a file; returns per kind of stream their number, and the first and last time in seconds."""
     late, times = 'video' if offset_seconds > 0 else 'audio', {'video': [], 'audio': []}
-    with media._open(path) as source, av.open(output_path, 'w') as target:
+    with media.open_file(path) as source, av.open(output_path, 'w') as target:
         streams = {stream.index: target.add_stream_from_template(stream)
                    for stream in source.streams if stream.type in times}
         waiting = {index: [] for index in streams}  # Matroska gives the first packets no time of decoding
@@ -466,7 +466,7 @@ def _copy_delayed(path, output_path, offset_seconds):
 def _differs(path, expected):
     """In words, how the packets of a file differ from the expected, the time of its beginning left aside; '' where they do not."""
     times = {kind: [] for kind in expected}
-    with media._open(path) as file:
+    with media.open_file(path) as file:
         for packet in file.demux([stream for stream in file.streams if stream.type in times]):
             if packet.size and packet.pts is not None:
                 times[packet.stream.type].append(float(packet.pts * packet.time_base))

@@ -7,6 +7,7 @@ import os
 from typing import Any, NamedTuple
 
 from avts_tf.config import make_config
+from avts_tf.data.datasets import DATASETS
 from avts_tf.errors import UserError
 from avts_tf.evaluation import action, audio
 from avts_tf.experiments.steps import HERE, Step, fill_in, result_key, stamp
@@ -141,7 +142,7 @@ def action_cell(
         train, test = (pattern.replace('{part}', part) for part in ('train', 'test'))
         chains.append((*before, _fine_tune(
             settings, f'{column}-{streams}', before, train, test, seed, streams=streams,
-            splits=('1', '2', '3'), **towers)))
+            splits=tuple(DATASETS[column.lower()].splits), **towers)))
     return Figure(tuple(chains), (action.MODE, 'top1'))
 
 

@@ -21,8 +21,9 @@ from avts_tf.errors import Stopped, UserError
 from avts_tf.evaluation import action, audio
 from avts_tf.evaluation.sync import evaluate_sync
 from avts_tf.program import show_messages
+from avts_tf.signals import note_signals
 from avts_tf.training.run_folder import RunFolder, load_result
-from avts_tf.training.trainer import Interruption, train
+from avts_tf.training.trainer import train
 
 HERE = '{table_dir}'  # in a step's paths: the folder may be moved, or be called by another name
 _STEP, _FAILED = 'step.json', 'failed.txt'
@@ -147,7 +148,7 @@ def run(step: Step, table_dir: str, lock: int | None) -> str:
         os.remove(os.path.join(folder, _FAILED))
     code = (f'import sys; sys.path[:] = {sys.path!r}; from {__name__} import run_step; '
             f'run_step({table_dir!r}, {step.folder!r}, {os.getpid()})')
-    with Interruption() as interruption:
+    with note_signals() as interruption:
         # In a session of its own: Ctrl-C in a terminal would reach it as well, and a second signal
         # ends it at once.
         process = subprocess.Popen(

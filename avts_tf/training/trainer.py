@@ -11,7 +11,6 @@ import itertools
 import math
 import os
 import signal
-import threading
 import time
 
 import keras
@@ -31,6 +30,7 @@ from avts_tf.data.sampling import NEGATIVES, Kind
 from avts_tf.data.shards import file_stamps, find_shards, name_hashes, same_files
 from avts_tf.errors import Diverged, Stopped, UserError
 from avts_tf.models.build import build_model
+from avts_tf.signals import note_signals
 from avts_tf.training.curriculum import CurriculumCallback, parse_regime
 from avts_tf.training.devices import (
     computes_bfloat16,
@@ -313,7 +313,7 @@ def _run_epochs(model, strategy, dataset, state, standing, curriculum, run, call
         run.save(model, standing.epochs, standing.step, dataclasses.asdict(met), metrics=read_metrics())
         saved, saved_at = (standing.epochs, standing.step), time.monotonic()
 
-    with Interruption() as interruption:
+    with note_signals() as interruption:
         callbacks.on_train_begin()
         for epoch in range(standing.epochs, curriculum.epochs):
             model.reset_metrics()
@@ -488,28 +488,6 @@ def _naming_lost_worker():
             raise
         raise UserError('another machine is gone, or cannot be reached. Start the same command on all of them again: it goes on '
                         f'from the newest checkpoint. ({error.message.splitlines()[0][:300]})') from error
-
-
-class Interruption:
-    """Within it SIGTERM and Ctrl-C are noted in `signal_number` instead of ending the process; a second one ends it."""
-
-    def __init__(self):
-        self.signal_number = 0
-        self._before = {}
-
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number, frame):
-        if self.signal_number:
-            raise KeyboardInterrupt
-        self.signal_number = number
 
 
 def _first_batches(dataset, clips):

@@ -62,6 +62,6 @@ def test_play_explains_what_it_cannot_do(tmp_path, mixed):
         play([mixed], 'a', str(tmp_path / 'none' / 'clip.mp4'))
     sound = write_records(tmp_path / 'y', [audio_record('s', 16000)])
     play([sound], 's', str(tmp_path / 'sound.mp4'))
-    options = media.MediaOptions(sound_only=True, silent_below_db=None)
+    options = media.MediaOptions(audio_only=True, silent_below_db=None)
     assert len(media.read_media(str(tmp_path / 'sound.mp4'),
                                 options).waveform) == pytest.approx(16000, abs=1)

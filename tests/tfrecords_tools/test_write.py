@@ -150,7 +150,7 @@ def test_sound_only(tmp_path):
     assert record.frames.shape == (0,) and record.frame_rate == 0.0
     assert record.sample_rate == 16000.0
     path = tmp_path / 'in' / f'{record.example_id.numpy().decode()}.wav'
-    expected = media.read_media(str(path), media.MediaOptions(sound_only=True))
+    expected = media.read_media(str(path), media.MediaOptions(audio_only=True))
     np.testing.assert_array_equal(record.waveform, expected.waveform)
     line = read_report(tmp_path / 'fold1')[0]
     assert float(line['seconds']) == len(expected.waveform) / 16000

@@ -308,15 +308,6 @@ def test_weights_that_are_no_numbers_are_not_kept(world, tmp_path):
     assert not names(tmp_path / 'run')
 
 
-def test_a_second_signal_ends_at_once():
-    from avts_tf.training.trainer import Interruption
-
-    with pytest.raises(KeyboardInterrupt), Interruption() as noted:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert noted.signal_number == signal.SIGTERM
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
 def test_machines_that_see_other_records_are_told(tmp_path):
     from avts_tf.errors import UserError
     from avts_tf.training.trainer import _check_agreement
