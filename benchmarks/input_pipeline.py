@@ -44,7 +44,7 @@ def write_shards(
     from avts_tf.data.shards import shard_path
     rng, (height, width) = np.random.default_rng(0), size
     smooth = rng.uniform(0, 255, [8, 8, 8, 3])
-    pictures = []
+    jpegs = []
     for base in smooth:
         large = np.asarray(Image.fromarray(base.astype(np.uint8)).resize((width, height),
                                                                          Image.Resampling.BICUBIC),
@@ -52,16 +52,16 @@ def write_shards(
         noisy = np.clip(large + rng.normal(0, 9, large.shape), 0, 255).astype(np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(noisy).save(buffer, 'JPEG', quality=90)
-        pictures.append(buffer.getvalue())
+        jpegs.append(buffer.getvalue())
     for shard in range(shards):
         with tf.io.TFRecordWriter(shard_path(os.path.join(folder, name), shard, shards)) as writer:
             for number in range(shard, count, shards):
-                frames = [pictures[(number + i) % len(pictures)]
+                frames = [jpegs[(number + i) % len(jpegs)]
                           for i in range(round(seconds * FPS))]
                 sound = rng.integers(-9000, 9000, round(seconds * 16000), dtype=np.int16)
                 video = records.Video(f'{name}-{number}', frames, FPS, height, width, sound, 16000)
                 writer.write(records.encode(video, audio_encoding))
-    return os.path.join(folder, f'{name}-*-of-*'), len(pictures[0])
+    return os.path.join(folder, f'{name}-*-of-*'), len(jpegs[0])
 
 
 def make_config(**values: object) -> object:

@@ -71,7 +71,8 @@ def time_checkpoint(preset: str, folder: str, rounds: int) -> dict[str, float]:
 
 def time_skip(preset: str, folder: str, rounds: int) -> dict[str, float]:
     """Median seconds per clip of going through an epoch, and of going back to its last batch."""
-    from avts_tf.data.pipeline import PipelineState, make_dataset
+    from avts_tf.data.pipeline import make_dataset
+    from avts_tf.data.state import PipelineState
 
     config, records = make_parts(preset, folder)
     state = PipelineState()

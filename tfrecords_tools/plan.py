@@ -51,8 +51,8 @@ class Plan(NamedTuple):
         shards: per shard, the indices of its sources, in their order in the shard.
         recipe: a `Recipe`.
         settings: what the user chose, as NAME.json has it.
-        digest: text that stands for settings, sources and the sizes of their files.
-        files: text that stands for the times of the files too, for work under way.
+        digest: of settings, sources and the sizes of their files.
+        files: digest of the files' sizes and times, by which work is resumed.
     """
 
     output: str
