@@ -41,7 +41,7 @@ class OpenL3Tower:
     repeat_ends, result = False, AudioFeatures
     metadata = {'clip': {'frame_size': 0}, 'checksum': None}
 
-    def __init__(self):
+    def __init__(self) -> None:
         net = openl3_net()
         self._call = tf.function(lambda pcm: net(openl3_spectrogram(pcm), training=False),
                                  input_signature=[tf.TensorSpec([None, self.window], tf.int16)])

@@ -24,7 +24,7 @@ def make_step(config: object, batch: dict) -> Callable[[], float]:
                              nn.BatchNorm3d(outputs))
 
     class Block(nn.Module):
-        def __init__(self, inputs: int, outputs: int, temporal: int, stride: int):
+        def __init__(self, inputs: int, outputs: int, temporal: int, stride: int) -> None:
             super().__init__()
             kernel = (temporal, 3, 3)
             self.first, self.second = conv3d(inputs, outputs, kernel,
@@ -58,7 +58,7 @@ def make_step(config: object, batch: dict) -> Callable[[], float]:
         return nn.Sequential(*layers)
 
     class Towers(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.video, channels = video_net()
             self.audio, hidden = audio_net(), scaled(HIDDEN, towers.audio_width)
