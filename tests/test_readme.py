@@ -9,8 +9,8 @@ import pytest
 import avts_tf
 from avts_tf import commands
 from avts_tf.commands._flags import flag_groups
+from avts_tf.data.synthetic import write_world
 from tests.helpers import ROOT
-from tfrecords_tools.synthetic import write_world
 
 README = ROOT / 'README.md'
 PAGES = [README, ROOT / 'saved_models' / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
