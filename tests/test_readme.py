@@ -18,9 +18,10 @@ BLOCKS = re.findall(r'```python\n(.*?)```', README.read_text(), re.DOTALL)
 # What would take long, and what stands for it here.
 SMALLER = {"'small', batch_size=16": "'tiny', frame_size=16, batch_size=4",
            'epochs=90': 'epochs=2'}
-# Of the programs of others: docker, hear-validator, tensorboard, tensorflow_model_server, tf2onnx.
+# Of the programs of others (docker, hear-validator, tensorboard, tensorflow_model_server, tf2onnx),
+# and --name=value.
 FOREIGN_FLAGS = {'profile', 'model', 'logdir', 'enable_batching', 'saved-model', 'signature_def',
-                 'opset', 'output'}
+                 'opset', 'output', 'name'}
 CODE_FOLDERS = ('avts_tf', 'tfrecords_tools', 'benchmarks', 'docs', 'tests')
 
 
@@ -83,7 +84,8 @@ def test_paths_of_the_documentation_exist(page):
     text = page.read_text()
     named = [path for path in _paths(text) if 'NAME' not in path]
     assert [path for path in dict.fromkeys(named) if not (ROOT / path).exists()] == []
-    links = [link.partition('#')[0] for link in re.findall(r'\]\(([^)\s]+)\)', text)
+    prose = re.sub(r'```.*?```', '', text, flags=re.DOTALL)
+    links = [link.partition('#')[0] for link in re.findall(r'\]\(([^)\s]+)\)', prose)
              if '://' not in link]
     assert [link for link in links if link and not (page.parent / link).exists()] == []
 
