@@ -71,11 +71,11 @@ def shifted_record(model: 'TwoTower', eval_records: str, path: str) -> None:
     import tensorflow as tf
 
     from avts_tf import plots
-    from avts_tf.data import records
+    from avts_tf.data import records, shards
     from avts_tf.evaluation.offset import embed_video, offset_curve
     from avts_tf.evaluation.offset_calibration import shift_audio
 
-    shard, _ = records.find_shards(eval_records, 'eval_records')[0]
+    shard, _ = shards.find_shards(eval_records, 'eval_records')[0]
     record = records.parse(next(iter(tf.data.TFRecordDataset(shard))))
     late = shift_audio(record.waveform.numpy(),
                        round(LATE_SECONDS * model.config.clip.sample_rate))
