@@ -176,7 +176,7 @@ def sound_cell(
                              source.split('_', maxsplit=1)[0])
         tower = before[-1].folder if before else ''
         # The schedule of tiny is made for the synthetic world; the subnet's, which
-        # docs/results_sounds.md describes, is of small.
+        # docs/paper_tables.md describes, is of small.
         own_preset = 'small' if settings.preset == 'tiny' else settings.preset
         preset = own_preset if features == 'scratch' else settings.preset
         folder = f'sound-{column}-{classifier}-{tower or f"{features}-seed{seed}"}'
