@@ -12,6 +12,7 @@ from avts_tf.inference.signatures import (
     check_rank,
     check_sizes,
     check_window,
+    in_float32,
 )
 from avts_tf.inference.windows import MICROSECONDS, Hop, count_windows, window_start
 from avts_tf.models.audio import embed_waveform
@@ -90,7 +91,7 @@ class AudioSignatures(TowerSignatures):
         return {**outputs, 'timestamps': tf.cast(centres, tf.float32)}
 
     def window(self, waveform: tf.Tensor) -> Outputs:
-        """One window, without loops, by operations that other formats have.
+        """One window, without loops, in float32, by operations that other formats have.
 
         Args:
             waveform: float32 [batch, window_samples] in [-1, 1].
@@ -102,7 +103,8 @@ class AudioSignatures(TowerSignatures):
         tower = self._keras_tower()
         clipped = tf.clip_by_value(waveform, -1.0, 1.0)
         spectrogram = tower.get_layer('log_mel').by_convolution(clipped)
-        return tower.get_layer('audio_network')(spectrogram, training=False)
+        with in_float32(tower):
+            return tower.get_layer('audio_network')(spectrogram, training=False)
 
     def examples(self, rng: np.random.Generator) -> dict[str, dict[str, np.ndarray]]:
         """An input for each signature: two sounds, one and a half windows long."""

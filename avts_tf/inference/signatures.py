@@ -3,7 +3,8 @@
 saved_models/README.md states for users what the exported towers hold.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -164,6 +165,23 @@ class TowerSignatures(tf.Module):
         return {name: tf.ensure_shape(tf.reshape(outputs[name], [batch, windows, size]),
                                       [None, None, size])
                 for name, size in sizes.items()}
+
+
+@contextlib.contextmanager
+def in_float32(tower: keras.Model) -> Iterator[None]:
+    """Traces a tower in float32 within it, whatever it was trained in.
+
+    TensorFlow Lite and ONNX have no convolutions in bfloat16. Weights are float32 anyway.
+    """
+    layers = [layer for layer in tower._flatten_layers() if layer.compute_dtype != 'float32']
+    policies = [layer.dtype_policy for layer in layers]
+    try:
+        for layer in layers:
+            layer.dtype_policy = 'float32'
+        yield
+    finally:
+        for layer, policy in zip(layers, policies, strict=True):
+            layer.dtype_policy = policy
 
 
 def check_rank(tensor: tf.Tensor, rank: int, name: str, layout: str) -> list[tf.Operation]:

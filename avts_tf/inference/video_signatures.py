@@ -12,6 +12,7 @@ from avts_tf.inference.signatures import (
     check_rank,
     check_sizes,
     check_window,
+    in_float32,
 )
 from avts_tf.inference.windows import count_windows
 
@@ -59,7 +60,7 @@ class VideoSignatures(TowerSignatures):
         return self._average(frames, False)
 
     def window(self, frames: tf.Tensor) -> Outputs:
-        """One window, without loops, by operations that other formats have.
+        """One window, without loops, in float32, by operations that other formats have.
 
         Args:
             frames: uint8 [batch, frames of a window, size, size, 3], RGB.
@@ -68,7 +69,9 @@ class VideoSignatures(TowerSignatures):
             As `serving_default`.
         """
         frames = check_window(frames, self.inputs['window'][0], self.windows_at_once)
-        return self._network(frames, False)
+        tower = self._keras_tower()
+        with in_float32(tower):
+            return tower(frames, training=False)
 
     def examples(self, rng: np.random.Generator) -> dict[str, dict[str, np.ndarray]]:
         """An input for each signature: two clips that must be padded, cropped and resized."""
