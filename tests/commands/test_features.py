@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from avts_tf import command_line, load_tower
-from avts_tf.errors import UserError
+from avts_tf.errors import Stopped, UserError
 from avts_tf.inference import saved_towers
 from tests.helpers import PATIENCE_SECONDS, ROOT, noise, write_sound
 
@@ -67,7 +67,7 @@ def test_mistakes(flags, message):
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_signals_leave_a_report(number, audio, tmp_path, monkeypatch, capsys):
+def test_signals_leave_a_report(number, audio, tmp_path, monkeypatch):
     (tmp_path / 'in').mkdir()
     for name in range(6):
         write_sound(tmp_path / 'in' / f'{name}.wav', noise(WINDOW, name))
@@ -82,10 +82,9 @@ def test_signals_leave_a_report(number, audio, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(audio, 'run', interrupted)
     monkeypatch.setattr(saved_towers, 'load_tower', lambda path: audio)
     before = signal.getsignal(number)
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(Stopped, match='--skip_existing resumes with the rest') as caught:
         run(f'--input={tmp_path}/in', f'--output={tmp_path}/out', '--tower=x', '--batch_size=1')
-    assert caught.value.code == 128 + number and signal.getsignal(number) is before
-    assert '--skip_existing resumes with the rest' in capsys.readouterr().out.splitlines()[-1]
+    assert caught.value.signal_number == number and signal.getsignal(number) is before
     assert [row['path'] for row in report(tmp_path / 'out')] == ['0.wav', '1.wav']
 
 
@@ -102,9 +101,9 @@ def test_sigterm_from_outside(towers, tmp_path):
         assert process.poll() is None and time.monotonic() - begin < PATIENCE_SECONDS
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 143 and 'Traceback' not in errors, errors
-    assert '--skip_existing resumes with the rest' in output.splitlines()[-1]
+    assert '--skip_existing resumes with the rest' in errors.splitlines()[-1]
     written = [row['output'] for row in report(tmp_path / 'out')]
     assert 3 <= len(written) < 400
     assert all((tmp_path / 'out' / name).exists() for name in written)
