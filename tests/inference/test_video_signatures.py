@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from avts_tf.data import pipeline
+from avts_tf.data import images
 from tests.inference.small import (
     FRAMES,
     SIZE,
@@ -87,7 +87,7 @@ def test_jpegs_equal_their_pixels(signatures, count):
 
 def test_jpegs_are_cropped_as_in_evaluation(signatures, model):
     jpegs = as_jpegs(random_frames(2, FRAMES, 24, 41))
-    clips = [pipeline._decode(tf.constant(clip), model.config, seed=None) for clip in jpegs]
+    clips = [images.decode_window(tf.constant(clip), model.config, seed=None) for clip in jpegs]
     check(call(signatures['jpeg'], frames=jpegs), keras_outputs(model.video_tower, tf.stack(clips)))
 
 
@@ -115,7 +115,7 @@ PNG = tf.io.encode_png(np.zeros([9, 9, 3], np.uint8)).numpy()
     ('window', np.zeros([9, FRAMES, SIZE, SIZE, 3], np.uint8), 'with at most 8 examples'),
     ('jpeg', np.full([2, 12 * 1025], b'\xff\xd8'), 'frames: 2050 windows'),
     ('jpeg', np.array([[claim(BLACK, 8193, 8192)]], object),
-     f'frames: a JPEG has more than {pipeline.MAX_PIXELS} pixels'),
+     f'frames: a JPEG has more than {images.MAX_PIXELS} pixels'),
     ('serving_default', np.zeros([1, 0, 9, 9, 3], np.uint8), 'frames: no frames'),
     ('serving_default', np.zeros([0, 3, 9, 9, 3], np.uint8), 'frames: an empty batch'),
     ('serving_default', np.zeros([1, 3, 0, 9, 3], np.uint8), 'frames: height or width is 0'),
