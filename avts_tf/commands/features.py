@@ -1,4 +1,4 @@
-"""Embed sounds and videos with exported towers."""
+"""Embed audio and video files with exported towers."""
 
 import os
 import sys
@@ -9,14 +9,14 @@ from avts_tf.commands._flags import EXPORT_DIR, OUTPUT, Flag
 PARAMETERS = False
 FLAGS = {
     'Files': [
-        Flag('input', None, 'File, folder, glob in quotes, or CSV of sounds or videos. May be '
+        Flag('input', None, 'File, folder, glob in quotes, or CSV of audio or video. May be '
              'repeated.', repeated=True),
         OUTPUT,
         EXPORT_DIR,
         Flag('tower', None, 'Folder of an exported tower or of one version of it. May be repeated. '
              'Default: EXPORT_DIR/audio_tower, and EXPORT_DIR/video_tower too where the input '
              'holds videos.', repeated=True),
-        Flag('output_format', 'npz', 'npz, a file per sound or video; or tfrecord, a set of record '
+        Flag('output_format', 'npz', 'npz, a file per input; or tfrecord, a set of record '
              'files per tower.', choices=('npz', 'tfrecord')),
         Flag('overwrite', False, 'Write existing output anew.'),
         Flag('skip_existing', False, 'Leave existing output and resume with the rest.'),

@@ -18,16 +18,16 @@ from avts_tf.inference.windows import MICROSECONDS, Hop, count_windows, window_s
 from avts_tf.models.audio import embed_waveform
 
 LONGEST_HOP_SECONDS = 3600.0
-# No sound in [-1, 1] comes near it; integer samples that were only cast to float do.
+# No audio in [-1, 1] comes near it; integer samples that were only cast to float do.
 LOUDEST = 100.0
 
 
 class AudioSignatures(TowerSignatures):
     """The signatures of an exported audio tower.
 
-    A sound shorter than a window is padded with silence at its end; a longer one is cut into
+    Audio shorter than a window is padded with silence at its end; longer audio is cut into
     windows, the last one padded likewise. Samples beyond 1 or -1 are clipped, as they would be in
-    a 16-bit file. Sound is at the sample rate of training: callers resample it.
+    a 16-bit file. Audio is at the sample rate of training: callers resample it.
 
     Args:
         tower: Keras model.
@@ -107,7 +107,7 @@ class AudioSignatures(TowerSignatures):
             return tower.get_layer('audio_network')(spectrogram, training=False)
 
     def examples(self, rng: np.random.Generator) -> dict[str, dict[str, np.ndarray]]:
-        """An input for each signature: two sounds, one and a half windows long."""
+        """An input for each signature: two waveforms, one and a half windows long."""
         waveform = rng.uniform(-1, 1, [2, self._window * 3 // 2]).astype(np.float32)
         hop_seconds = np.float32(self._window / self._rate / 4)
         return {
@@ -167,16 +167,16 @@ def _checked(waveform: tf.Tensor):
 
 
 def _read_samples(waveform: tf.Tensor, examples: tf.Tensor, starts: tf.Tensor, size: int):
-    """Pieces of sounds.
+    """Pieces of waveforms.
 
     Args:
         waveform: float32 or int16 [batch, samples].
-        examples: int64 [number], which sound.
+        examples: int64 [number], which waveform.
         starts: int64 [number], the first sample of each piece.
         size: length of a piece.
 
     Returns:
-        float32 [number, size], full scale 1; silence where a piece lies outside of its sound.
+        float32 [number, size], full scale 1; silence where a piece lies outside of its waveform.
     """
     samples = tf.shape(waveform, tf.int64)[1]
     places = starts[:, None] + tf.range(size, dtype=tf.int64)

@@ -1,4 +1,4 @@
-"""Embeds sounds and videos with towers that TensorFlow Serving serves, over gRPC.
+"""Embeds audio and video files with towers that TensorFlow Serving serves, over gRPC.
 
     python -m avts_tf.inference.client --server=localhost:8500 --input=sounds/ --output=features/
     python -m avts_tf.inference.client --tower=video --input=clip.mp4
@@ -64,11 +64,11 @@ def _define_flags():
     # Here and not at import, so that importing this file leaves other programs' flags alone.
     flags.DEFINE_string('server', 'localhost:8500', 'host:port of the gRPC interface')
     flags.DEFINE_multi_string(
-        'input', None, 'file, folder, glob in quotes, or CSV of sounds or videos; may be repeated')
+        'input', None, 'file, folder, glob in quotes, or CSV of audio or video; may be repeated')
     flags.DEFINE_string('output', '', 'folder to write features to; empty prints them')
     flags.DEFINE_enum(
         'output_format', 'npz', FORMATS,
-        'npz, a file per sound or video; or tfrecord, a set of records')
+        'npz, a file per input; or tfrecord, a set of records')
     flags.DEFINE_enum('tower', 'audio', ['audio', 'video'], 'which tower embeds the files')
     flags.DEFINE_string(
         'model', '', 'name of the model on the server; empty is audio_tower or video_tower')

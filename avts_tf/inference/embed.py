@@ -1,6 +1,6 @@
 """Embeds streams of samples and frames, window by window, with a tower.
 
-Windows lie by the rule of `windows`. Sound becomes mono 16-bit PCM at the tower's sample rate, as
+Windows lie by the rule of `windows`. Audio becomes mono 16-bit PCM at the tower's sample rate, as
 the towers were trained on, by FFmpeg's resampler at its defaults: what lies beyond full scale is
 clipped; 8-bit samples are unsigned with 128 as silence. The channels of an array, in no known
 order, are averaged; those of a file are mixed as `avts_tf.data.media` says.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from avts_tf.inference.saved_towers import AudioFeatures, Tower, VideoFeatures
 
 BATCH_SIZE = 32
-SAMPLE_RATES = range(100, 768_001)  # Hz, that sound may be resampled from
+SAMPLE_RATES = range(100, 768_001)  # Hz, that audio may be resampled from
 # Formats of FFmpeg by the dtype of samples.
 _FORMATS = {'int16': 's16', 'uint8': 'u8', 'int32': 's32', 'float32': 'flt', 'float64': 'dbl'}
 _MOST_CHANNELS = 64
@@ -34,7 +34,7 @@ _BLOCK_SAMPLES = 65536
 
 
 def pcm_blocks(waveform: np.ndarray, sample_rate: int, target_rate: int) -> Iterator[np.ndarray]:
-    """Turns a sound into mono 16-bit PCM, by the rule at the head of this file.
+    """Turns audio into mono 16-bit PCM, by the rule at the head of this file.
 
     Args:
         waveform: int16, uint8, int32 or, in [-1, 1], float [samples] or [samples, channels].
@@ -46,7 +46,7 @@ def pcm_blocks(waveform: np.ndarray, sample_rate: int, target_rate: int) -> Iter
         least 1.
 
     Raises:
-        UserError: the sound is empty, holds NaN or infinite samples, or has another shape or
+        UserError: the audio is empty, holds NaN or infinite samples, or has another shape or
             dtype; or the sample rate is not allowed.
     """
     waveform = np.asarray(waveform)

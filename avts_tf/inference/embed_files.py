@@ -1,4 +1,4 @@
-"""Embeds files of sound or video, which other processes decode while the tower runs here.
+"""Embeds files of audio or video, which other processes decode while the tower runs here.
 
 Decoders are native code, and some files kill them. A file that cannot be used is reported and left
 out. Imports no TensorFlow, so that the processes that decode start fast.
@@ -40,7 +40,7 @@ def find_inputs(inputs: Iterable[str]) -> list[datasets.Source]:
                             'the folder that holds both, or one input and one output at a time.')
         names.add(source.example_id)
     if not sources:
-        raise UserError('input', None, 'give files, folders, a glob or a CSV of sound or video.')
+        raise UserError('input', None, 'give files, folders, a glob or a CSV of audio or video.')
     return sources
 
 

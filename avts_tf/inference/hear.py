@@ -45,7 +45,7 @@ def load_model(model_file_path: str = 'saved_models/audio_tower') -> Model:
     tower = load_tower(model_file_path)
     if not isinstance(tower, AudioTower):
         raise UserError('model_file_path', model_file_path,
-                        f'is the {tower.name}; HEAR is about sounds.')
+                        f'is the {tower.name}; HEAR is about audio.')
     return Model(tower)
 
 

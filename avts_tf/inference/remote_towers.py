@@ -152,7 +152,7 @@ class _RemoteTower:
         version: int or None.
         rate: samples or frames per second.
         window: samples or frames in a window.
-        frame_size: pixels; 0 for sound.
+        frame_size: pixels; 0 for audio.
         signature: name.
     """
 

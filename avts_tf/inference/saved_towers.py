@@ -4,7 +4,7 @@
     features = tower.embed(waveform, sample_rate)
     features.embedding, features.conv5, features.timestamps      # [T, D], [T, C], [T]
 
-`windows` states where windows lie, `embed` what becomes of sound. TensorFlow is imported when a
+`windows` states where windows lie, `embed` what becomes of audio. TensorFlow is imported when a
 tower is loaded, and not before: processes that only decode import this file too.
 """
 
@@ -97,12 +97,12 @@ class AudioTower(Tower):
         self, waveform: np.ndarray, sample_rate: int, hop_seconds: float | None = None,
         centered: bool = False, batch_size: int = BATCH_SIZE,
     ) -> AudioFeatures:
-        """Embeds a sound, window by window.
+        """Embeds audio, window by window.
 
         Args:
             waveform: int16, uint8, int32 or, in [-1, 1], float [samples] or [samples, channels].
                 Channels are averaged.
-            sample_rate: Hz. Where the tower's differs, the sound is resampled.
+            sample_rate: Hz. Where the tower's differs, the audio is resampled.
             hop_seconds: step between windows; None sets them end to end.
             centered: whether the first window's centre is the first sample.
             batch_size: windows that go through the tower at once.
@@ -111,7 +111,7 @@ class AudioTower(Tower):
             `AudioFeatures`.
 
         Raises:
-            UserError: the sound is empty, holds NaN or infinite samples, or has another shape or
+            UserError: the audio is empty, holds NaN or infinite samples, or has another shape or
                 dtype; or a value is not allowed.
         """
         blocks = pcm_blocks(waveform, sample_rate, self.rate)
