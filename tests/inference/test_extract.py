@@ -209,7 +209,8 @@ def test_existing_output(audio, tmp_path):
     assert stated['audio_tower']['hop_seconds'] == 0.1
 
 
-@pytest.mark.parametrize('output_format', ['npz', 'tfrecord'])
+@pytest.mark.parametrize(
+    'output_format', [pytest.param('npz', marks=pytest.mark.slow), 'tfrecord'])
 def test_an_interruption_leaves_whole_files(audio, tmp_path, monkeypatch, output_format):
     monkeypatch.setattr(extract, 'FILES_PER_SHARD', 1)
     (tmp_path / 'in').mkdir()

@@ -86,7 +86,8 @@ def test_goldens_in_a_process_that_has_only_tensorflow(towers, tmp_path):
             check(dict(got), dict(golden))
 
 
-@pytest.mark.parametrize('tower', ['audio_tower', 'video_tower'])
+@pytest.mark.parametrize(
+    'tower', ['audio_tower', pytest.param('video_tower', marks=pytest.mark.slow)])
 def test_wrong_ranks_are_named_by_a_server(towers, tower):
     """As a server runs it: in a session, which lets shapes pass that Python refuses."""
     zeros, frames = np.zeros([1, 9000], np.float32), np.zeros([1, 3, 9, 9, 1], np.uint8)
@@ -153,11 +154,18 @@ def test_loaded_towers_are_called_and_trained(towers, model, name, inputs):
     assert changed == moving and any(moving)
     assert tower.call_training(value[:2])['embedding'].shape == [2, 16]
 
-    gradients = []      # of one window, through the loop over windows and through `window`
-    window = value[:, :{'audio_tower': WINDOW, 'video_tower': FRAMES}[name]]
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('name', 'argument', 'window'), [
+    ('audio_tower', 'waveform', floats(random_sounds(3, WINDOW))),
+    ('video_tower', 'frames', random_frames(3, FRAMES)),
+])
+def test_signatures_have_the_same_gradient(loaded, name, argument, window):
+    """Through the loop over windows, and through `window`."""
+    tower, gradients = loaded[name], []
     for signature in ('serving_default', 'window'):
         with tf.GradientTape() as tape:
-            outputs = tower.signatures[signature](**{argument: window})
+            outputs = tower.signatures[signature](**{argument: tf.constant(window)})
             loss = tf.reduce_sum(outputs['embedding'][:, :5])
         gradients.append(tape.gradient(loss, tower.trainable_variables))
     for one, other in zip(*gradients, strict=True):

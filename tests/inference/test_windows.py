@@ -18,7 +18,7 @@ RATE = 16000
     hop_items=st.floats(1, 20), centered=st.booleans(), repeat_ends=st.booleans(),
     cuts=st.lists(st.integers(0, 60), max_size=6),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_windows_of_a_stream_are_those_of_the_whole(
     items, window, rate, hop_items, centered, repeat_ends, cuts,
 ):
@@ -53,7 +53,7 @@ def in_a_graph(items, window, numerator):
 
 
 @given(items=st.integers(1, 10**6), window=st.integers(1, 20000), hop_samples=st.floats(1, 10**6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_graphs_and_python_agree(items, window, hop_samples):
     hop_seconds = max(hop_samples, items / 1000) / RATE
     hop = windows.exact_hop(hop_seconds, window, RATE)
