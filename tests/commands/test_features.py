@@ -46,11 +46,11 @@ def test_files_are_embedded(towers, audio, tmp_path, capsys):
         np.testing.assert_allclose(got['embedding'], expected.embedding, atol=2e-5)
 
 
-def test_the_status_is_1_where_nothing_could_be_done(towers, tmp_path, capsys):
+def test_the_status_is_1_where_nothing_could_be_done(audio, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(saved_towers, 'load_tower', lambda path: audio)
     (tmp_path / 'a.wav').write_text('no sound')
     with pytest.raises(SystemExit) as caught:
-        run(f'--input={tmp_path}/a.wav', f'--output={tmp_path}/out',
-            f'--tower={towers}/audio_tower')
+        run(f'--input={tmp_path}/a.wav', f'--output={tmp_path}/out', '--tower=x')
     assert caught.value.code == 1 and '0 written' in capsys.readouterr().out
     assert report(tmp_path / 'out')[0]['reason'] == 'unreadable'
 
