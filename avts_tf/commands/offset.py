@@ -32,11 +32,11 @@ def run(flags):
     from avts_tf.data.shards import naming_damage
     from avts_tf.errors import UserError
     from avts_tf.evaluation.offset import calibrate, measure_files
-    from avts_tf.inference import extraction
+    from avts_tf.inference.embed_files import find_inputs
     from avts_tf.training.run_folder import load_inputs
     from avts_tf.training.trainer import load_model
 
-    sources = extraction.find_inputs(flags.input) if flags.input else []
+    sources = find_inputs(flags.input) if flags.input else []
     run_dir = flags.run_dir
     model, epochs = load_model(run_dir)
     if model.config.towers.system != 'avts':

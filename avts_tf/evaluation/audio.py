@@ -40,7 +40,7 @@ from avts_tf.data.datasets import DATASETS, find_sources
 from avts_tf.errors import UserError
 from avts_tf.evaluation import mfcc, subnet
 from avts_tf.evaluation.classification import percent, wilson_interval
-from avts_tf.inference.features import AudioTower, load_tower
+from avts_tf.inference.saved_towers import AudioTower, load_tower
 from avts_tf.models.audio import build_audio_tower, embed_waveform
 from avts_tf.models.build import build_model
 from avts_tf.training.run_folder import update_result
