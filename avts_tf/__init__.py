@@ -36,7 +36,7 @@ _HOMES = {
     'data.pipeline': ['PipelineState', 'make_dataset'],
     'errors': ['UserError'],
     'inference.features': ['load_tower'],
-    'models.losses': ['ContrastiveLoss'],
+    'models.losses': ['ContrastiveLoss', 'InfoNCELoss'],
     'models.two_tower': ['TwoTower', 'build_two_tower'],
     'training.curriculum': ['Curriculum', 'CurriculumCallback', 'NegativeMix', 'Stage', 'parse_regime'],
 }
