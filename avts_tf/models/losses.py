@@ -9,7 +9,13 @@ import keras
 import tensorflow as tf
 
 from avts_tf.config import TrainConfig
-from avts_tf.data.sampling import EASY, HARD, NO_PAIR, POSITIVE
+from avts_tf.data.sampling import (
+    NO_PAIR,
+    OTHER_RECORD_NEGATIVES,
+    SAME_RECORD_NEGATIVES,
+    Kind,
+    is_one_of,
+)
 from avts_tf.errors import UserError
 
 
@@ -145,7 +151,7 @@ def pair_losses(
         float32 [B, K], 0 for `NO_PAIR`.
     """
     squared = squared_distances(video, audio)                                             # [B, K]
-    values = loss.call(tf.cast(kind == POSITIVE, tf.float32), safe_sqrt(squared))         # [B, K]
+    values = loss.call(tf.cast(kind == Kind.POSITIVE, tf.float32), safe_sqrt(squared))         # [B, K]
     return tf.where(kind == NO_PAIR, 0.0, values)
 
 
@@ -188,7 +194,8 @@ def all_pairs_loss(
     first, first_hash = audio[:, 0], audio_hash[:, 0]                                     # [B, D]
     easy = 0.5 * (mean_over_others(video, example_hash, first, first_hash)
                   + mean_over_others(first, first_hash, video, example_hash))             # [B]
-    return tf.where(kind == EASY, easy[:, None], pair_losses(loss, video, audio, kind))
+    is_easy = is_one_of(kind, OTHER_RECORD_NEGATIVES)                                     # [B, K]
+    return tf.where(is_easy, easy[:, None], pair_losses(loss, video, audio, kind))
 
 
 @keras.saving.register_keras_serializable('avts_tf')
@@ -275,7 +282,8 @@ def infonce_loss(
     to_video = tf.matmul(audio[:, 0], gather_replicas(video), transpose_b=True) / temperature
     own = tf.einsum('bd,bkd->bk', video, audio[:, 1:]) / temperature                      # [B, K-1]
     minus_infinity = tf.float32.min
-    own = tf.where(kind[:, 1:] >= HARD, own, minus_infinity)                              # [B, K-1]
+    is_own = is_one_of(kind[:, 1:], SAME_RECORD_NEGATIVES)                                # [B, K-1]
+    own = tf.where(is_own, own, minus_infinity)
     of_audio = tf.reduce_logsumexp(
         tf.concat([positive, tf.where(same, minus_infinity, to_audio), own], 1), 1)       # [B]
     of_video = tf.reduce_logsumexp(

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from avts_tf.config import Config
-from avts_tf.data.sampling import KINDS
+from avts_tf.data.sampling import Kind
 from avts_tf.errors import UserError
 from avts_tf.models.losses import gather_replicas, safe_sqrt, squared_distances
 
@@ -43,9 +43,9 @@ class SyncModel(keras.Model):
         self.pair_loss = None
         self.loss_metric = keras.metrics.Mean(name='loss')
         self.spread_metric = keras.metrics.Mean(name='spread')
-        self.distance_metrics = [keras.metrics.Mean(name=f'distance_{kind}') for kind in KINDS]
+        self.distance_metrics = [keras.metrics.Mean(name=f'distance_{kind}') for kind in Kind]
         self.embed_batch = tf.function(self.embed, reduce_retracing=True, autograph=False)
-        self.count_metrics = [keras.metrics.Sum(name=f'pairs_{kind}') for kind in KINDS]
+        self.count_metrics = [keras.metrics.Sum(name=f'pairs_{kind}') for kind in Kind]
         self.replaced_metric = keras.metrics.Sum(name='too_short_for_kind')
 
     def choose_loss(self, loss: keras.losses.Loss | None) -> keras.losses.Loss | None:
@@ -155,10 +155,10 @@ class SyncModel(keras.Model):
         # Total variance of the embeddings over the global batch: 0 when all are in one point.
         spread = tf.reduce_sum(tf.math.reduce_variance(gather_replicas(outputs['video']), 0))
         self.spread_metric.update_state(spread, sample_weight=rows)
-        for index in range(len(KINDS)):
-            is_kind = tf.cast(batch['kind'] == index, tf.float32)                         # [B, K]
-            self.distance_metrics[index].update_state(distances, sample_weight=is_kind)
-            self.count_metrics[index].update_state(is_kind)
+        for kind in Kind:
+            is_kind = tf.cast(batch['kind'] == kind, tf.float32)                          # [B, K]
+            self.distance_metrics[kind].update_state(distances, sample_weight=is_kind)
+            self.count_metrics[kind].update_state(is_kind)
         if 'replaced' in batch:
             self.replaced_metric.update_state(batch['replaced'])
 
@@ -171,7 +171,7 @@ class SyncModel(keras.Model):
             clip is too short for them.
         """
         results = {'too_short_for_kind': float(self.replaced_metric.result())}
-        metrics = zip(KINDS, self.distance_metrics, self.count_metrics, strict=True)
+        metrics = zip(Kind, self.distance_metrics, self.count_metrics, strict=True)
         for kind, distance, count in metrics:
             results[f'pairs_{kind}'] = float(count.result())
             if results[f'pairs_{kind}']:

@@ -28,7 +28,7 @@ from avts_tf.data.pipeline import (
     merge_skips,
     steps_per_epoch,
 )
-from avts_tf.data.sampling import EASY, KINDS, POSITIVE
+from avts_tf.data.sampling import NEGATIVES, Kind
 from avts_tf.errors import Diverged, Stopped, UserError
 from avts_tf.models.build import build_model
 from avts_tf.training.curriculum import CurriculumCallback, parse_regime
@@ -570,11 +570,11 @@ class Measure(keras.callbacks.Callback):
         pairs = metrics.pair_distances(self._two_tower, self._probe)
         if not np.isfinite(pairs['distance']).all():
             raise _diverged('embeddings', self._standing, epoch)
-        positive, _ = metrics.of_kind(pairs, POSITIVE)
-        for kind in range(EASY, len(KINDS)):
+        positive, _ = metrics.of_kind(pairs, Kind.POSITIVE)
+        for kind in NEGATIVES:
             value = metrics.auc(positive, metrics.of_kind(pairs, kind)[0])
             if not math.isnan(value):
-                logs[f'auc_{KINDS[kind]}'] = value
+                logs[f'auc_{kind}'] = value
         stuck = itertools.takewhile(self._learns_nothing, [logs, *self._standing.rows[::-1]])
         steps = self._standing.steps * len(list(stuck))
         done = self._standing.steps * (len(self._standing.rows) + 1)
@@ -596,7 +596,7 @@ def off_the_plateau(config):
     }
     if towers.system == 'avts':
         flags |= {
-            '--regime=curriculum_mixed': parse_regime(train.regime, train.epochs).mix(0).easy < 1,
+            '--regime=curriculum_mixed': parse_regime(train.regime, train.epochs).mix(0)[Kind.EASY] < 1,
             '--normalize=whiten': towers.normalize != 'whiten',
             '--easy_negatives=weighted': train.loss == 'contrastive' and train.easy_negatives != 'weighted',
             '--margin=1.3': train.loss == 'contrastive' and towers.normalize == 'length' and train.margin < 1.3,
@@ -659,8 +659,8 @@ class Progress(keras.callbacks.Callback):
         done, total = epoch + 1, self._curriculum.epochs
         left = ((time.perf_counter() - self._started) / max(1, self._done - self._first)
                 * self._standing.steps * (total - done))
-        distances = ' '.join(f'{name} {logs["distance_" + name]:.2f}' for name in KINDS if f'distance_{name}' in logs)
-        aucs = ' '.join(f'{name} {logs["auc_" + name]:.3f}' for name in KINDS if f'auc_{name}' in logs)
+        distances = ' '.join(f'{kind} {logs[f"distance_{kind}"]:.2f}' for kind in Kind if f'distance_{kind}' in logs)
+        aucs = ' '.join(f'{kind} {logs[f"auc_{kind}"]:.3f}' for kind in NEGATIVES if f'auc_{kind}' in logs)
         skipped = f'{logs["records_skipped"]} records skipped | ' if logs.get('records_skipped') else ''
         self._write(f'epoch {done}/{total} [{self._curriculum.mix(epoch)}] loss {logs["loss"]:.4f} | distance {distances} | '
                     f'AUC {aucs} (chance 0.5) | {skipped}{logs["clips_per_second"]:.0f} clips/s | {_duration(left)} left')

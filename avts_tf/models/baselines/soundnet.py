@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from avts_tf.config import Config
-from avts_tf.data.sampling import POSITIVE
+from avts_tf.data.sampling import Kind
 from avts_tf.errors import UserError
 from avts_tf.models.baselines.common import (
     FRONTEND,
@@ -71,7 +71,7 @@ class SoundNet(SyncModel):
         return tf.reduce_sum(teacher * (tf.math.log(teacher + 1e-9) - student), -1)        # [B, K]
 
     def batch_loss(self, outputs: dict[str, tf.Tensor], batch: Batch) -> tf.Tensor:
-        return tf.reduce_mean(self.distances(outputs)[:, POSITIVE])
+        return tf.reduce_mean(self.distances(outputs)[:, Kind.POSITIVE])
 
 
 SYSTEM = SoundNet
