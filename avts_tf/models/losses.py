@@ -151,7 +151,7 @@ def pair_losses(
         float32 [B, K], 0 for `NO_PAIR`.
     """
     squared = squared_distances(video, audio)                                             # [B, K]
-    values = loss.call(tf.cast(kind == Kind.POSITIVE, tf.float32), safe_sqrt(squared))         # [B, K]
+    values = loss.call(tf.cast(kind == Kind.POSITIVE, tf.float32), safe_sqrt(squared))    # [B, K]
     return tf.where(kind == NO_PAIR, 0.0, values)
 
 
