@@ -1,9 +1,11 @@
 """I3D against published channels and a plain twin."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from avts_tf.models.i3d import i3d
 from tests.models.twins import backbone, i3d_twin, randomize, trainable_count
 
 
@@ -33,7 +35,14 @@ def test_i3d_parameter_count():
     assert trainable_count(backbone('i3d', [8, 32, 32, 3])) == count
 
 
-@pytest.mark.parametrize('shape', [(16, 64, 64), (9, 40, 33)])
+@pytest.mark.parametrize('shape', [
+    pytest.param((25, 224, 224, 3), marks=pytest.mark.slow), (64, 224, 224, 3)])
+def test_output_shape_at_full_width(shape):
+    assert i3d(keras.Input(shape)).shape[1:] == (-(-shape[0] // 8), 7, 7, 1024)
+
+
+@pytest.mark.parametrize('shape', [
+    pytest.param((16, 64, 64), marks=pytest.mark.slow), (9, 40, 33)])
 def test_i3d_equals_its_twin(shape):
     model = randomize(backbone('i3d', [*shape, 3], 0.0625))
     x = tf.constant(np.random.default_rng(0).normal(size=[2, *shape, 3]), tf.float32)

@@ -48,6 +48,7 @@ print('RESULT' + json.dumps([values.numpy().tolist(), gradient.numpy().tolist()]
 '''
 
 
+@pytest.mark.slow
 def test_contrastive_loss_equals_tensorflow_addons():
     if importlib.util.find_spec('tensorflow_addons') is None:
         pytest.skip('tensorflow-addons is not installed')
