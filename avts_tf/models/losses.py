@@ -198,6 +198,10 @@ def all_pairs_loss(
     return tf.where(is_easy, easy[:, None], pair_losses(loss, video, audio, kind))
 
 
+# Limits of a temperature that is learned. CLIP's: below 0.01 its training became unstable.
+TEMPERATURES = 0.01, 1.0
+
+
 @keras.saving.register_keras_serializable('avts_tf')
 class InfoNCELoss(keras.losses.Loss):
     """InfoNCE: the cross entropy of finding a clip's own window among candidates.
@@ -208,6 +212,11 @@ class InfoNCELoss(keras.losses.Loss):
 
     Args:
         temperature: float. The dot products are divided by it before the softmax.
+        batch_negatives: str. Which clips have the other clips of the batch as candidates:
+            'by_mix' are those for which an easy negative was drawn, so that the candidates follow
+            the regime; 'always' are all.
+        learnable_temperature: bool. Whether a `TwoTower` learns the logarithm of the temperature,
+            from `temperature` on and within `TEMPERATURES`, as CLIP does (Radford et al. 2021).
         reduction: str or None. As in Keras; `of_batch` has its own.
         name: str. The name of the loss.
 
@@ -218,52 +227,76 @@ class InfoNCELoss(keras.losses.Loss):
         0.6931
         >>> model = avts_tf.build_two_tower(avts_tf.make_config('tiny'))
         >>> model.compile('sgd', loss=loss)
+
+    Raises:
+        UserError: a choice that does not exist, or a temperature that cannot be learned.
     """
 
     def __init__(
-        self, temperature: float = 0.07, reduction: str | None = 'sum_over_batch_size',
+        self, temperature: float = 0.07, batch_negatives: str = 'by_mix',
+        learnable_temperature: bool = False, reduction: str | None = 'sum_over_batch_size',
         name: str = 'infonce', **kwargs,
     ):
         super().__init__(reduction=reduction, name=name, **kwargs)
+        _check_choice('batch_negatives', batch_negatives, ('by_mix', 'always'))
+        low, high = TEMPERATURES
+        if learnable_temperature and not low <= temperature <= high:
+            raise UserError('temperature', temperature, f'must be from {low} to {high} where it is '
+                            'learned (`learnable_temperature`).')
         self.temperature = temperature
+        self.batch_negatives = batch_negatives
+        self.learnable_temperature = learnable_temperature
 
     @classmethod
     def from_train_config(cls, train: TrainConfig) -> 'InfoNCELoss':
         """The loss that a configuration asks for."""
-        return cls(train.temperature)
+        return cls(train.temperature, train.infonce_batch_negatives, train.learnable_temperature)
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         y_pred = tf.convert_to_tensor(y_pred)
         return tf.nn.softmax_cross_entropy_with_logits(
             tf.cast(y_true, y_pred.dtype), y_pred / self.temperature)
 
-    def of_batch(self, outputs: dict[str, tf.Tensor], batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        """The mean over the clips of the global batch.
+    def of_batch(
+        self, outputs: dict[str, tf.Tensor], batch: dict[str, tf.Tensor],
+        temperature: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """The mean over the clips of the global batch that have candidates.
 
         Args:
             outputs: `video` float32 [B, D] and `audio` float32 [B, K, D].
             batch: one replica's part of a batch of `make_dataset`.
+            temperature: float32 scalar, one that is learned; None takes `self.temperature`.
 
         Returns:
             float32 scalar of one replica; the mean over the replicas is the loss.
         """
-        return tf.reduce_mean(infonce_loss(
+        values, has_candidates = infonce_loss(
             outputs['video'], outputs['audio'], batch['kind'], batch['example_hash'],
-            self.temperature))
+            self.temperature if temperature is None else temperature, self.batch_negatives)
+        # Each replica may have another number of such clips.
+        clips = mean_over_replicas(tf.reduce_sum(tf.cast(has_candidates, tf.float32)))    # []
+        return tf.math.divide_no_nan(tf.reduce_sum(values), clips)
 
     def get_config(self) -> dict:
-        return {**super().get_config(), 'temperature': self.temperature}
+        return {
+            **super().get_config(), 'temperature': self.temperature,
+            'batch_negatives': self.batch_negatives,
+            'learnable_temperature': self.learnable_temperature,
+        }
 
 
 def infonce_loss(
     video: tf.Tensor, audio: tf.Tensor, kind: tf.Tensor, example_hash: tf.Tensor,
-    temperature: float | tf.Tensor,
-) -> tf.Tensor:
-    """InfoNCE of each clip in both directions.
+    temperature: float | tf.Tensor, batch_negatives: str = 'by_mix',
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """InfoNCE of each clip, the mean of two directions.
 
-    The clip's video looks for its own audio among the audio of the global batch, the clip's audio
-    for its own video among the videos. For the video, the clip's hard and super-hard windows are
-    candidates too. Other windows of the same example never count as negatives.
+    The clip's video looks for the clip's audio, and the clip's audio for its video. The candidates
+    follow the negatives that were drawn for the clip: if one of them is easy, the audio of all
+    other clips of the global batch, in the other direction their video; its hard and super-hard
+    windows, in the first direction alone. A direction without candidates is 0. Other windows of
+    the same example never count as negatives.
 
     Args:
         video: float32 [B, D].
@@ -271,13 +304,19 @@ def infonce_loss(
         kind: int32 [B, K].
         example_hash: int64 [B].
         temperature: the dot products are divided by it before the softmax.
+        batch_negatives: 'by_mix', or 'always' for other clips of the batch as candidates of every
+            clip, whatever was drawn for it.
 
     Returns:
-        float32 [B], loss per clip.
+        (values, has_candidates): float32 [B], loss per clip; bool [B], whether there was anything
+        to tell the clip's audio or video from. Where not, its loss is 0.
     """
     positive = tf.reduce_sum(video * audio[:, 0], -1, keepdims=True) / temperature        # [B, 1]
     hashes = gather_replicas(example_hash)                                                # [G]
-    same = example_hash[:, None] == hashes[None]                                          # [B, G]
+    in_batch = example_hash[:, None] != hashes[None]                                      # [B, G]
+    if batch_negatives == 'by_mix':
+        is_easy = is_one_of(kind[:, 1:], OTHER_RECORD_NEGATIVES)                          # [B, K-1]
+        in_batch &= tf.reduce_any(is_easy, 1, keepdims=True)
     to_audio = tf.matmul(video, gather_replicas(audio[:, 0]), transpose_b=True) / temperature
     to_video = tf.matmul(audio[:, 0], gather_replicas(video), transpose_b=True) / temperature
     own = tf.einsum('bd,bkd->bk', video, audio[:, 1:]) / temperature                      # [B, K-1]
@@ -285,10 +324,11 @@ def infonce_loss(
     is_own = is_one_of(kind[:, 1:], SAME_RECORD_NEGATIVES)                                # [B, K-1]
     own = tf.where(is_own, own, minus_infinity)
     of_audio = tf.reduce_logsumexp(
-        tf.concat([positive, tf.where(same, minus_infinity, to_audio), own], 1), 1)       # [B]
+        tf.concat([positive, tf.where(in_batch, to_audio, minus_infinity), own], 1), 1)   # [B]
     of_video = tf.reduce_logsumexp(
-        tf.concat([positive, tf.where(same, minus_infinity, to_video)], 1), 1)            # [B]
-    return 0.5 * (of_audio + of_video) - positive[:, 0]
+        tf.concat([positive, tf.where(in_batch, to_video, minus_infinity)], 1), 1)        # [B]
+    has_candidates = tf.reduce_any(in_batch, 1) | tf.reduce_any(is_own, 1)                # [B]
+    return 0.5 * (of_audio + of_video) - positive[:, 0], has_candidates
 
 
 # By the value of `loss`: what `TwoTower.compile` makes and takes.

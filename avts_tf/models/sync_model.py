@@ -48,7 +48,7 @@ class SyncModel(keras.Model):
         self.count_metrics = [keras.metrics.Sum(name=f'pairs_{kind}') for kind in Kind]
         self.replaced_metric = keras.metrics.Sum(name='too_short_for_kind')
 
-    def choose_loss(self, loss: keras.losses.Loss | None) -> keras.losses.Loss | None:
+    def take_loss(self, loss: keras.losses.Loss | None) -> keras.losses.Loss | None:
         """The loss to train with, from what `compile` was given; subclasses may take one.
 
         Raises:
@@ -77,7 +77,7 @@ class SyncModel(keras.Model):
             if options.get(name):
                 raise UserError(name, options[name], 'the training step does not heed it; leave '
                                 'it out. Loss, spread and distances are measured anyway.')
-        self.pair_loss = self.choose_loss(loss)
+        self.pair_loss = self.take_loss(loss)
         super().compile(optimizer=optimizer, **options)
 
     def fit(self, *arguments, shuffle: bool = False, **options) -> keras.callbacks.History:

@@ -1,12 +1,20 @@
 """The two towers as one functional model, trained on pairs."""
 
+import math
+
 import keras
 import tensorflow as tf
 
 from avts_tf.config import Config
 from avts_tf.errors import UserError
 from avts_tf.models.audio import build_audio_tower
-from avts_tf.models.losses import LOSSES, ContrastiveLoss, InfoNCELoss, make_loss
+from avts_tf.models.losses import (
+    LOSSES,
+    TEMPERATURES,
+    ContrastiveLoss,
+    InfoNCELoss,
+    make_loss,
+)
 from avts_tf.models.spec_augment import SpecAugment, spec_augment_bank
 from avts_tf.models.sync_model import Batch, JoinWindows, SyncModel
 from avts_tf.models.video import build_video_tower
@@ -30,6 +38,7 @@ class TwoTower(SyncModel):
         video_tower: functional model from uint8 [B, T, S, S, 3] to `embedding` and `features`.
         audio_tower: functional model from int16 [B, samples] to `embedding` and `conv5`. Both
             share their layers with this model.
+        log_temperature: variable, float32 scalar, if `InfoNCELoss` learns its temperature.
 
     Example:
         >>> import avts_tf
@@ -71,21 +80,47 @@ class TwoTower(SyncModel):
         audio = SplitWindows(windows, name='split_windows')(audio)                    # [B, K, D]
         super().__init__(config, inputs, {'video': video, 'audio': audio}, video_tower,
                          audio_tower, name='two_tower')
+        self.log_temperature = None
 
-    def choose_loss(self, loss: keras.losses.Loss | None) -> ContrastiveLoss | InfoNCELoss:
+    def take_loss(self, loss: keras.losses.Loss | None) -> ContrastiveLoss | InfoNCELoss:
         """The loss to train with: the one given to `compile`, or the configuration's.
+
+        If it learns its temperature, the model gets the variable.
 
         Raises:
             UserError: another loss than `ContrastiveLoss` and `InfoNCELoss`.
         """
         if loss is None:
-            return make_loss(self.config.train)
+            loss = make_loss(self.config.train)
         if not isinstance(loss, tuple(LOSSES.values())):
             names = ', '.join(f'avts_tf.{known.__name__}(...)' for known in LOSSES.values())
             shown = loss if isinstance(loss, str) else type(loss).__name__
             raise UserError('loss', shown, f'a TwoTower is trained with one of {names}; or leave '
                             'it out for the one that the configuration names.')
+        if isinstance(loss, InfoNCELoss) and self.config.pairs.audio_windows < 2:
+            raise UserError('loss', 'InfoNCELoss', 'needs the positive window of every clip; '
+                            'build the model with 2 `audio_windows` or more.')
+        learnable = isinstance(loss, InfoNCELoss) and loss.learnable_temperature
+        if learnable and self.log_temperature is None:
+            self.log_temperature = self.add_weight(
+                name='log_temperature', shape=[], dtype='float32', aggregation='mean',
+                initializer=keras.initializers.Constant(math.log(loss.temperature)),
+                constraint=LogTemperatureRange())
+        if self.log_temperature is not None:
+            self.log_temperature.trainable = learnable
         return loss
+
+    def batch_loss(self, outputs: dict[str, tf.Tensor], batch: Batch) -> tf.Tensor:
+        if self.log_temperature is None or not self.log_temperature.trainable:
+            return super().batch_loss(outputs, batch)
+        return self.pair_loss.of_batch(outputs, batch, tf.exp(self.log_temperature))
+
+    def kind_results(self) -> dict[str, float]:
+        """As of `SyncModel`, and `temperature` where it is learned."""
+        results = super().kind_results()
+        if self.log_temperature is not None:
+            results['temperature'] = math.exp(float(self.log_temperature.numpy()))
+        return results
 
     def embed(self, batch: Batch) -> dict[str, tf.Tensor]:
         """Embeddings of a batch without augmentation or training.
@@ -102,6 +137,15 @@ class TwoTower(SyncModel):
         waveforms = tf.reshape(batch['audio'], [-1, samples])                   # [B * K, samples]
         audio = self.audio_tower(waveforms, training=False)['embedding']             # [B * K, D]
         return {'video': video, 'audio': tf.reshape(audio, [-1, windows, audio.shape[-1]])}
+
+
+@keras.saving.register_keras_serializable('avts_tf')
+class LogTemperatureRange(keras.constraints.Constraint):
+    """Keeps the logarithm of a temperature within that of `TEMPERATURES`, after each step."""
+
+    def __call__(self, value: tf.Tensor) -> tf.Tensor:
+        low, high = TEMPERATURES
+        return tf.clip_by_value(tf.convert_to_tensor(value), math.log(low), math.log(high))
 
 
 @keras.saving.register_keras_serializable('avts_tf')

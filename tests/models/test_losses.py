@@ -82,6 +82,10 @@ def test_contrastive_loss_by_hand():
     for name in ('positive_term', 'easy_negatives'):
         with pytest.raises(UserError, match=f'^{name}=cubed: use one of '):
             ContrastiveLoss(**{name: 'cubed'})
+    with pytest.raises(UserError, match='^batch_negatives=cubed: use one of by_mix, always'):
+        InfoNCELoss(batch_negatives='cubed')
+    with pytest.raises(UserError, match='^temperature=2.0: must be from 0.01 to 1.0'):
+        InfoNCELoss(2.0, learnable_temperature=True)
 
 
 def test_losses_survive_serialization():
@@ -89,7 +93,10 @@ def test_losses_survive_serialization():
     twin = ContrastiveLoss.from_config(loss.get_config())
     found = twin.margin, twin.positive_term, twin.easy_negatives, twin.reduction
     assert found == (0.7, 'unsquared', 'drawn', 'sum')
-    assert InfoNCELoss.from_config(InfoNCELoss(0.2).get_config()).temperature == 0.2
+    loss = InfoNCELoss(0.2, 'always', learnable_temperature=True)
+    twin = InfoNCELoss.from_config(loss.get_config())
+    found = twin.temperature, twin.batch_negatives, twin.learnable_temperature
+    assert found == (0.2, 'always', True)
 
 
 def test_infonce_as_a_keras_loss_by_hand():
@@ -216,22 +223,71 @@ def test_all_pairs_loss_with_one_window_per_clip():
     np.testing.assert_allclose(values[:, 0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_infonce_loss_equals_a_loop():
-    video, audio, kind, example_hash = make_batch()
-    temperature, expected = 0.1, []
-    for i in range(len(kind)):
-        def score(picture, sound):
-            return np.exp(np.float64(picture @ sound) / temperature)
+def infonce_oracle(video, audio, kind, example_hash, temperature, batch_negatives):
+    """InfoNCE by its definition in float64, one softmax after another.
 
-        own = score(video[i], audio[i, 0])
-        others = [j for j in range(len(kind)) if example_hash[j] != example_hash[i]]
-        hard = [k for k in range(1, kind.shape[1]) if kind[i, k] in (Kind.HARD, Kind.SUPER_HARD)]
-        among_sounds = own + sum(score(video[i], audio[j, 0])
-                                 for j in others) + sum(score(video[i], audio[i, k]) for k in hard)
-        among_pictures = own + sum(score(video[j], audio[i, 0]) for j in others)
-        expected.append(-0.5 * (np.log(own / among_sounds) + np.log(own / among_pictures)))
-    np.testing.assert_allclose(infonce_loss(video, audio, kind, example_hash, temperature),
-                               expected, rtol=1e-4, atol=1e-5)
+    Returns:
+        Loss per clip, whether it has candidates, and the gradients of the summed losses with
+        respect to `video`, `audio` and the logarithm of the temperature.
+    """
+    video, audio = video.astype(np.float64), audio.astype(np.float64)
+    losses, counted, slope = np.zeros(len(kind)), np.zeros(len(kind), bool), 0.0
+    to_video, to_audio = np.zeros_like(video), np.zeros_like(audio)
+    for i in range(len(kind)):
+        easy = batch_negatives == 'always' or (kind[i, 1:] == Kind.EASY).any()
+        others = [j for j in range(len(kind)) if easy and example_hash[j] != example_hash[i]]
+        own = [k for k in range(1, kind.shape[1]) if kind[i, k] in (Kind.HARD, Kind.SUPER_HARD)]
+        # Each pair of a direction is (clip of the video, clip and window of the audio).
+        directions = ([(i, i, 0), *((i, j, 0) for j in others), *((i, i, k) for k in own)],
+                      [(i, i, 0), *((j, i, 0) for j in others)])
+        counted[i] = bool(others or own)
+        for pairs in directions:
+            scores = np.array([video[v] @ audio[a, k] for v, a, k in pairs]) / temperature
+            shares = np.exp(scores) / np.exp(scores).sum()
+            losses[i] -= 0.5 * np.log(shares[0])
+            for index, (v, a, k) in enumerate(pairs):
+                weight = 0.5 * (shares[index] - (index == 0))  # by the score
+                to_video[v] += weight * audio[a, k] / temperature
+                to_audio[a, k] += weight * video[v] / temperature
+                slope -= weight * scores[index]
+    return losses, counted, to_video, to_audio, slope
+
+
+@pytest.mark.parametrize('batch_negatives', ['by_mix', 'always'])
+def test_infonce_values_and_gradients_are_those_of_numpy(batch_negatives):
+    video, audio, kind, example_hash = make_batch()
+    expected = infonce_oracle(video, audio, kind, example_hash, 0.1, batch_negatives)
+    # Clip 2 has no negative, clip 3 only its own windows.
+    assert expected[1].tolist() == [True, True, batch_negatives == 'always', True, True, True]
+    inputs = [tf.constant(video), tf.constant(audio), tf.constant(np.log(0.1), tf.float32)]
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        values, counted = infonce_loss(
+            *inputs[:2], kind, example_hash, tf.exp(inputs[2]), batch_negatives)
+        total = tf.reduce_sum(values)
+    np.testing.assert_array_equal(counted, expected[1])
+    found = values, *tape.gradient(total, inputs)
+    for ours, truth in zip(found, (expected[0], *expected[2:]), strict=True):
+        np.testing.assert_allclose(ours, truth, rtol=1e-4, atol=1e-4 * np.abs(truth).max())
+
+
+@pytest.mark.parametrize('mix', [{Kind.HARD}, {Kind.EASY}, {Kind.SUPER_HARD}])
+def test_candidates_of_infonce_follow_the_mix(mix):
+    """With hard negatives alone the loss of a clip is the same whatever clips are beside it."""
+    rng = np.random.default_rng(2)
+    video, audio = rng.normal(size=[5, 4]), rng.normal(size=[5, 2, 4])
+    video, audio = video.astype(np.float32), audio.astype(np.float32)
+    kind = np.array([[Kind.POSITIVE, *mix]] * 5, np.int32)
+    hashes = np.arange(5)
+
+    def first(rows, batch_negatives):
+        values, _ = infonce_loss(video[rows], audio[rows], kind[rows], hashes[rows], 0.5,
+                                 batch_negatives)
+        return float(values[0])
+
+    same = np.isclose(first([0, 1, 2], 'by_mix'), first([0, 3, 4], 'by_mix'))
+    assert same == (mix != {Kind.EASY})
+    assert not np.isclose(first([0, 1, 2], 'always'), first([0, 3, 4], 'always'))
 
 
 def test_slots_without_a_pair_have_no_influence():
@@ -241,7 +297,7 @@ def test_slots_without_a_pair_have_no_influence():
     for function in (lambda a: pair_losses(loss, video, a, kind),
                      lambda a: all_pairs_loss(loss, video, a, kind, example_hash,
                                               own_sounds(example_hash, kind), True),
-                     lambda a: infonce_loss(video, a, kind, example_hash, 0.1)):
+                     lambda a: infonce_loss(video, a, kind, example_hash, 0.1)[0]):
         gradients = []
         for sound in (tf.constant(audio), tf.constant(other)):
             with tf.GradientTape() as tape:
@@ -260,7 +316,7 @@ def test_gradient_is_finite_at_distance_zero(positive_term):
     for function in (lambda v, a: pair_losses(loss, v, a, kind),
                      lambda v, a: all_pairs_loss(loss, v, a, kind, example_hash,
                                                  own_sounds(example_hash, kind), True),
-                     lambda v, a: infonce_loss(v, a, kind, example_hash, 0.1)):
+                     lambda v, a: infonce_loss(v, a, kind, example_hash, 0.1)[0]):
         video, audio = tf.fill([6, 5], 0.3), tf.fill([6, 4, 5], 0.3)
         with tf.GradientTape() as tape:
             tape.watch([video, audio])
@@ -281,7 +337,9 @@ def test_the_loss_of_a_batch_is_the_one_that_was_asked_for(values):
              'audio_hash': tf.constant(sounds)}
     found = made.of_batch({'video': tf.constant(video), 'audio': tf.constant(audio)}, batch)
     if 'loss' in values:
-        expected = np.mean(infonce_loss(video, audio, kind, hashes, 0.2))
+        each, counted = infonce_loss(video, audio, kind, hashes, 0.2)
+        expected = each.numpy()[counted].mean()
+        assert not counted.numpy().all()
     else:
         each = (pair_losses(loss, video, audio, kind) if values['easy_negatives'] == 'drawn' else
                 all_pairs_loss(loss, video, audio, kind, hashes, sounds,

@@ -13,6 +13,7 @@ from avts_tf.errors import UserError
 from avts_tf.models.audio import build_audio_tower
 from avts_tf.models.two_tower import TwoTower, build_two_tower
 from avts_tf.models.video import build_video_tower
+from avts_tf.training.trainer import make_optimizer
 from tests.models.twins import SMALL, randomize, sounds
 
 
@@ -32,7 +33,7 @@ def rounding_of_bfloat16_convolutions():
 
 
 @pytest.mark.parametrize('tower', [
-    'mc3', pytest.param('i3d', marks=pytest.mark.slow), pytest.param('audio', marks=pytest.mark.slow)])
+    'mc3', *(pytest.param(name, marks=pytest.mark.slow) for name in ('i3d', 'audio'))])
 def test_bfloat16_is_close_to_float32(tower):
     results = {}
     for policy in ('float32', 'mixed_bfloat16'):
@@ -142,6 +143,45 @@ def test_without_a_loss_compile_takes_the_one_of_the_configuration(model):
     assert isinstance(model.pair_loss, avts_tf.ContrastiveLoss)
     train = model.config.train
     assert (model.pair_loss.margin, model.pair_loss.easy_negatives) == (train.margin, 'weighted')
+
+
+def test_a_learnable_temperature_is_trained_kept_in_its_range_and_not_decayed():
+    config = make_config('tiny', **{**SMALL, 'normalize': 'length'}, loss='infonce',
+                         learnable_temperature=True, temperature=0.0101, weight_decay=0.5)
+    model = build_two_tower(config)
+    count = len(model.weights)
+    model.compile(optimizer=make_optimizer(config))
+    variable = model.log_temperature
+    assert len(model.weights) == count + 1 and any(each is variable for each in model.weights)
+    assert any(each is variable for each in model.trainable_variables)
+    model.optimizer.build(model.trainable_variables)
+    assert not model.optimizer._use_weight_decay(variable)
+    # By hand: one step of the optimiser's rate against the sign of the gradient.
+    batch = random_batch(config)
+    with tf.GradientTape() as tape:
+        loss = model.batch_loss(model(model.model_inputs(batch), training=True), batch)
+    slope = float(tape.gradient(loss, variable.value))
+    model.optimizer.learning_rate.assign(1e-3)
+    step = tf.function(model.train_step)
+    step(batch)
+    moved = float(variable.numpy()) - np.log(0.0101)
+    np.testing.assert_allclose(moved, -np.sign(slope) * 1e-3, rtol=0.05)
+    np.testing.assert_allclose(model.kind_results()['temperature'], np.exp(variable.numpy()))
+    for start, sign in ((0.01, -1.0), (1.0, 1.0)):
+        variable.assign(np.log(start) + sign)
+        step(batch)
+        np.testing.assert_allclose(np.exp(variable.numpy()), start, rtol=1e-5)
+    # Another loss trains without it; the towers have none to export.
+    model.compile('sgd', loss=avts_tf.ContrastiveLoss())
+    assert not any(each is variable for each in model.trainable_variables)
+    assert 'temperature' in model.get_config()['config']
+    assert len(model.video_tower.weights) + len(model.audio_tower.weights) == count
+
+
+def test_infonce_needs_the_positive_window():
+    model = build_two_tower(make_config('tiny', **SMALL, audio_windows=1))
+    with pytest.raises(UserError, match='^loss=InfoNCELoss: needs the positive window'):
+        model.compile('sgd', loss=avts_tf.InfoNCELoss())
 
 
 @pytest.mark.parametrize(('options', 'words'), [
