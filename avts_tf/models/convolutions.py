@@ -53,36 +53,38 @@ class WinogradConv3D(keras.layers.Conv3D):
     within 1e-5 of the largest value; in bfloat16 the error is 2.6 times that of the plain
     convolution. Sums are taken in float32 and by XLA, which makes one pass over memory of them.
 
-    Where it is not trained, with an odd number of frames, and on GPUs, whose libraries choose by
-    themselves, it is the plain convolution.
+    An odd number of frames gets one of zeros, as the padding has anyway, and the frame that comes
+    of it is left out. Where it is not trained, and on GPUs, whose libraries choose by themselves,
+    it is the plain convolution.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        plain = inputs.shape[1] % 2 or tf.config.list_logical_devices('GPU')
-        if not (training and self.trainable) or plain:
+        if not (training and self.trainable) or tf.config.list_logical_devices('GPU'):
             return super().call(inputs)
+        frames = inputs.shape[1]
         first, middle, last = tf.unstack(tf.cast(self.kernel, tf.float32))
         kernels = first, (first + middle + last) / 2, (first - middle + last) / 2, last
         products = []
         for tile, kernel in zip(_time_tiles(inputs), kernels, strict=True):
             images = tf.reshape(tile, [-1, *inputs.shape[2:]])  # [batch * frames / 2, h, w, c]
             product = tf.nn.conv2d(images, tf.cast(kernel, inputs.dtype), 1, 'SAME')
-            products.append(tf.reshape(product, [-1, inputs.shape[1] // 2, *product.shape[1:]]))
-        return _join_tiles(products)                             # [batch, frames, h, w, filters]
+            products.append(tf.reshape(product, [-1, (frames + 1) // 2, *product.shape[1:]]))
+        return _join_tiles(products, frames)                     # [batch, frames, h, w, filters]
 
 
 @tf.function(jit_compile=True, autograph=False)
 def _time_tiles(x: tf.Tensor) -> list[tf.Tensor]:
-    """The four terms of each two frames: [batch, frames, h, w, c] -> 4 of [batch, frames / 2, …].
-    """
-    padded = tf.pad(tf.cast(x, tf.float32), [[0, 0], [1, 1], [0, 0], [0, 0], [0, 0]])
+    """The four terms of each two frames: [batch, frames, …] -> 4 of [batch, frames / 2, …]."""
+    after = 1 + x.shape[1] % 2
+    padded = tf.pad(tf.cast(x, tf.float32), [[0, 0], [1, after], [0, 0], [0, 0], [0, 0]])
     d0, d1, d2, d3 = padded[:, :-2:2], padded[:, 1:-1:2], padded[:, 2::2], padded[:, 3::2]
     return [tf.cast(term, x.dtype) for term in (d0 - d2, d1 + d2, d2 - d1, d1 - d3)]
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _join_tiles(products: list[tf.Tensor]) -> tf.Tensor:
+def _join_tiles(products: list[tf.Tensor], count: int) -> tf.Tensor:
     """Two frames from each four products: 4 of [batch, frames / 2, …] -> [batch, frames, …]."""
     m1, m2, m3, m4 = (tf.cast(product, tf.float32) for product in products)
     frames = tf.stack([m1 + m2 + m3, m2 - m3 - m4], axis=2)      # [batch, frames / 2, 2, …]
-    return tf.cast(tf.reshape(frames, [-1, 2 * m1.shape[1], *m1.shape[2:]]), products[0].dtype)
+    frames = tf.reshape(frames, [-1, 2 * m1.shape[1], *m1.shape[2:]])[:, :count]
+    return tf.cast(frames, products[0].dtype)

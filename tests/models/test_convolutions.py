@@ -180,10 +180,12 @@ def winograd_and_plain(frames, kind, **call):
     return results
 
 
-@pytest.mark.parametrize('frames', [2, 6, 7])
+@pytest.mark.parametrize('frames', [1, 6, 7])
 def test_winograd_equals_the_plain_convolution(frames):
-    for ours, theirs in zip(*winograd_and_plain(frames, tf.float32, training=True), strict=True):
+    pairs = list(zip(*winograd_and_plain(frames, tf.float32, training=True), strict=True))
+    for ours, theirs in pairs:
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+    assert any((ours != theirs).any() for ours, theirs in pairs)  # computed in another way
 
 
 def test_winograd_in_bfloat16_is_as_exact_as_it_says():
