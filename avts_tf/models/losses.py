@@ -339,6 +339,7 @@ def make_loss(train: TrainConfig) -> ContrastiveLoss | InfoNCELoss:
     """The loss that a configuration names.
 
     Example:
+        >>> import avts_tf
         >>> make_loss(avts_tf.make_config('tiny', margin=1.1).train).margin
         1.1
     """

@@ -35,6 +35,7 @@ def test_trained_and_loaded_by_the_same_commands(clips, teacher, tmp_path):
         np.testing.assert_allclose(loaded.embed(batch)[name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_batch_is_learnt_by_heart_and_the_probes_take_the_model(clips, teacher):
     learn_by_heart('soundnet', clips, teacher)
 
