@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from avts_tf import plots, progress
 from avts_tf.data import media, records, workers
+from avts_tf.data.shards import find_shards
 from avts_tf.errors import UserError
 from avts_tf.models.audio import embed_waveform
 from avts_tf.training.run_folder import load_result, update_result, write_aside
@@ -194,7 +195,7 @@ def calibrate(model, pattern, run_dir, max_offset_seconds, min_confidence, say=p
     shifts = [shift for shift in CALIBRATION_SHIFTS_SECONDS if abs(shift) <= max_offset_seconds]
     errors, curves, foreign = {shift: [] for shift in shifts}, [], []
     sides, left_out, total, before = [], 0, 0, None
-    paths = [path for path, _ in records.find_shards(pattern, 'eval_records')]
+    paths = [path for path, _ in find_shards(pattern, 'eval_records')]
     for serialized in progress.bar(tf.data.TFRecordDataset(paths), 'offset of shifted records', unit='record'):
         total += 1
         try:
@@ -316,7 +317,7 @@ def measure_files(
 
     Args:
         model: trained `TwoTower`.
-        sources: list of `layouts.Source`.
+        sources: list of `datasets.Source`.
         run_dir: run folder, whose calibration gives the confidence.
         output_dir: folder for what is written.
         max_offset_seconds: see `offset_curve`.
@@ -433,7 +434,7 @@ def write_in_sync(path, output_dir, offset_seconds):
 def _copy_delayed(path, output_path, offset_seconds):
     """Copies the packets of a file; returns per kind of stream their number, and the first and last time in seconds."""
     late, times = 'video' if offset_seconds > 0 else 'audio', {'video': [], 'audio': []}
-    with media._open(path) as source, av.open(output_path, 'w') as target:
+    with media.open_file(path) as source, av.open(output_path, 'w') as target:
         streams = {stream.index: target.add_stream_from_template(stream)
                    for stream in source.streams if stream.type in times}
         waiting = {index: [] for index in streams}  # Matroska gives the first packets no time of decoding
@@ -465,7 +466,7 @@ def _copy_delayed(path, output_path, offset_seconds):
 def _differs(path, expected):
     """In words, how the packets of a file differ from the expected, the time of its beginning left aside; '' where they do not."""
     times = {kind: [] for kind in expected}
-    with media._open(path) as file:
+    with media.open_file(path) as file:
         for packet in file.demux([stream for stream in file.streams if stream.type in times]):
             if packet.size and packet.pts is not None:
                 times[packet.stream.type].append(float(packet.pts * packet.time_base))

@@ -11,7 +11,6 @@ import itertools
 import math
 import os
 import signal
-import threading
 import time
 
 import keras
@@ -19,7 +18,6 @@ import numpy as np
 import tensorflow as tf
 
 from avts_tf import metrics, plots, progress
-from avts_tf.data import records
 from avts_tf.data.pipeline import (
     LOST,
     PipelineState,
@@ -29,8 +27,10 @@ from avts_tf.data.pipeline import (
     steps_per_epoch,
 )
 from avts_tf.data.sampling import NEGATIVES, Kind
+from avts_tf.data.shards import file_stamps, find_shards, name_hashes, same_files
 from avts_tf.errors import Diverged, Stopped, UserError
 from avts_tf.models.build import build_model
+from avts_tf.signals import note_signals
 from avts_tf.training.curriculum import CurriculumCallback, parse_regime
 from avts_tf.training.devices import (
     computes_bfloat16,
@@ -161,7 +161,7 @@ class Standing:
     steps: int = 0
 
     def counts(self):
-        """(path, number of records) of each file, as `records.find_shards` gives them."""
+        """(path, number of records) of each file, as `find_shards` gives them."""
         return [(path, count) for path, count, _ in self.shards]
 
 
@@ -205,13 +205,13 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
             standing = Standing(**newest.state)
             if standing.epochs >= curriculum.epochs:
                 _refuse_other_records(run_dir, standing.pattern, inputs)
-        if not records.same_files(standing.pattern, pattern):
+        if not same_files(standing.pattern, pattern):
             say(f'The records are others than before: --records was {standing.pattern}.')
         if not newest or standing.pattern != pattern:
-            shards = records.find_shards(pattern)
+            shards = find_shards(pattern)
             standing = dataclasses.replace(
                 standing, pattern=pattern, steps=steps_per_epoch(shards, config),
-                shards=[(path, count, stamp) for (path, count), stamp in zip(shards, records.stamps(shards), strict=True)])
+                shards=[(path, count, stamp) for (path, count), stamp in zip(shards, file_stamps(shards), strict=True)])
         strategy = make_strategy(devices)
         if config.towers.bfloat16 and not computes_bfloat16():
             say(BFLOAT16_WARNING)
@@ -228,7 +228,7 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
         probe_shards = standing.counts() if probe_flag == 'records' else None
         looked_at = PipelineState()
         probe = _first_batches(make_dataset(
-            probe_pattern, config, training=False, state=looked_at, flag=probe_flag, shards=probe_shards), PROBE_CLIPS)
+            probe_pattern, config, training=False, state=looked_at, parameter=probe_flag, shards=probe_shards), PROBE_CLIPS)
         if probe_flag != 'records' and not probe:
             raise UserError(f'--{probe_flag}={probe_pattern}: no usable clip to measure on; {looked_at.describe_skips()}. '
                             f'A window is {config.clip.window_seconds:g} s at {config.clip.sample_rate} Hz.')
@@ -280,7 +280,7 @@ def _refuse_other_records(run_dir, pattern, inputs):
     """Raises a `UserError` where a finished training, which was with the records `pattern`, is given others."""
     before = {**load_inputs(run_dir), 'records': pattern}
     for name, given in inputs.items():
-        if not records.same_files(before.get(name), given):
+        if not same_files(before.get(name), given):
             raise UserError(
                 f'--{name}={given or ""}: the training in --run_dir={run_dir} is finished, and was with other files: '
                 f'--{name}={before.get(name) or ""}. Use --mode=evaluate to measure it on other records, or another --run_dir for '
@@ -313,7 +313,7 @@ def _run_epochs(model, strategy, dataset, state, standing, curriculum, run, call
         run.save(model, standing.epochs, standing.step, dataclasses.asdict(met), metrics=read_metrics())
         saved, saved_at = (standing.epochs, standing.step), time.monotonic()
 
-    with Interruption() as interruption:
+    with note_signals() as interruption:
         callbacks.on_train_begin()
         for epoch in range(standing.epochs, curriculum.epochs):
             model.reset_metrics()
@@ -432,7 +432,7 @@ def _check_loss(batch, logs, standing, epoch):
     loss = float(logs['loss'])
     if math.isfinite(loss):
         return
-    names = records.name_hashes(standing.counts(), set(_local(batch['example_hash'])[:NAMED_CLIPS].tolist()))
+    names = name_hashes(standing.counts(), set(_local(batch['example_hash'])[:NAMED_CLIPS].tolist()))
     raise Diverged(
         f'the loss is {loss} in epoch {epoch + 1}, step {standing.step}. Clips of that batch: {", ".join(names)}. Nothing of it '
         'was kept; the same command would come to it again. Look at these clips with python -m tfrecords_tools.inspect. If they '
@@ -488,28 +488,6 @@ def _naming_lost_worker():
             raise
         raise UserError('another machine is gone, or cannot be reached. Start the same command on all of them again: it goes on '
                         f'from the newest checkpoint. ({error.message.splitlines()[0][:300]})') from error
-
-
-class Interruption:
-    """Within it SIGTERM and Ctrl-C are noted in `signal_number` instead of ending the process; a second one ends it."""
-
-    def __init__(self):
-        self.signal_number = 0
-        self._before = {}
-
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number, frame):
-        if self.signal_number:
-            raise KeyboardInterrupt
-        self.signal_number = number
 
 
 def _first_batches(dataset, clips):
@@ -681,7 +659,7 @@ class Progress(keras.callbacks.Callback):
         self._bar.close()
 
     def _say_changed(self):
-        stamps = records.stamps(self._standing.counts())
+        stamps = file_stamps(self._standing.counts())
         changed = {path for (path, _, stamp), new in zip(self._standing.shards, stamps, strict=True)
                    if (stamp and list(stamp)) != new}
         if changed - self._said_changed:

@@ -111,9 +111,7 @@ def test_infonce_as_a_keras_loss_by_hand():
 
 def test_distances():
     rng = np.random.default_rng(0)
-    video, audio = rng.normal(size=[3,
-                                    4]).astype(np.float32), rng.normal(size=[3, 2,
-                                                                             4]).astype(np.float32)
+    video, audio = (rng.normal(size=size).astype(np.float32) for size in ([3, 4], [3, 2, 4]))
     expected = [[np.sum((video[i] - audio[i, k]) ** 2) for k in range(2)] for i in range(3)]
     np.testing.assert_allclose(squared_distances(video, audio), expected, rtol=1e-5)
 

@@ -49,7 +49,7 @@ def test_spec_augment():
     assert np.abs(one - other)[0, 0].max() > 1e-4
     np.testing.assert_allclose(np.delete(one.reshape(4, -1), 0, 0),
                                np.delete(other.reshape(4, -1), 0, 0), atol=1e-6)
-    expected = model.audio_tower(batch['audio'].reshape(4, -1))['embedding'].numpy().reshape(2, 2,
-                                                                                             -1)
+    expected = model.audio_tower(batch['audio'].reshape(4, -1))['embedding'].numpy()
+    expected = expected.reshape(2, 2, -1)
     np.testing.assert_allclose(model.embed(batch)['audio'], expected, atol=1e-6)
     assert np.abs(expected - one).max() > 1e-4

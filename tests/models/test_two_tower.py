@@ -50,11 +50,10 @@ def test_bfloat16_is_close_to_float32(tower):
         assert {variable.dtype for variable in model.variables} == {'float32'}
         rng = np.random.default_rng(0)
         # Two clips as unlike as noise and near darkness.
-        frames = (rng.integers(0, 256,
-                               [2, 12, 32, 32,
-                                3]) * np.array([1.0, 0.2]).reshape(2, 1, 1, 1, 1)).astype(np.uint8)
-        results[policy] = {name: value.numpy() for name,
-                           value in model(sounds(config) if tower == 'audio' else frames).items()}
+        brightness = np.array([1.0, 0.2]).reshape(2, 1, 1, 1, 1)
+        frames = (rng.integers(0, 256, [2, 12, 32, 32, 3]) * brightness).astype(np.uint8)
+        outputs = model(sounds(config) if tower == 'audio' else frames)
+        results[policy] = {name: value.numpy() for name, value in outputs.items()}
     sums_in_float32 = tower == 'audio' or rounding_of_bfloat16_convolutions() < 0.003
     for name, exact in results['float32'].items():
         rounded = results['mixed_bfloat16'][name]

@@ -8,9 +8,8 @@ from avts_tf.models.i3d import i3d
 from avts_tf.models.mcx import mcx
 
 SMALL = {'frames': 12, 'fps': 25.0, 'frame_size': 16, 'sample_rate': 16000, 'video_width': 0.0625,
-         'audio_width': 0.0625,
-         'embedding_size': 16, 'head': 'spans', 'head_spans': 4, 'normalize': 'none',
-         'bfloat16': False}
+         'audio_width': 0.0625, 'embedding_size': 16, 'head': 'spans', 'head_spans': 4,
+         'normalize': 'none', 'bfloat16': False}
 
 
 def backbone(name, shape, width=1.0):
@@ -84,7 +83,6 @@ def i3d_twin(x, model):
 
 
 def sounds(config, batch=2):
-    rng = np.random.default_rng(0)
-    return (rng.uniform(-0.5, 0.5,
-                        [batch, config.clip.window_samples]) * [[1.0],
-                                                                [0.05]] * 32768).astype(np.int16)
+    """int16 [batch, window_samples]: two windows of noise, one loud and one soft."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, [batch, config.clip.window_samples])
+    return (noise * [[1.0], [0.05]] * 32768).astype(np.int16)

@@ -7,6 +7,7 @@ from avts_tf import metrics
 from avts_tf.config import PRESETS, make_config, parameters
 from avts_tf.data.pipeline import PipelineState, make_dataset
 from avts_tf.data.sampling import Kind
+from avts_tf.data.synthetic import write_world
 from avts_tf.models.two_tower import build_two_tower
 from avts_tf.training.curriculum import parse_regime
 from avts_tf.training.trainer import (
@@ -17,7 +18,6 @@ from avts_tf.training.trainer import (
     off_the_plateau,
     train,
 )
-from tfrecords_tools.synthetic import write_world
 
 PLAIN = {'crop_scale_min': 1.0, 'flip': False, 'colour_jitter': 0.0}  # nothing in the way of memorising
 

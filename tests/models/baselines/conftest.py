@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfrecords_tools.synthetic import OBJECTS, make_video, write_world
+from avts_tf.data.synthetic import OBJECTS, make_video, write_world
 
 
 @pytest.fixture(scope='session')
