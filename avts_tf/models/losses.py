@@ -70,7 +70,7 @@ class ContrastiveLoss(keras.losses.Loss):
         easy_negatives: str. What an easy pair is measured with: 'drawn' is the one other clip
             that was drawn; 'all' the mean over all other clips of the batch; 'weighted' the same
             with each clip weighing by the square of its loss.
-        reduction: str or None. As in Keras; `of_batch` has its own.
+        reduction: str or None. As in Keras; a `TwoTower` takes the default alone.
         name: str. The name of the loss.
 
     Raises:
@@ -217,7 +217,7 @@ class InfoNCELoss(keras.losses.Loss):
             the regime; 'always' are all.
         learnable_temperature: bool. Whether a `TwoTower` learns the logarithm of the temperature,
             from `temperature` on and within `TEMPERATURES`, as CLIP does (Radford et al. 2021).
-        reduction: str or None. As in Keras; `of_batch` has its own.
+        reduction: str or None. As in Keras; a `TwoTower` takes the default alone.
         name: str. The name of the loss.
 
     Example:

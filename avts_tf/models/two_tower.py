@@ -88,7 +88,8 @@ class TwoTower(SyncModel):
         If it learns its temperature, the model gets the variable.
 
         Raises:
-            UserError: another loss than `ContrastiveLoss` and `InfoNCELoss`.
+            UserError: another loss than `ContrastiveLoss` and `InfoNCELoss`, or one that does not
+                go with the model.
         """
         if loss is None:
             loss = make_loss(self.config.train)
@@ -97,6 +98,9 @@ class TwoTower(SyncModel):
             shown = loss if isinstance(loss, str) else type(loss).__name__
             raise UserError('loss', shown, f'a TwoTower is trained with one of {names}; or leave '
                             'it out for the one that the configuration names.')
+        if loss.reduction != 'sum_over_batch_size':
+            raise UserError('reduction', loss.reduction, 'a TwoTower takes the mean over the '
+                            'global batch; leave it out.')
         if isinstance(loss, InfoNCELoss) and self.config.pairs.audio_windows < 2:
             raise UserError('loss', 'InfoNCELoss', 'needs the positive window of every clip; '
                             'build the model with 2 `audio_windows` or more.')

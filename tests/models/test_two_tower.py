@@ -187,6 +187,7 @@ def test_infonce_needs_the_positive_window():
 @pytest.mark.parametrize(('options', 'words'), [
     ({'loss': 'mse'}, '^loss=mse: .*ContrastiveLoss.*InfoNCELoss'),
     ({'loss': keras.losses.MeanSquaredError()}, '^loss=MeanSquaredError: '),
+    ({'loss': avts_tf.ContrastiveLoss(reduction='sum')}, '^reduction=sum: '),
     ({'metrics': ['accuracy']}, '^metrics='),
     ({'loss_weights': [1.0]}, '^loss_weights='),
 ])
