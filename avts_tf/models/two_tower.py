@@ -44,7 +44,7 @@ class TwoTower(SyncModel):
         >>> import avts_tf
         >>> model = avts_tf.TwoTower(avts_tf.make_config('tiny'))
         >>> {name: tuple(output.shape) for name, output in model.output.items()}
-        {'audio': (None, 2, 64), 'video': (None, 64)}
+        {'video': (None, 64), 'audio': (None, 2, 64)}
         >>> model.compile('sgd', loss=avts_tf.ContrastiveLoss(margin=1.0))
     """
 
