@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from avts_tf import plots, progress
-from avts_tf.data import media, records, workers
+from avts_tf.data import images, media, records, workers
 from avts_tf.data.shards import find_shards
 from avts_tf.errors import UserError
 from avts_tf.models.audio import embed_waveform
@@ -155,13 +155,9 @@ def _embed(tower, stream, length, starts):
 
 def _pixels(frames, size):
     """JPEGs of one size, string [F], to their largest centred squares, uint8 [F, size, size, 3], as in evaluation."""
-    height, width = tf.unstack(tf.io.extract_jpeg_shape(frames[0])[:2])
-    side = tf.minimum(height, width)
-    window = tf.stack([(height - side) // 2, (width - side) // 2, side, side])
-    resized = tf.map_fn(
-        lambda jpeg: tf.image.resize(tf.io.decode_and_crop_jpeg(jpeg, window, channels=3), [size, size]), frames,
-        fn_output_signature=tf.TensorSpec([size, size, 3], tf.float32))
-    return tf.cast(tf.round(resized), tf.uint8)
+    shape = images.jpeg_size(frames[0])
+    return tf.map_fn(lambda jpeg: images.decode_square(jpeg, shape, size), frames,
+                     fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
 
 
 def shift_sound(waveform, samples):
@@ -215,7 +211,7 @@ def calibrate(model, pattern, run_dir, max_offset_seconds, min_confidence, say=p
                 found = True
         left_out += not found
         if found:
-            sides.append(min(tf.io.extract_jpeg_shape(record.frames[0])[:2].numpy()))
+            sides.append(min(images.jpeg_size(record.frames[0]).numpy()))
             curve = offset_curve(model, picture, before, max_offset_seconds) if before is not None else None
             if curve and curve.best:
                 foreign.append(curve.best[1])

@@ -7,7 +7,7 @@ from PIL import Image
 from tensorboard.plugins import projector
 
 from avts_tf import progress
-from avts_tf.data.pipeline import make_offset_dataset
+from avts_tf.data.window_datasets import make_offset_dataset
 from avts_tf.training.run_folder import writing
 
 CLIPS = 200

@@ -5,9 +5,11 @@ import os
 import numpy as np
 
 from avts_tf import metrics, plots, progress
-from avts_tf.data.pipeline import PipelineState, make_dataset, make_offset_dataset
+from avts_tf.data.pipeline import make_dataset
 from avts_tf.data.sampling import NEGATIVES, Kind
 from avts_tf.data.shards import files_of
+from avts_tf.data.state import PipelineState
+from avts_tf.data.window_datasets import make_offset_dataset
 from avts_tf.errors import UserError
 from avts_tf.training.run_folder import update_result, writing
 

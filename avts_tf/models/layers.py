@@ -153,8 +153,8 @@ class L2Normalize(keras.layers.Layer):
     """Scales vectors to length 1, in float32: float [..., size] -> float32 [..., size].
 
     Example:
-        >>> L2Normalize()(tf.constant([[3.0, 4.0]])).numpy().round(2).tolist()
-        [[0.6, 0.8]]
+        >>> L2Normalize()(tf.constant([[0.0, -4.0]])).numpy().tolist()
+        [[0.0, -1.0]]
     """
 
     def __init__(self, **kwargs):

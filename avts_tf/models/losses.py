@@ -103,6 +103,7 @@ class ContrastiveLoss(keras.losses.Loss):
         return cls(train.margin, train.positive_term, train.easy_negatives)
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        y_pred = tf.convert_to_tensor(y_pred)
         positive = tf.square(y_pred) if self.positive_term == 'squared' else y_pred
         negative = tf.square(tf.maximum(self.margin - y_pred, 0.0))
         y_true = tf.cast(y_true, y_pred.dtype)

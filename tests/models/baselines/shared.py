@@ -6,8 +6,9 @@ import tensorflow as tf
 
 from avts_tf import metrics
 from avts_tf.config import make_config
-from avts_tf.data.pipeline import PipelineState, make_dataset
+from avts_tf.data.pipeline import make_dataset
 from avts_tf.data.sampling import Kind
+from avts_tf.data.state import PipelineState
 from avts_tf.evaluation import action
 from avts_tf.models.audio import embed_waveform
 from avts_tf.models.build import build_model
