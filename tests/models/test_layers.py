@@ -102,6 +102,24 @@ def test_batch_norm_of_unknown_batch_inside_a_function():
         np.testing.assert_allclose(tf.reduce_mean(outputs, [0, 1]), np.zeros(5), atol=1e-5)
 
 
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('shape', [(4, 3, 2, 2, 5), (4, None, 5), (None, 6, 5), (4, 5)])
+def test_the_batch_stays_the_first_axis_of_the_fused_operation(shape, training):
+    """cuDNN takes 65,535 of it at most; space and time are many more."""
+    layer = BatchNorm()
+    layer.build(shape)
+    run = tf.function(lambda x: layer(x, training=training), autograph=False)
+    graph = run.get_concrete_function(tf.TensorSpec(shape)).graph
+    inputs, = (op.inputs[0] for op in graph.get_operations() if op.type.startswith('FusedBatch'))
+    inner = {(4, 3, 2, 2, 5): 12, (None, 6, 5): 6, (4, 5): 1}.get(shape)
+    assert inputs.shape.as_list()[1:] == [inner, 1, 5]
+    values = random_inputs([4, *(3 if size is None else size for size in shape[1:])])
+    reshaped = BatchNorm()
+    reshaped.build((None, 5))
+    expected = reshaped(tf.reshape(values, [-1, 5]), training=training)
+    np.testing.assert_allclose(tf.reshape(run(values), [-1, 5]), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_l2_normalize():
     inputs = np.array([[3.0, 4.0], [0.0, 0.0], [-1e3, 0.0]], np.float32)
     np.testing.assert_allclose(L2Normalize()(inputs), [[0.6, 0.8], [0.0, 0.0], [-1.0, 0.0]],
