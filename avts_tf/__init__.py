@@ -38,7 +38,7 @@ _HOMES = {
     'errors': ['UserError'],
     'inference.export': ['export_towers'],
     'inference.saved_towers': ['load_tower'],
-    'models.losses': ['ContrastiveLoss'],
+    'models.losses': ['ContrastiveLoss', 'InfoNCELoss'],
     'models.two_tower': ['TwoTower', 'build_two_tower'],
     'training.curriculum': ['Curriculum', 'CurriculumCallback', 'NegativeMix', 'Stage', 'parse_regime'],
 }
