@@ -28,9 +28,11 @@ from avts_tf.data.records import summary_path
 from avts_tf.errors import Stopped, UserError
 from avts_tf.evaluation import action, audio
 from avts_tf.evaluation.sync import evaluate_sync
+from avts_tf.evaluation.tower_features import ProbedTower
+from avts_tf.experiments.plots import regime_curves, table_bars
 from avts_tf.training.curriculum import parse_regime
-from avts_tf.training.run_folder import RunFolder
-from avts_tf.training.trainer import Interruption, train
+from avts_tf.training.run_folder import RunFolder, update_result
+from avts_tf.training.trainer import Interruption, load_model, train
 
 # What was published, in percent; nothing else in this project may call itself so. All of it is printed in the slides, but ESC-10,
 # which is Piczak's (2015). AVTS accuracy is measured with easy negatives, UCF101 and HMDB51 are means of three splits, ESC-10 and
@@ -181,7 +183,7 @@ def make_table(name, settings, write_world, say=print):
     markdown = as_markdown(lines, WORLD_NOTE if name == 'action' and not settings.records else '')
     _write(settings.table_dir, f'{name}.md', markdown)
     _write(settings.table_dir, f'{name}.csv', as_csv(lines))
-    plots.table_bars(lines, os.path.join(settings.table_dir, f'{name}.png'))
+    table_bars(lines, os.path.join(settings.table_dir, f'{name}.png'))
     if name == 'curriculum':
         _draw_regimes(cells, settings, failures)
     say(markdown)
@@ -222,8 +224,10 @@ def _train(run_dir, config, records, eval_records, devices):
     config = make_config(**config)
     model = train(config, records, run_dir, eval_records, devices)
     os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
-    plots.training_curves(RunFolder(run_dir, config).history(), os.path.join(run_dir, 'plots', 'training.png'))
-    evaluate_sync(model, records, eval_records, run_dir)
+    stages = parse_regime(config.train.regime, config.train.epochs).stages
+    plots.training_curves(RunFolder(run_dir, config).history(), os.path.join(run_dir, 'plots', 'training.png'),
+                          [str(stage.mix) for stage in stages])
+    update_result(run_dir, {'sync': evaluate_sync(model, records, eval_records).results})
 
 
 def _recognise(run_dir, config, protocol, records, eval_records, splits, devices):
@@ -231,14 +235,20 @@ def _recognise(run_dir, config, protocol, records, eval_records, splits, devices
     if protocol.init_run_dir:
         config = action.take_sizes(config, {}, protocol.init_run_dir)
     if splits:
-        action.recognise_splits(config, protocol, records, eval_records, run_dir, splits, devices)
+        results = action.recognise_splits(config, protocol, records, eval_records, run_dir, splits, devices)
     else:
-        action.recognise_actions(config, protocol, records, eval_records, run_dir, devices)
+        results = action.recognise_actions(config, protocol, records, eval_records, run_dir, devices)
+    update_result(run_dir, {action.MODE: results})
 
 
 def _classify_sounds(run_dir, config, protocol, input_path, dataset, tower_run_dir):
     protocol = audio.Protocol(**protocol)
-    audio.classify_sounds(input_path, dataset, protocol, make_config(**config), run_dir=tower_run_dir, output=run_dir)
+    tower = None
+    if protocol.features == 'tower':
+        model, _ = load_model(tower_run_dir)
+        tower = ProbedTower(model.config.clip.sample_rate, model.audio_tower, model.config)
+    found = audio.classify_sounds(input_path, dataset, protocol, make_config(**config), tower)
+    update_result(run_dir, {audio.result_name(dataset, protocol): found.results})
 
 
 # What each kind of step calls, with its run folder and its arguments, and the entry of result.json that tells that it is done.
@@ -351,7 +361,7 @@ def _records_cell(settings, sets, init, streams, freeze, regime='', **towers):
         name = f'{streams}{"-frozen" if freeze else ""}-{prefix.rstrip(":") or "label"}'
         chains.append((*before, _fine_tune(settings, name, before, sets['labelled'], sets['test'], seed, streams=streams,
                                            freeze=freeze, label_prefix=prefix, **overrides)))
-    return Figure(tuple(chains), (action.MODE, 'top1'))
+    return Figure(tuple(chains), (action.MODE, 'accuracy'))
 
 
 def _action_cell(settings, column, init, source, streams, regime='', **towers):
@@ -369,7 +379,7 @@ def _action_cell(settings, column, init, source, streams, regime='', **towers):
         train, test = (pattern.replace('{part}', part) for part in ('train', 'test'))
         chains.append((*before, _fine_tune(settings, f'{column}-{streams}', before, train, test, seed, streams=streams,
                                            splits=['1', '2', '3'], **towers)))
-    return Figure(tuple(chains), (action.MODE, 'top1'))
+    return Figure(tuple(chains), (action.MODE, 'accuracy'))
 
 
 def _sound_cell(settings, sets, column, init, source, features='tower', classifier='svm', regime=''):
@@ -650,7 +660,7 @@ def _draw_regimes(cells, settings, failures):
                                         make_config(**chain[-1].arguments['config'])).history() for chain in content.steps]
     epochs = make_config(settings.preset, **settings.given).train.epochs
     switch = parse_regime('curriculum_mixed', epochs).stages[0].epochs
-    plots.regime_curves(histories, switch, os.path.join(settings.table_dir, 'regimes.png'))
+    regime_curves(histories, switch, os.path.join(settings.table_dir, 'regimes.png'))
 
 
 def _write(folder, name, text):
