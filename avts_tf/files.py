@@ -2,15 +2,18 @@
 
 import contextlib
 import hashlib
+import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import filelock
 
 from avts_tf.errors import UserError
 
 LOCK = '.lock'
+
+logger = logging.getLogger(__name__)
 
 ASIDE = '.writing'  # the end of the name of a file or folder that is not whole yet
 
@@ -56,7 +59,7 @@ _held = threading.local()  # its `folders` are those that this thread holds alre
 
 @contextlib.contextmanager
 def locked(
-    folder: str, parameter: str, wait_seconds: float = 0.0, say: Callable[[str], None] = print
+    folder: str, parameter: str, wait_seconds: float = 0.0,
 ) -> Iterator[int | None]:
     """Makes a folder and holds it against other processes and threads, by a lock on a file in it.
 
@@ -65,9 +68,8 @@ def locked(
 
     Args:
         folder: what is held; the parts of its path are made.
-        parameter: name of the flag that the folder comes from, for the message.
+        parameter: name of the parameter that the folder comes from, for the message.
         wait_seconds: longest wait for another process to end.
-        say: function that shows a line of text, where it waits.
 
     Yields:
         File descriptor of the lock, which keeps it where a child process inherits it; None where
@@ -94,14 +96,15 @@ def locked(
                 except filelock.Timeout:
                     if not wait_seconds:
                         raise
-                    say(f'{folder}: another process is at work on it; waiting up to {wait_seconds:g} s.')
+                    logger.info('%s: another process is at work on it; waiting up to %g s.',
+                                folder, wait_seconds)
                     lock.acquire(timeout=wait_seconds)
     except filelock.Timeout:
-        raise UserError(f'--{parameter}={folder}: another process is at work on it; wait for its end, '
-                        'or give another folder.') from None
+        raise UserError(parameter, folder, 'another process is at work on it; wait for its end, or '
+                        'give another folder.') from None
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f'--{parameter}={folder}: cannot be written: {reason}.') from None
+        raise UserError(parameter, folder, f'cannot be written: {reason}.') from None
     folders.add(key)
     try:
         yield descriptors[-1]

@@ -162,7 +162,7 @@ def make_table(name, settings, write_world, say=print):
         Stopped: a signal came; it was handed on to the step, which keeps what it has.
     """
     # The steps' processes inherit the lock, so that one whose parent was killed keeps it too.
-    with files.locked(settings.table_dir, 'table_dir', LOCK_WAIT_SECONDS, say) as lock:
+    with files.locked(settings.table_dir, 'table_dir', LOCK_WAIT_SECONDS) as lock:
         cells = TABLES[name](settings, _sets(settings, write_world, say))
         steps, before = {}, {}
         for chain in itertools.chain(*(content.steps for content in cells.values() if isinstance(content, Figure))):

@@ -670,7 +670,7 @@ def export_towers(model, export_dir, say=print, training=None, resample=False):
     towers = [AudioTower(model.audio_tower, model.config, resample), VideoTower(model.video_tower, model.config)]
     paths = {}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(files.locked(export_dir, 'export_dir', EXPORT_WAIT_SECONDS, say))
+        stack.enter_context(files.locked(export_dir, 'export_dir', EXPORT_WAIT_SECONDS))
         asides = [stack.enter_context(_folder_aside(export_dir, tower)) for tower in towers]
         try:
             differences = _save_and_compare(towers, asides, training)

@@ -24,7 +24,7 @@ from avts_tf import UserError, build_two_tower, make_config
 from avts_tf.data import pipeline
 from avts_tf.inference import export
 from avts_tf.models.audio import build_audio_tower
-from avts_tf.training.trainer import run_folder as runs
+from avts_tf.training import run_folder as runs
 from tests.helpers import ROOT
 
 GOLDENS = ROOT / 'tests' / 'goldens'
