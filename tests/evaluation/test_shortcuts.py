@@ -22,11 +22,11 @@ def measured(folder, fitted, tested):
     log_mel = LogMel(clip.sample_rate, logmel.stft_window_seconds, logmel.stft_hop_seconds, logmel.fft_size, logmel.mel_bands,
                      logmel.mel_min_hz, logmel.mel_max_hz)
     model = types.SimpleNamespace(config=CONFIG, audio_tower=types.SimpleNamespace(get_layer=lambda name: log_mel))
-    return measure_shortcuts(model, *globs, 4)
+    return measure_shortcuts(model, *globs, 3)
 
 
 def test_a_clip_that_counts_gives_away_where_a_window_lies(tmp_path):
-    aucs = measured(tmp_path, [counting_video(clip) for clip in range(16)], [counting_video(clip) for clip in range(20, 28)])
+    aucs = measured(tmp_path, [counting_video(clip) for clip in range(10)], [counting_video(clip) for clip in range(20, 25)])
     assert aucs['position_known']['hard'] == 1.0 and aucs['position_guessed']['easy'] > 0.85
 
 
@@ -41,7 +41,7 @@ def strikes(seed):
 
 @pytest.fixture(scope='module')
 def of_strikes(tmp_path_factory):
-    return measured(tmp_path_factory.mktemp('strikes'), map(strikes, range(24)), map(strikes, range(24, 36)))
+    return measured(tmp_path_factory.mktemp('strikes'), map(strikes, range(16)), map(strikes, range(24, 32)))
 
 
 def test_loudness_that_follows_the_picture_is_found(of_strikes):
