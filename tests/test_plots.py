@@ -21,8 +21,10 @@ def drawn(monkeypatch, tmp_path):
 
 
 def history(epochs=6, switch=4):
-    return [{'epoch': float(epoch), 'loss': 1 / epoch, 'learning_rate': 0.1, 'stage': float(epoch > switch),
-             'distance_positive': 0.5, 'auc_easy': 0.6 + 0.01 * epoch} for epoch in range(1, epochs + 1)]
+    return [{'epoch': float(epoch), 'loss': 1 / epoch, 'learning_rate': 0.1,
+             'stage': float(epoch > switch),
+             'distance_positive': 0.5, 'auc_easy': 0.6 + 0.01 * epoch}
+             for epoch in range(1, epochs + 1)]
 
 
 def test_training_curves_name_the_stages_and_count_whole_epochs(drawn, tmp_path):
@@ -60,7 +62,8 @@ def test_each_class_has_a_mark_of_its_own(drawn, tmp_path):
         labels = np.arange(2 * classes) % classes
         plots.embedding_map(rng.random((2 * classes, 2)), labels, [str(i) for i in range(classes)],
                             'title', tmp_path / 'a.png')
-        paths = {points.get_paths()[0].vertices.tobytes() for points in drawn[-1].axes[0].collections}
+        paths = {points.get_paths()[0].vertices.tobytes()
+                 for points in drawn[-1].axes[0].collections}
         assert len(paths) == classes
 
 

@@ -9,11 +9,17 @@ from scipy.stats import bootstrap
 
 from avts_tf import metrics, progress
 from avts_tf.data import records as record_files
-from avts_tf.data.pipeline import PipelineState, make_dataset, make_offset_dataset
+from avts_tf.data.pipeline import (
+    EVAL_BATCH_SIZE,
+    PipelineState,
+    make_dataset,
+    make_offset_dataset,
+)
 from avts_tf.data.sampling import EASY, KINDS, POSITIVE
 from avts_tf.errors import UserError
 from avts_tf.models.two_tower import TwoTower
 
+THRESHOLD_CLIPS = 2000  # training clips that the threshold is chosen on, at most
 CURVE_SECONDS = 1.0  # greatest offset of the sync curve, both ways
 CURVE_CLIPS = 64
 
@@ -43,7 +49,8 @@ def evaluate_sync(
 ) -> SyncEvaluation:
     """Measures AVTS accuracy and the AUC of each kind of negative.
 
-    The distance threshold is the one with the highest balanced accuracy on the training records.
+    The distance threshold is the one with the highest balanced accuracy on up to `THRESHOLD_CLIPS`
+    clips of the training records, the first in the pseudo-random order of evaluation.
 
     Args:
         model: trained model.
@@ -57,7 +64,8 @@ def evaluate_sync(
 
     Returns:
         A `SyncEvaluation`. Its `results` are those of `metrics.sync_metrics`, with `measured_on`,
-        `held_out`, `chosen_on_these`, `epochs` and `skipped_records` (reason -> `times`, `first`).
+        `threshold_clips` (their number), `held_out`, `chosen_on_these`, `epochs` and
+        `skipped_records` (reason -> `times`, `first`).
 
     Raises:
         UserError: the records are unfit for it.
@@ -67,13 +75,14 @@ def evaluate_sync(
         >>> results['avts_accuracy'], results['avts_accuracy_interval']
         (0.784..., [0.76..., 0.80...])
     """
-    training_pairs, _ = _pairs(model, records, 1, 'records')
+    training_pairs, _ = _pairs(model, records, 1, 'records', THRESHOLD_CLIPS)
     threshold = metrics.best_threshold(metrics.of_kind(training_pairs, POSITIVE)[0],
                                        metrics.of_kind(training_pairs, EASY)[0])
     measured_on = eval_records or records
     pairs, skips = _pairs(model, measured_on, windows_per_record,
                           'eval_records' if eval_records else 'records')
     results = metrics.sync_metrics(pairs, threshold)
+    results['threshold_clips'] = len(training_pairs['kind'])
     results['measured_on'] = measured_on
     results['held_out'] = bool(eval_records)
     results['chosen_on_these'] = not record_files.files_of(chosen_on).isdisjoint(
@@ -87,12 +96,14 @@ def evaluate_sync(
 
 
 def _pairs(
-    model: TwoTower, pattern: str, passes: int, parameter: str,
+    model: TwoTower, pattern: str, passes: int, parameter: str, most_clips: int | None = None,
 ) -> tuple[dict[str, np.ndarray], dict]:
-    """Result of `metrics.pair_distances` on the records of a glob, and those that were skipped."""
+    """Result of `metrics.pair_distances` on a glob, and the records that were skipped."""
     state = PipelineState()
     dataset = make_dataset(pattern, model.config, training=False, state=state, passes=passes,
                            flag=parameter)
+    if most_clips:
+        dataset = dataset.take(most_clips // EVAL_BATCH_SIZE)  # whole batches: the same pairs
     pairs = metrics.pair_distances(model, dataset, f'{parameter}: pairs')
     if skips := state.skips():
         logger.info('%s: %s', pattern, state.describe_skips())
@@ -174,8 +185,8 @@ def describe(results: dict) -> Iterator[str]:
     where = ('records not trained on' if results['held_out'] else
              'the TRAINING records (others give an unbiased figure)')
     yield (f'Measured on {results["clips"]} windows of {results["examples"]} {where}; in brackets '
-           f'95 % intervals; threshold {results["threshold"]:.3f} from training records; chance is '
-           '50 % and 0.5.')
+           f'95 % intervals; threshold {results["threshold"]:.3f} from '
+           f'{results["threshold_clips"]} training clips; chance is 50 % and 0.5.')
     if results.get('chosen_on_these'):
         yield ('The checkpoint or the parameters were CHOSEN on these records, so that the figures '
                'are biased upwards; choose on others.')

@@ -12,7 +12,7 @@ from tfrecords_tools.synthetic import write_world
 
 @pytest.fixture(scope='session')
 def collection(tmp_path_factory):
-    """A CSV of 28 sounds of three classes in three folds, one of them silent, with a file that is none and one missing."""
+    """A CSV of 28 sounds of three classes in three folds; one file is silent, one none, one missing."""
     folder, rng = tmp_path_factory.mktemp('sounds'), np.random.default_rng(0)
     rows = []
     for fold in (1, 2, 3):
@@ -33,5 +33,6 @@ def collection(tmp_path_factory):
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp('world')
     for name, videos, seed in (('train', 48, 0), ('test', 24, 1)):
-        write_world(str(folder / name), videos=videos, seconds=1.5, size=24, seed=seed, difficulty=0.0)
+        write_world(str(folder / name), videos=videos, seconds=1.5, size=24, seed=seed,
+                    difficulty=0.0)
     return {name: f'{folder}/{name}-*-of-*' for name in ('train', 'test')}

@@ -1,4 +1,4 @@
-"""Videos whose frames and samples strike together, towers that see and hear it, and files of them."""
+"""Videos that flash and sound together, towers that notice it, and files of them."""
 
 import fractions
 import types
@@ -22,7 +22,7 @@ OPTIONS = media.MediaOptions(fps=CLIP.fps, short_side=0, sample_rate=CLIP.sample
 
 
 class _Tower:
-    """Stands for a trained tower: the embedding is how bright or how loud each frame of the window is."""
+    """Stands for a trained tower: it embeds how bright or loud each frame of a window is."""
 
     def __init__(self, energies):
         self._energies = energies
@@ -41,15 +41,18 @@ def model():
     def brightness(frames):
         return tf.reduce_mean(frames, [2, 3, 4])
 
-    return types.SimpleNamespace(config=CONFIG, video_tower=_Tower(brightness), audio_tower=_Tower(loudness))
+    return types.SimpleNamespace(config=CONFIG, video_tower=_Tower(brightness),
+                                 audio_tower=_Tower(loudness))
 
 
 def strikes(seed, seconds=3.0):
     """(JPEGs, sound): the picture is bright and the sound is loud at the same frames."""
     rng = np.random.default_rng(seed)
     energy = np.where(rng.random(round(seconds * CLIP.fps)) < 0.25, 1.0, 0.05)
-    pictures = [tf.io.encode_jpeg(np.full((40, 48, 3), round(200 * level), np.uint8)).numpy() for level in energy]
-    sound = np.repeat(energy, FRAME_SAMPLES) * 9000 * rng.choice([-1, 1], len(energy) * FRAME_SAMPLES)
+    pictures = [tf.io.encode_jpeg(np.full((40, 48, 3), round(200 * level), np.uint8)).numpy()
+                for level in energy]
+    sound = np.repeat(energy, FRAME_SAMPLES) * 9000 * rng.choice([-1, 1], len(energy)
+                                                                 * FRAME_SAMPLES)
     return pictures, sound.astype(np.int16)
 
 
@@ -64,7 +67,8 @@ def embed(pictures):
 
 def video_of(seed):
     pictures, sound = strikes(seed)
-    return records.Video(example_id=f'strikes-{seed}', frames=pictures, frame_rate=CLIP.fps, height=40, width=48, waveform=sound,
+    return records.Video(example_id=f'strikes-{seed}', frames=pictures, frame_rate=CLIP.fps,
+                         height=40, width=48, waveform=sound,
                          sample_rate=CLIP.sample_rate)
 
 
@@ -76,7 +80,7 @@ def curve_of(path):
 
 
 def write_file(path, seed, late_seconds, video_codec='mpeg4', audio_codec='aac'):
-    """A video file whose sound is late by so much in its samples; times start at 0 for both streams."""
+    """A video file whose samples are late by so much; the times of both streams start at 0."""
     pictures, sound = strikes(seed)
     sound = shift_audio(sound, round(late_seconds * CLIP.sample_rate))
     with av.open(str(path), 'w') as container:
@@ -85,7 +89,8 @@ def write_file(path, seed, late_seconds, video_codec='mpeg4', audio_codec='aac')
         video.width, video.height, video.pix_fmt = 48, 40, 'yuv420p'
         audio = container.add_stream(audio_codec, rate=CLIP.sample_rate, layout='mono')
         for picture in pictures:
-            container.mux(video.encode(av.VideoFrame.from_ndarray(tf.io.decode_jpeg(picture).numpy(), 'rgb24')))
+            pixels = tf.io.decode_jpeg(picture).numpy()
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, 'rgb24')))
         container.mux(video.encode(None))
         frame = av.AudioFrame.from_ndarray(sound[None], 's16', 'mono')
         frame.sample_rate, frame.pts = CLIP.sample_rate, 0
@@ -95,7 +100,7 @@ def write_file(path, seed, late_seconds, video_codec='mpeg4', audio_codec='aac')
 
 
 def write_late(path, seed, delay_seconds, video_at=0.0):
-    """A file of strikes whose frames begin at `video_at` and whose samples begin `delay_seconds` later, or earlier."""
+    """A file of strikes whose frames begin at `video_at`, its samples `delay_seconds` later."""
     pictures, sound = strikes(seed)
     with av.open(str(path), 'w', options={'avoid_negative_ts': 'disabled'}) as container:
         video = container.add_stream('mpeg4', rate=round(CLIP.fps), options={'qscale': '2'})
@@ -104,11 +109,13 @@ def write_late(path, seed, delay_seconds, video_at=0.0):
         audio = container.add_stream('pcm_s16le', rate=CLIP.sample_rate, layout='mono')
         for number, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(tf.io.decode_jpeg(picture).numpy(), 'rgb24')
-            frame.pts, frame.time_base = number + round(video_at * CLIP.fps), 1 / fractions.Fraction(round(CLIP.fps))
+            frame.pts = number + round(video_at * CLIP.fps)
+            frame.time_base = fractions.Fraction(1, round(CLIP.fps))
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         frame = av.AudioFrame.from_ndarray(sound[None], 's16', 'mono')
-        frame.sample_rate, frame.pts = CLIP.sample_rate, round((video_at + delay_seconds) * CLIP.sample_rate)
+        frame.sample_rate, frame.pts = CLIP.sample_rate, round((video_at + delay_seconds)
+                                                               * CLIP.sample_rate)
         frame.time_base = fractions.Fraction(1, CLIP.sample_rate)
         container.mux(audio.encode(frame))
         container.mux(audio.encode(None))

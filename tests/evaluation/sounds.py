@@ -8,7 +8,7 @@ RATE = 16000
 
 
 def sound(kind, seconds, rng, rate=RATE):
-    """A made sound of a class, int16: a low or a high tone with overtones, or noise, that comes and goes."""
+    """A made sound of a class, int16: a low or a high tone with overtones, or noise."""
     time = np.arange(round(seconds * rate)) / rate
     loud = 0.2 + 0.1 * np.sin(2 * np.pi * rng.uniform(1, 3) * time + rng.uniform(0, 6))
     if kind == 'noise':

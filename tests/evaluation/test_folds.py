@@ -13,7 +13,8 @@ def test_each_fold_is_tested_by_the_others():
     folds = plan_folds(sources, 'x')
     assert [fold.name for fold in folds] == ['fold1', 'fold2', 'fold10']
     for fold in folds:
-        assert not set(fold.train) & set(fold.test) and len(fold.train) + len(fold.test) == len(sources)
+        assert not set(fold.train) & set(fold.test)
+        assert len(fold.train) + len(fold.test) == len(sources)
         assert {sources[i].split for i in fold.test} == {fold.name}
 
 
@@ -26,12 +27,14 @@ def test_one_part_to_learn_from_and_one_to_test(parts):
 
 @pytest.mark.parametrize(('rows', 'words'), [
     ([('a', 'fold1', ''), ('b', 'fold1', ''), ('a', 'fold2', '')], ["'b'", 'fold1 only']),
-    ([('a', 'fold1', 'r'), ('b', 'fold1', ''), ('a', 'fold2', 'r'), ('b', 'fold2', '')], ['0.wav', '2.wav', 'one recording (r)']),
+    ([('a', 'fold1', 'r'), ('b', 'fold1', ''), ('a', 'fold2', 'r'), ('b', 'fold2', '')],
+     ['0.wav', '2.wav', 'one recording (r)']),
     ([('a', '', ''), ('b', '', '')], ['0.wav is in no fold', '`make_folds`']),
     ([('a', 'fold1', ''), ('b', 'fold1', '')], ['one part only', 'fold1']),
     ([('a', 'fold1', ''), ('', 'fold2', '')], ['1.wav has no class']),
     ([('a', 'fold1', ''), ('a', 'fold2', '')], ['1 class']),
-    ([('a', 'train', ''), ('b', 'train', ''), ('a', 'fold2', '')], ['fold2, train', 'neither folds']),
+    ([('a', 'train', ''), ('b', 'train', ''), ('a', 'fold2', '')],
+     ['fold2, train', 'neither folds']),
 ])
 def test_collections_that_cannot_be_tested(rows, words):
     with pytest.raises(UserError) as error:
@@ -40,12 +43,14 @@ def test_collections_that_cannot_be_tested(rows, words):
 
 
 def test_a_class_may_be_missing_in_a_fold_that_others_can_teach():
-    rows = [('a', 'fold1', ''), ('b', 'fold1', ''), ('a', 'fold2', ''), ('a', 'fold3', ''), ('b', 'fold3', '')]
+    rows = [('a', 'fold1', ''), ('b', 'fold1', ''), ('a', 'fold2', ''), ('a', 'fold3', ''),
+            ('b', 'fold3', '')]
     assert len(plan_folds(sources_of(rows), 'x')) == 3
 
 
 def test_made_folds_keep_recordings_together():
-    rows = [(label, '', f'{label}{recording}') for label in 'abc' for recording in range(5) for _ in range(3)]
+    rows = [(label, '', f'{label}{recording}') for label in 'abc' for recording in range(5)
+            for _ in range(3)]
     sources = sources_of(rows)
     folds = plan_folds(sources, 'x', 4)
     assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(len(rows)))
@@ -53,7 +58,8 @@ def test_made_folds_keep_recordings_together():
         assert not {sources[i].group for i in fold.train} & {sources[i].group for i in fold.test}
     folds = plan_folds(sources, 'x', 12)   # more than a class has recordings
     assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(len(rows)))
-    assert not any({sources[i].group for i in fold.train} & {sources[i].group for i in fold.test} for fold in folds)
+    assert not any({sources[i].group for i in fold.train} & {sources[i].group for i in fold.test}
+                   for fold in folds)
     for count in (1, 16):
         with pytest.raises(UserError, match=f'make_folds={count}: .* 15 recordings of 3 classes'):
             plan_folds(sources, 'x', count)

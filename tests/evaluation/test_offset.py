@@ -48,19 +48,22 @@ def test_lowest_point_lies_between_the_steps():
 def test_windows_are_placed_by_the_times_of_the_frames_shown_in_them():
     pictures, _ = strikes(1)
     late = steps(len(pictures)) + np.where(np.arange(len(pictures)) % 2, 0.012, 0.004)
-    (plain, embedded), (placed, same) = embed(pictures), embed_video(model(), tf.constant(pictures), late)
+    (plain, embedded), (placed, same) = embed(pictures), embed_video(model(), tf.constant(pictures),
+                                                                     late)
     np.testing.assert_allclose(placed, plain + 0.008, atol=0.004 / CLIP.frames)
     np.testing.assert_array_equal(embedded, same)
 
 
 def _curve(distance):
     distance = np.array(distance, float)
-    return offset.OffsetCurve((np.arange(len(distance)) - len(distance) // 2) * offset.HOP_SECONDS, distance, 9)
+    return offset.OffsetCurve((np.arange(len(distance)) - len(distance) // 2) * offset.HOP_SECONDS,
+                              distance, 9)
 
 
 @pytest.mark.parametrize(('distance', 'expected'), [
     ([1, 1, 1, 0.2, 1, 1, 1], None),
-    ([0.2, *[1] * 8], 'at_edge'), ([*[1] * 8, 0.2], 'at_edge'), ([*[1] * 6, 0.2, 0.5, 0.3], 'at_edge'),
+    ([0.2, *[1] * 8], 'at_edge'), ([*[1] * 8, 0.2], 'at_edge'),
+    ([*[1] * 6, 0.2, 0.5, 0.3], 'at_edge'),
     ([np.nan, 1, 1, 0.2, 1, 1, 1], 'at_edge'), ([1, 1, 1, 0.2, np.nan, 1, 1], 'at_edge'),
     ([np.nan, np.nan, np.nan, 0.2, np.nan, np.nan, np.nan], 'at_edge'),
     ([1] * 9, 'at_edge'),  # flat

@@ -27,14 +27,17 @@ def test_shift_audio_makes_late_and_keeps_the_length():
 
 
 def test_calibration_gives_the_error_and_foreign_depths(tmp_path):
-    shard = write_records(tmp_path / 'clips-00000-of-00001', [records.encode(video_of(seed)) for seed in range(6)])
+    shard = write_records(tmp_path / 'clips-00000-of-00001',
+                          [records.encode(video_of(seed)) for seed in range(6)])
     result, errors_ms = calibrate(model(), shard, 1.0, 0.8)
     assert sum(map(len, errors_ms.values())) == 18
-    assert result['measurements'] == 18 and result['left_out'] == 0 and len(result['foreign_depths']) == 5
+    assert result['measurements'] == 18 and result['left_out'] == 0
+    assert len(result['foreign_depths']) == 5
     assert result['median_error_ms'] < 12 and result['within_a_frame'] == 1.0
     assert confidence_of(np.median(result['foreign_depths']), result) == pytest.approx(0.5, abs=0.2)
     assert confidence_of(9.0, result) == 5 / 6 and confidence_of(0.1, {}) is None
-    assert result['determined'] == 18 and result['determined_within_a_frame'] == 1.0 and result['short_side'] == 40
+    assert result['determined'] == 18 and result['determined_within_a_frame'] == 1.0
+    assert result['short_side'] == 40
     least = 'With a confidence of at least 0.8'
     assert f'{least}, 18 of them are determined, 100.0 % of these within one frame.' in [
         *describe(result, CLIP.fps)]
@@ -48,15 +51,17 @@ def test_calibration_has_shifts_between_frames_of_both_signs(fps):
 
 def test_calibration_on_other_records_is_refused(tmp_path):
     video = video_of(0)
-    shard = write_records(tmp_path / 'clips-00000-of-00001', [records.encode(dataclasses.replace(video, frame_rate=10.0))])
+    shard = write_records(tmp_path / 'clips-00000-of-00001',
+                          [records.encode(dataclasses.replace(video, frame_rate=10.0))])
     with pytest.raises(UserError, match='eval_records'):
         calibrate(model(), shard, 1.0, 0.8)
 
 
 def _with_late_frames(video, seconds):
-    """The record of a video whose frames begin so long after its sound, which is silent until then."""
+    """The record of a video whose frames begin so long after its audio, silent until then."""
     waveform = np.r_[np.zeros(round(seconds * CLIP.sample_rate), np.int16), video.waveform]
-    example = tf.train.SequenceExample.FromString(records.encode(dataclasses.replace(video, waveform=waveform)))
+    serialized = records.encode(dataclasses.replace(video, waveform=waveform))
+    example = tf.train.SequenceExample.FromString(serialized)
     for feature in example.feature_lists.feature_list[records.FRAME_TIMES].feature:
         feature.int64_list.value[0] += round(1e6 * seconds)
     return example.SerializeToString()
@@ -64,7 +69,8 @@ def _with_late_frames(video, seconds):
 
 def test_calibration_leaves_out_broken_records_and_is_not_sure_of_few(tmp_path, caplog):
     broken = dataclasses.replace(video_of(2), frames=[b'no picture', *video_of(2).frames[1:]])
-    content = [*(_with_late_frames(video_of(seed), 0.2) for seed in (0, 1)), records.encode(broken), b'no record']
+    content = [*(_with_late_frames(video_of(seed), 0.2) for seed in (0, 1)), records.encode(broken),
+               b'no record']
     shard = write_records(tmp_path / 'clips-00000-of-00001', content)
     caplog.set_level(logging.INFO, logger='avts_tf')
     result, _ = calibrate(model(), shard, 1.0, 0.8)

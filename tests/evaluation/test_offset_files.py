@@ -55,14 +55,16 @@ def test_files_are_measured_and_put_in_sync(tmp_path, capsys, late_seconds):
     assert 'is there already' in capsys.readouterr().out
 
 
-def test_answers_are_freed_of_the_bias_and_seen_at_the_size_of_the_calibration(tmp_path, monkeypatch):
+def test_answers_are_freed_of_the_bias_and_seen_at_the_size_of_the_calibration(tmp_path,
+                                                                               monkeypatch):
     (tmp_path / 'in').mkdir()
     write_file(tmp_path / 'in' / 'clip.mp4', 3, 0.3)
     calibration = {'bias_ms': 40.0, 'max_offset_seconds': 1.0, 'short_side': 36,
                    'foreign_depths': [-1.0, 9.0, 9.0]}
     shapes, embed_video = [], offset.embed_video
     monkeypatch.setattr(offset_files, 'embed_video', lambda model, frames, seconds: shapes.append(
-        tuple(tf.io.extract_jpeg_shape(frames[0])[:2].numpy())) or embed_video(model, frames, seconds))
+        tuple(tf.io.extract_jpeg_shape(frames[0])[:2].numpy()))
+        or embed_video(model, frames, seconds))
     answer, = _measure(tmp_path, calibration, min_confidence=0.2)
     assert answer['offset_ms'] == pytest.approx(260, abs=25) and answer['confidence'] == 0.25
     assert shapes == [(36, 43)]
@@ -71,23 +73,27 @@ def test_answers_are_freed_of_the_bias_and_seen_at_the_size_of_the_calibration(t
 @pytest.mark.parametrize(('delay_ms', 'video_at'), [
     (136, 0.0), (150, 0.0), (33, 0.08), (-70, 0.4), (-187, 0.4),
 ])
-def test_a_delay_that_is_no_multiple_of_a_frame_is_measured_as_of_records(tmp_path, delay_ms, video_at):
+def test_a_delay_that_is_no_multiple_of_a_frame_is_measured_as_of_records(tmp_path, delay_ms,
+                                                                          video_at):
     pictures, sound = strikes(5)
     late = shift_audio(sound, round(delay_ms / 1000 * CLIP.sample_rate))
     of_records = 1000 * offset_curve(model(), embed(pictures), late, 1.0).best[0]
-    of_file = 1000 * curve_of(write_late(tmp_path / 'late.mkv', 5, delay_ms / 1000, video_at)).best[0]
+    of_file = 1000 * curve_of(write_late(tmp_path / 'late.mkv', 5, delay_ms / 1000,
+                                         video_at)).best[0]
     assert abs(of_file - delay_ms) < abs(of_records - delay_ms) + 5
 
 
 @pytest.mark.parametrize('audio_start', [0.0, 0.136, 0.53])
 @pytest.mark.parametrize('frame_seconds', [
-    [0.2 + t for t in CFR], [0.137 + i / 30 for i in range(60)], [0.05 + i / 12.5 for i in range(25)],
+    [0.2 + t for t in CFR], [0.137 + i / 30 for i in range(60)],
+    [0.05 + i / 12.5 for i in range(25)],
 ])
 def test_streams_keep_their_own_times(tmp_path, frame_seconds, audio_start):
     path = make_file(tmp_path / 'clip.mkv', frame_seconds, audio_start=audio_start, video='ffv1',
                      audio='pcm_s16le', rate=16000)
     found = media.read_streams(path, media.MediaOptions(short_side=0), 1.5, 0.1)
-    origin = min(frame_seconds[0], audio_start)  # the clock of the file begins with its first stream
+    # the clock of the file begins with its first stream
+    origin = min(frame_seconds[0], audio_start)
     first, steps = frame_seconds[0] - origin, np.arange(len(found.frames)) / 25
     assert len(found.frames) == pytest.approx(1.5 * 25, abs=1)
     from_first = np.array(frame_seconds) - frame_seconds[0]
@@ -116,15 +122,18 @@ def test_a_name_too_long_for_its_curve_costs_the_curve_alone(tmp_path, capsys):
     ({**CALIBRATION, 'foreign_depths': [9.0] * 20}, {}, 'low_confidence'),
     (CALIBRATION, {'max_offset_seconds': 0.29}, 'at_edge'),
 ])
-def test_what_is_undetermined_is_left_as_it_is(tmp_path, monkeypatch, capsys, calibration, options, reason):
+def test_what_is_undetermined_is_left_as_it_is(tmp_path, monkeypatch, capsys, calibration, options,
+                                               reason):
     (tmp_path / 'in').mkdir()
     write_file(tmp_path / 'in' / 'clip.mp4', 3, 0.3)
     titles = []
     monkeypatch.setattr(plots, 'offset_curve', lambda *arguments: titles.append(arguments[3]))
     answer, = _measure(tmp_path, calibration, fix=True, **options)
     shown = capsys.readouterr().out
-    assert (answer['determined'], answer['offset_ms'], answer['reason'], answer['fixed']) == (False, None, reason, None)
-    assert answer['detail'] and json.loads((tmp_path / 'out' / 'offsets.json').read_text()) == [answer]
+    assert (answer['determined'], answer['offset_ms'], answer['reason'],
+            answer['fixed']) == (False, None, reason, None)
+    assert answer['detail']
+    assert json.loads((tmp_path / 'out' / 'offsets.json').read_text()) == [answer]
     assert os.listdir(tmp_path / 'out') == ['offsets.json']
     assert 'cannot be determined' in titles[0] and 'clip.mp4: cannot be determined' in shown
     assert not any(word in titles[0] + shown for word in (' late', ' early'))

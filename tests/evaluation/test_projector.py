@@ -27,19 +27,23 @@ class Namer:
 
 
 def test_points_names_and_pictures_belong_together(tmp_path):
-    videos = [dataclasses.replace(counting_video(clip), example_id=f'clip\t{clip}', labels=[(0, 'a'), (1, 'b')])
+    videos = [dataclasses.replace(counting_video(clip), example_id=f'clip\t{clip}',
+                                  labels=[(0, 'a'), (1, 'b')])
               for clip in range(5)]
     path = write_records(tmp_path / 'clips', [records.encode(video) for video in videos])
     logdir = tmp_path / 'run/tensorboard'
     namer = Namer(make_config('tiny', frames=10, frame_size=32))
     write_projector(embed_clips(namer, path), str(logdir))
 
-    settings = text_format.Parse((logdir / 'projector_config.pbtxt').read_text(), projector.ProjectorConfig()).embeddings[0]
+    settings = text_format.Parse((logdir / 'projector_config.pbtxt').read_text(),
+                                 projector.ProjectorConfig()).embeddings[0]
     points = np.loadtxt(logdir / settings.tensor_path, delimiter='\t')
     head, *lines = (logdir / settings.metadata_path).read_text().splitlines()
     assert head.split('\t') == ['tower', 'clip', 'labels'] and len(lines) == len(points) == 10
     sheet = Image.open(logdir / settings.sprite.image_path)
-    assert list(settings.sprite.single_image_dim) == [THUMBNAIL, THUMBNAIL] and sheet.size == (4 * THUMBNAIL, 4 * THUMBNAIL)
+    assert list(settings.sprite.single_image_dim) == [THUMBNAIL,
+                                                      THUMBNAIL] and sheet.size == (4 * THUMBNAIL,
+                                                                                    4 * THUMBNAIL)
     middles, corners = set(), set()
     for index, ((clip, tower), line) in enumerate(zip(points, lines, strict=True)):
         assert line.split('\t') == [('video', 'audio')[int(tower)], f'clip {int(clip)}', 'a, b']

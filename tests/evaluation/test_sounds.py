@@ -39,4 +39,5 @@ def test_windows_are_equally_spaced():
     assert windows[:, 0].tolist() == list(range(0, 901, 100))
     assert all(np.all(np.diff(window) == 1) for window in windows)
     short = cut_windows(np.arange(1, 61, dtype=np.int16), 100, 3)
-    assert short.shape == (3, 100) and np.all(short[:, :60] == np.arange(1, 61)) and not short[:, 60:].any()
+    assert short.shape == (3, 100) and np.all(short[:, :60]
+                                              == np.arange(1, 61)) and not short[:, 60:].any()

@@ -1,6 +1,5 @@
 """The figures of synchronisation: where the threshold comes from, and what is said of them."""
 
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,7 +12,7 @@ from tests.helpers import counting_video, write_records
 
 
 class Oracle:
-    """Stands for a model; the distance is 1 where the audio is another clip's, else 0, plus noise."""
+    """Stands for a model: the distance is 1 if the audio is another clip's, else 0, plus noise."""
 
     def __init__(self):
         self.config = make_config('tiny', frames=10, frame_size=32)
@@ -33,7 +32,8 @@ class Oracle:
 @pytest.fixture(scope='module')
 def globs(tmp_path_factory):
     folder = tmp_path_factory.mktemp('records')
-    return [write_records(folder / name, [records.encode(counting_video(clip)) for clip in range(first, last)])
+    return [write_records(folder / name,
+                          [records.encode(counting_video(clip)) for clip in range(first, last)])
             for name, first, last in (('train', 0, 70), ('test', 70, 80))]
 
 
@@ -43,7 +43,8 @@ def test_threshold_is_chosen_on_a_bounded_number_of_training_clips(globs, monkey
     results, distances = sync.evaluate_sync(model, *globs, windows_per_record=2, epochs=3)
     assert results['threshold_clips'] == 32 and model.batches[0] == 32
     assert (results['clips'], results['examples'], results['epochs']) == (20, 10, 3)
-    assert results['avts_accuracy'] == 1.0 and results['held_out'] and not results['chosen_on_these']
+    assert results['avts_accuracy'] == 1.0 and results['held_out']
+    assert not results['chosen_on_these']
     assert len(distances['easy']) == 20 and distances['easy'].min() > results['threshold'] > 0.1
     lines = list(sync.describe(results))
     assert '20 windows of 10 records not trained on' in lines[0] and '32 training clips' in lines[0]

@@ -15,8 +15,10 @@ def test_pooling_by_hand():
     np.testing.assert_allclose(pool(maps, 'mean'), maps.mean((1, 2)), rtol=1e-5)
     cells = np.asarray(pool(maps, 'cells'))
     assert cells.shape == (2, 2 * 5 * 3)
-    np.testing.assert_array_equal(cells[:, 3:6], maps[:, :3, 2:4].max((1, 2)))     # first half, second pair of bands
-    assert pool(maps[:, :1, :4], 'cells').shape[1] == 4 * 3                  # no more cells than there are places
+    # first half, second pair of bands
+    np.testing.assert_array_equal(cells[:, 3:6], maps[:, :3, 2:4].max((1, 2)))
+    # no more cells than there are places
+    assert pool(maps[:, :1, :4], 'cells').shape[1] == 4 * 3
 
 
 def test_probed_features_are_conv5_of_the_tower():
@@ -50,5 +52,6 @@ def test_other_systems_are_probed_by_parts_of_their_own_length():
     tower.get_layer('log_mel').adapt(waveform[None] for waveform in waveforms)
     padded = np.pad(np.stack(waveforms), ((0, 0), (0, 5 * part - samples)))
     # Four whole parts, and one of 1280 samples and padding.
-    expected = np.average([tower(padded[:, i * part:(i + 1) * part])['conv5'] for i in range(5)], 0, [7680] * 4 + [1280])
+    expected = np.average([tower(padded[:, i * part:(i + 1) * part])['conv5'] for i in range(5)], 0,
+                          [7680] * 4 + [1280])
     np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-5)
