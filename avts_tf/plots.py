@@ -16,7 +16,7 @@ from avts_tf.data.sampling import KINDS, NO_PAIR
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 
-# Colour, line and mark of each kind of pair: each can be told from the others without the colour.
+# Colour, line and mark of each kind of pair, which differ without the colour too.
 KIND_STYLES = {
     'positive': {'color': '#2a7f3f', 'linestyle': '-', 'marker': 'o'},
     'easy': {'color': '#1f77b4', 'linestyle': '--', 'marker': 's'},

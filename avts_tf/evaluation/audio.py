@@ -1,4 +1,4 @@
-"""Audio classification: how well features of an audio tower tell the classes of a small collection.
+"""Audio classification: how well features of an audio tower separate the classes of a collection.
 
 Features:
 

@@ -12,7 +12,7 @@ from tfrecords_tools.synthetic import write_world
 
 @pytest.fixture(scope='session')
 def collection(tmp_path_factory):
-    """A CSV of 28 sounds of three classes in three folds; one file is silent, one none, one missing."""
+    """A CSV of 28 sounds of three classes in three folds; one silent, one no sound, one missing."""
     folder, rng = tmp_path_factory.mktemp('sounds'), np.random.default_rng(0)
     rows = []
     for fold in (1, 2, 3):

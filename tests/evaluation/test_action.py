@@ -100,7 +100,7 @@ def test_scores_are_the_mean_softmax_over_windows(world, tiny):
 
 @pytest.fixture(scope='module')
 def learnt(world, tmp_path_factory):
-    """A net that was trained to tell the objects by their looks."""
+    """A network that was trained to recognise the objects by their looks."""
     run_dir = str(tmp_path_factory.mktemp('runs') / 'objects')
     config = make_config('tiny', frame_size=16, batch_size=8, warmup_steps=5, epochs=3,
                          passes_per_epoch=8, frames=8)

@@ -47,6 +47,7 @@ def test_stages_below_the_softmax():
     assert not any('fc6' in path or 'projection' in path for path in by_path)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes_to_the_same_end(world, tmp_path, monkeypatch, caplog):
     config = make_config('tiny', frame_size=16, batch_size=8, warmup_steps=0, frames=8, epochs=2,
                          audio_width=0.1)
