@@ -8,7 +8,7 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from avts_tf import progress
-from avts_tf.data.sampling import EASY, KINDS, POSITIVE
+from avts_tf.data.sampling import NEGATIVES, Kind
 
 BOOTSTRAPS = 500
 
@@ -40,12 +40,12 @@ def pair_distances(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def of_kind(pairs: Mapping[str, np.ndarray], kind: int) -> tuple[np.ndarray, np.ndarray]:
+def of_kind(pairs: Mapping[str, np.ndarray], kind: Kind) -> tuple[np.ndarray, np.ndarray]:
     """The pairs of one kind.
 
     Args:
         pairs: result of `pair_distances`.
-        kind: index into `sampling.KINDS`.
+        kind: a `sampling.Kind`.
 
     Returns:
         Their distances, float32 [M], and the hashes of their clips, int64 [M].
@@ -115,12 +115,12 @@ def sync_metrics(pairs: Mapping[str, np.ndarray], threshold: float, seed: int = 
         negative kind `auc_KIND`, `accuracy_KIND`, `pairs_KIND`; `distance_KIND` of all kinds. Each
         accuracy and AUC has a `..._interval` [low, high].
     """
-    positive = of_kind(pairs, POSITIVE)[0]
+    positive = of_kind(pairs, Kind.POSITIVE)[0]
     results = {'threshold': threshold, 'clips': len(pairs['kind']),
                'examples': len(np.unique(pairs['example_hash'])),
                'distance_positive': float(positive.mean())}
-    for kind in range(EASY, len(KINDS)):
-        negative, name = of_kind(pairs, kind)[0], KINDS[kind]
+    for kind in NEGATIVES:
+        negative, name = of_kind(pairs, kind)[0], str(kind)
         results[f'pairs_{name}'] = len(negative)
         if not len(negative):
             continue
@@ -137,7 +137,7 @@ def sync_metrics(pairs: Mapping[str, np.ndarray], threshold: float, seed: int = 
 
 
 def _resampled(
-    pairs: Mapping[str, np.ndarray], kind: int, threshold: float, seed: int,
+    pairs: Mapping[str, np.ndarray], kind: Kind, threshold: float, seed: int,
 ) -> np.ndarray:
     """AUC and balanced accuracy of bootstrap samples: float64 [samples, 2].
 
@@ -148,7 +148,7 @@ def _resampled(
     sides, because a record is both a video and an audio owner. Its intervals are slightly too wide
     where neither owner matters, and not too narrow where one does.
     """
-    is_used = (pairs['kind'] == POSITIVE) | (pairs['kind'] == kind)
+    is_used = (pairs['kind'] == Kind.POSITIVE) | (pairs['kind'] == kind)
     distance, is_negative = pairs['distance'][is_used], pairs['kind'][is_used] == kind
     videos = np.broadcast_to(pairs['example_hash'][:, None], is_used.shape)[is_used]
     audios = pairs['audio_hash'][is_used]

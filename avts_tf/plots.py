@@ -11,18 +11,17 @@ import numpy as np
 import tensorflow as tf
 
 from avts_tf.config import Config
-from avts_tf.data.sampling import KINDS, NO_PAIR
+from avts_tf.data.sampling import NO_PAIR, Kind
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 
 # Colour, line and mark of each kind of pair, which differ without the colour too.
-KIND_STYLES = {
-    'positive': {'color': '#2a7f3f', 'linestyle': '-', 'marker': 'o'},
-    'easy': {'color': '#1f77b4', 'linestyle': '--', 'marker': 's'},
-    'hard': {'color': '#e08214', 'linestyle': '-.', 'marker': '^'},
-    'super_hard': {'color': '#b2182b', 'linestyle': ':', 'marker': 'D'},
-}
+# There are some more for kinds to come.
+STYLES = (('#2a7f3f', '-', 'o'), ('#1f77b4', '--', 's'), ('#e08214', '-.', '^'),
+          ('#b2182b', ':', 'D'), ('#7b4fa3', '-', 'v'), ('#8c6d31', '--', 'P'))
+KIND_STYLES = {str(kind): {'color': colour, 'linestyle': line, 'marker': mark}
+               for kind, (colour, line, mark) in zip(Kind, STYLES, strict=False)}
 BLUE, ORANGE, RED, GREY = '#1f77b4', '#e08214', '#b2182b', 'grey'
 OFFSET_AXIS = '← audio early      {}      audio late →'
 FREQUENCY_TICKS = (250, 1000, 2000, 4000, 8000)  # Hz
@@ -81,7 +80,7 @@ def batch_image(
             spectrograms = log_mel(audio[column]).numpy()
             for row in range(windows):
                 axis = axes[1 + row, column]
-                name = 'no pair' if kind[column, row] == NO_PAIR else KINDS[kind[column, row]]
+                name = 'no pair' if kind[column, row] == NO_PAIR else str(Kind(kind[column, row]))
                 # In standard deviations from the training mean: one scale, silence looks silent.
                 axis.imshow(spectrograms[row].T, origin='lower', aspect='auto', cmap='magma',
                             vmin=-2, vmax=3, extent=(0, config.clip.window_seconds, 0, bands))
@@ -126,7 +125,7 @@ def distance_histogram(
         for name, values in distances.items():
             if len(values):
                 style = KIND_STYLES[name]
-                filled = {'histtype': 'stepfilled', 'alpha': 0.35} if name == 'positive' else {}
+                filled = {'histtype': 'stepfilled', 'alpha': 0.35} if name == str(Kind.POSITIVE) else {}
                 axis.hist(values, bins, density=True, color=style['color'],
                           label=f'{name.replace("_", "-")} ({len(values):,} pairs)',
                           **{'histtype': 'step', 'linewidth': 1.8,

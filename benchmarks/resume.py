@@ -23,7 +23,7 @@ ROUNDS = 7
 def make_parts(preset, folder):
     """(config, glob of records); the records are written once."""
     from avts_tf.config import make_config
-    from tfrecords_tools.synthetic import write_world
+    from avts_tf.data.synthetic import write_world
 
     config, prefix = make_config(preset), os.path.join(folder, f'{preset}-world')
     if not os.path.exists(prefix + '.json'):

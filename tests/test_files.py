@@ -33,7 +33,7 @@ def test_a_second_process_is_refused_by_name_until_the_first_has_ended(tmp_path)
     folder = tmp_path / 'a' / 'b'
     process = other_process(folder)
     try:
-        with pytest.raises(UserError, match=f'--run_dir={folder}: another process'), files.locked(str(folder), 'run_dir'):
+        with pytest.raises(UserError, match=f'run_dir={folder}: another process'), files.locked(str(folder), 'run_dir'):
             pass
         assert os.listdir(folder) == [files.LOCK]
         said = []
@@ -112,3 +112,26 @@ def test_whatever_writes_a_folder_is_refused_while_another_process_does(tmp_path
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize(('value', 'expected'), [
+    ('=1+1', "'=1+1"), ('+a.wav', "'+a.wav"), ('-a', "'-a"), ('@x', "'@x"), ('-23.4', '-23.4'),
+    ('+1e3', '+1e3'), ('a=b', 'a=b'), ('', ''), (-1.5, -1.5), (None, None), ('\t=1', "'\t=1"),
+])
+def test_cells_that_a_spreadsheet_would_calculate(value, expected):
+    assert files.csv_cell(value) == expected
+
+
+def test_what_is_no_file_is_named_in_words(tmp_path):
+    (tmp_path / 'a').write_text('')
+    os.mkfifo(tmp_path / 'fifo')
+    os.symlink('loop', tmp_path / 'loop')
+    os.symlink('nowhere', tmp_path / 'dangling')
+    assert files.file_problem(tmp_path / 'a') == ''
+    for path, words in {
+        tmp_path / 'fifo': 'FIFO', '/dev/null': 'device', tmp_path: 'folder',
+        tmp_path / 'loop': 'leads back to itself', tmp_path / 'a' / 'b': 'no such file',
+        tmp_path / 'dangling': 'a link to a file that is not there', 'a' * 300: 'too long',
+        tmp_path / 'none': 'no such file', 'a\0b': 'NUL',
+    }.items():
+        assert words in files.file_problem(path)

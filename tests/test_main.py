@@ -17,10 +17,11 @@ from avts_tf import command_line, commands
 from avts_tf.commands import _demo, evaluate
 from avts_tf.config import make_config, parameters
 from avts_tf.data import records
+from avts_tf.data.shards import find_shards
+from avts_tf.data.synthetic import write_world
 from avts_tf.errors import UserError
 from avts_tf.training.trainer import count_plateaus, learning_rate_at
 from tests.helpers import PATIENCE_SECONDS, ROOT
-from tfrecords_tools.synthetic import write_world
 
 # Small enough for seconds: nothing is learned by it, everything is gone through.
 TINY = ['--preset=tiny', '--frame_size=16', '--batch_size=8', '--warmup_steps=2', '--regime=easy:1,easy=0.5+hard=0.5:1']
@@ -270,7 +271,7 @@ def test_without_records_a_world_is_made_once(tmp_path, monkeypatch):
         calls.append(_demo.records_or_demo(flags)[1:])
     (config, train, held), again = calls
     assert again == calls[0] and config == make_config('tiny')
-    assert [sum(count for _, count in records.find_shards(pattern)) for pattern in (train, held)] == [6, 3]
+    assert [sum(count for _, count in find_shards(pattern)) for pattern in (train, held)] == [6, 3]
 
 
 # A run that is finished.

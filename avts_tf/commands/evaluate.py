@@ -22,7 +22,7 @@ FLAGS = {
 
 def run(flags: SimpleNamespace) -> None:
     """Evaluates a checkpoint; records that are not given are those of the training."""
-    from avts_tf.data.records import naming_damage
+    from avts_tf.data.shards import naming_damage
     from avts_tf.errors import UserError
     from avts_tf.training.run_folder import load_inputs
     from avts_tf.training.trainer import load_model

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from avts_tf.commands._flags import EVAL_RECORDS, OUTPUT, RUN_DIR, Flag
 
 if TYPE_CHECKING:
-    from avts_tf.data.layouts import Source
+    from avts_tf.data.datasets import Source
     from avts_tf.evaluation.offset_files import FileOffset
     from avts_tf.models.two_tower import TwoTower
 
@@ -36,7 +36,7 @@ FLAGS = {
 def run(flags: SimpleNamespace) -> None:
     """Measures files; without --input, calibrates: how well can this model measure?"""
     from avts_tf import files
-    from avts_tf.data.records import naming_damage
+    from avts_tf.data.shards import naming_damage
     from avts_tf.errors import UserError
     from avts_tf.inference import extraction
     from avts_tf.training.run_folder import load_inputs

@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from avts_tf.data import records
 from avts_tf.data.sampling import (
-    KINDS,
+    NEGATIVES,
+    Kind,
     clip_samples,
     draw_kinds,
     fill_easy,
@@ -23,6 +24,7 @@ from avts_tf.data.sampling import (
     usable_frames,
     window_frames,
 )
+from avts_tf.data.shards import find_shards
 from avts_tf.errors import UserError
 
 # Why a record is not used. 'lost' is what a damaged or vanished file no longer holds.
@@ -45,14 +47,14 @@ class PipelineState:
 
     Attributes:
         epoch: int64 variable, part of every seed.
-        mix: float32 [3] variable, parts of easy, hard and super-hard among the negatives.
+        mix: float32 [negatives] variable, the part of each of `sampling.NEGATIVES`; easy only to begin with.
         start: int64 variable, position that an epoch starts from; 0 is its beginning.
     """
 
     def __init__(self):
         with tf.device('CPU:0'):
             self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-            self.mix = tf.Variable([1.0, 0.0, 0.0], trainable=False)
+            self.mix = tf.Variable([float(kind == Kind.EASY) for kind in NEGATIVES], trainable=False)
             self.start = tf.Variable(0, dtype=tf.int64, trainable=False)
             # From position to reason, count and name. A record stands here from before it is looked at until it is found good,
             # so that one which makes an operation fail is told too.
@@ -124,7 +126,7 @@ def describe_skips(skips):
 
 
 @in_plain_tensorflow
-def make_dataset(pattern, config, *, training=True, state=None, passes=None, batch_size=None, flag='records',
+def make_dataset(pattern, config, *, training=True, state=None, passes=None, batch_size=None, parameter='records',
                  shards=None, on_bad_record='skip'):
     """Batches of pairs from record shards.
 
@@ -137,15 +139,15 @@ def make_dataset(pattern, config, *, training=True, state=None, passes=None, bat
         passes: times to go through the records, other windows each time; default `passes_per_epoch`, or 1 for evaluation.
         batch_size: clips in a batch; default that of the configuration, or 32 for evaluation. A last batch that is not full is
             left out when training.
-        flag: name of the flag that the pattern comes from, for messages.
-        shards: result of `records.find_shards` for the pattern, where it is known already.
+        parameter: name of the parameter that the pattern comes from, for messages.
+        shards: result of `find_shards` for the pattern, where it is known already.
         on_bad_record: 'skip' leaves out what cannot be used, and tells it in `state`; 'stop' fails with a TensorFlow error, and
             `state.first_fault` tells what was wrong.
 
     Returns:
         `tf.data.Dataset`, whose `cardinality` is that with all records used, of dicts: `video` uint8 [B, frames, size, size, 3];
         `audio` int16 [B, K, samples]; `label` float32
-        [B, K], 1 in sync; `kind` int32 [B, K], index into `windows.KINDS`; `example_hash` int64 [B] and `audio_hash` int64
+        [B, K], 1 in sync; `kind` int32 [B, K], a `sampling.Kind`; `example_hash` int64 [B] and `audio_hash` int64
         [B, K], which clips picture and sound come from; `video_start_seconds` float64 [B], `audio_start_seconds` float64
         [B, K]; `end` int64 [B], position after the batch; `replaced` int32 [B], negatives that became easy because the clip is
         too short for them; when training with SpecAugment `spec_mask` int32 [B, K].
@@ -154,7 +156,7 @@ def make_dataset(pattern, config, *, training=True, state=None, passes=None, bat
         UserError: no record file matches, one is damaged, or there are fewer records than a batch (or than 2) needs.
     """
     # Before a training a damaged file is refused; what is measured on what is left of it tells what is lost.
-    shards = shards or records.find_shards(pattern, flag, tolerant=not training)
+    shards = shards or find_shards(pattern, parameter, tolerant=not training)
     state = state or PipelineState()
     batch_size = batch_size or (config.train.batch_size if training else EVAL_BATCH_SIZE)
     passes = passes or (config.train.passes_per_epoch if training else 1)
@@ -234,7 +236,7 @@ def ordered(dataset):
 
 
 def steps_per_epoch(shards, config):
-    """Steps of an epoch if no record is skipped; `shards` is the result of `records.find_shards`."""
+    """Steps of an epoch if no record is skipped; `shards` is the result of `find_shards`."""
     return sum(count for _, count in shards) * config.train.passes_per_epoch // config.train.batch_size
 
 
@@ -242,7 +244,7 @@ def read_pass(shards, config, state, number, number_over_all, skip):
     """Serialised records of one pass, in an order that follows from the seed and the pass, from `state.start` on.
 
     Args:
-        shards: result of `records.find_shards`.
+        shards: result of `find_shards`.
         config: `Config`.
         state: `PipelineState`.
         number: int64 scalar, the pass in this epoch.
@@ -313,7 +315,7 @@ def _content_fault(record, usable, config):
         (tf.size(record.frames) > 1) & (tf.reduce_max(seconds) <= 0.0),
         ~in_order,
         tf.size(record.waveform) == 0,
-        ~record.finite_sound,
+        ~record.finite_audio,
         tf.round(record.sample_rate) != config.clip.sample_rate,
         usable == 0,
     ]
@@ -321,7 +323,7 @@ def _content_fault(record, usable, config):
 
 
 def _hash(record):
-    return tf.strings.to_hash_bucket_fast(record.example_id, 2**62)
+    return records.hash_name(record.example_id)
 
 
 def _clip_seed(record, number, config):
@@ -334,7 +336,7 @@ def _clip(record, usable, number, config, training, state):
     """One record to one clip with its audio windows."""
     hashed = _hash(record)
     seeds = tf.random.split(_clip_seed(record, number, config), 5)
-    kinds = room_for = tf.range(len(KINDS))
+    kinds = room_for = tf.range(len(Kind))
     if training:
         kinds, room_for = draw_kinds(seeds[0], state.mix, config.pairs.audio_windows)
     clip = sample_clip(record, usable, kinds, room_for, seeds[1], config)
@@ -417,7 +419,7 @@ def _jitter(pixels, most, seed):
 
 
 @in_plain_tensorflow
-def make_labelled_dataset(pattern, config, class_of, *, windows=0, streams=('video', 'audio'), state=None, flag='records'):
+def make_labelled_dataset(pattern, config, class_of, *, windows=0, streams=('video', 'audio'), state=None, parameter='records'):
     """Batches of windows in sync, each with the class of its record.
 
     Args:
@@ -429,13 +431,13 @@ def make_labelled_dataset(pattern, config, class_of, *, windows=0, streams=('vid
             record, equally spaced from its first to its last, with the centre crop, one record at a time.
         streams: what to bring; what is not asked for is not decoded.
         state: `PipelineState`, which gives the epoch and counts the records that no window could be taken from.
-        flag: name of the flag that the pattern comes from, for messages.
+        parameter: name of the parameter that the pattern comes from, for messages.
 
     Returns:
         `tf.data.Dataset` of (inputs, class index): inputs a dict of `video` uint8 [B, frames, size, size, 3] and `audio` int16
         [B, samples], with int32 [B]. B is the batch size for training, else `windows`.
     """
-    shards = records.find_shards(pattern, flag)
+    shards = find_shards(pattern, parameter)
     training, state = not windows, state or PipelineState()
     passes = config.train.passes_per_epoch if training else 1
     entries = tf.lookup.KeyValueTensorInitializer(list(class_of), tf.constant(list(class_of.values()), tf.int32))
@@ -474,7 +476,7 @@ def make_labelled_dataset(pattern, config, class_of, *, windows=0, streams=('vid
 
 
 @in_plain_tensorflow
-def make_offset_dataset(pattern, config, offsets_seconds, *, state=None, flag='eval_records'):
+def make_offset_dataset(pattern, config, offsets_seconds, *, state=None, parameter='eval_records'):
     """The middle video window of each record, with its sound shifted by given offsets; one record at a time.
 
     Args:
@@ -482,13 +484,13 @@ def make_offset_dataset(pattern, config, offsets_seconds, *, state=None, flag='e
         config: `Config`.
         offsets_seconds: float [O], time of the sound's window minus that of the video's.
         state: `PipelineState`, which counts the records that no window could be taken from.
-        flag: name of the flag that the pattern comes from, for messages.
+        parameter: name of the parameter that the pattern comes from, for messages.
 
     Returns:
         `tf.data.Dataset` of dicts: `video` uint8 [1, frames, size, size, 3]; `audio` int16 [1, O, samples]; `fits` bool [O],
         whether that window lies within the clip; `example_id` string scalar; `label_string` string [L].
     """
-    shards = records.find_shards(pattern, flag, tolerant=True)
+    shards = find_shards(pattern, parameter, tolerant=True)
     state = state or PipelineState()
 
     def shifted(record, usable, number):

@@ -56,7 +56,7 @@ def _copy_delayed(
         Per kind of stream the number of packets, and their first and last time in seconds.
     """
     late, times = 'video' if offset_seconds > 0 else 'audio', {'video': [], 'audio': []}
-    with media._open(path) as source, av.open(output_path, 'w') as target:
+    with media.open_file(path) as source, av.open(output_path, 'w') as target:
         streams = {stream.index: target.add_stream_from_template(stream)
                    for stream in source.streams if stream.type in times}
         # Matroska gives the first packets no time of decoding.
@@ -95,7 +95,7 @@ def _differs(path: str, expected: dict[str, tuple[int, float, float]]) -> str:
     The time at which the file begins does not count.
     """
     times = {kind: [] for kind in expected}
-    with media._open(path) as file:
+    with media.open_file(path) as file:
         for packet in file.demux([stream for stream in file.streams if stream.type in times]):
             if packet.size and packet.pts is not None:
                 times[packet.stream.type].append(float(packet.pts * packet.time_base))

@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from avts_tf import progress
 from avts_tf.config import Config
-from avts_tf.data.pipeline import PipelineState, make_labelled_dataset
+from avts_tf.data.state import PipelineState
+from avts_tf.data.window_datasets import make_labelled_dataset
 from avts_tf.errors import UserError
 from avts_tf.evaluation.classification import (
     classification_report,
@@ -246,7 +247,7 @@ def score_videos(
     state = PipelineState()
     dataset = make_labelled_dataset(
         eval_records, config, class_of, windows=protocol.clips_per_video,
-        streams=STREAMS[protocol.streams], state=state, flag='eval_records')
+        streams=STREAMS[protocol.streams], state=state, parameter='eval_records')
     probabilities = tf.function(
         lambda inputs: tf.reduce_mean(tf.nn.softmax(classifier(inputs, training=False)), 0),
         autograph=False)

@@ -29,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 
 from avts_tf import progress
 from avts_tf.config import Config
-from avts_tf.data.layouts import find_sources
+from avts_tf.data.datasets import DATASETS, find_sources
 from avts_tf.evaluation import mfcc, subnet
 from avts_tf.evaluation.classification import (
     classification_report,
@@ -50,11 +50,6 @@ from avts_tf.evaluation.tower_features import (
 
 MODE = 'audio_classification'
 FEATURES = ('tower', 'random', 'mfcc', 'scratch')
-
-WINDOWS, MANY_WINDOWS = 10, {'dcase2014': 60}  # per clip
-# What the collection states; decoded files differ by a codec's frames.
-CLIP_SECONDS = {'esc10': 5.0, 'esc50': 5.0}
-OFFICIAL_FOLDS = {'esc10': 5, 'esc50': 5}
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +100,7 @@ def classify_sounds(
     """Measures features on a collection of sounds.
 
     Args:
-        input_path: collection, as `layouts.find_sources` takes it.
+        input_path: collection, as `datasets.find_sources` takes it.
         dataset: its layout, such as 'esc50'; '' for a folder per class or a CSV.
         protocol: what is measured and how.
         config: of the tower for the features "random" and "scratch".
@@ -139,16 +134,16 @@ def classify_sounds(
         sample_rate, window_count = mfcc.SAMPLE_RATE, 1
     else:
         sample_rate = (tower or config.clip).sample_rate
-        window_count = MANY_WINDOWS.get(dataset, WINDOWS)
+        window_count = DATASETS[dataset].windows_per_clip
 
-    sources, waveforms, skipped = read_sounds(sources, sample_rate, CLIP_SECONDS.get(dataset))
+    sources, waveforms, skipped = read_sounds(sources, sample_rate, DATASETS[dataset].clip_seconds)
     names = sorted({source.label for source in sources})
     folds = plan_folds(sources, input_path, protocol.make_folds, protocol.seed)
     labels = np.array([names.index(source.label) for source in sources])
     groups = np.array([source.group for source in sources])
     logger.info('%d sounds of %d classes; tested: %s.', len(sources), len(names),
                 ', '.join(fold.name for fold in folds))
-    published = OFFICIAL_FOLDS.get(dataset, 0)
+    published = DATASETS[dataset].folds
     if not protocol.make_folds and len(folds) < published:
         logger.warning(
             '%d of the %d published folds are there: each test is trained on %d folds, not on %d, '

@@ -10,7 +10,9 @@ import tensorflow as tf
 
 from avts_tf import progress
 from avts_tf.config import Config
-from avts_tf.data.pipeline import PipelineState, in_plain_tensorflow, make_labelled_dataset
+from avts_tf.data.reading import in_plain_tensorflow
+from avts_tf.data.state import PipelineState
+from avts_tf.data.window_datasets import make_labelled_dataset
 from avts_tf.errors import UserError
 from avts_tf.models.layers import BatchNorm
 from avts_tf.models.two_tower import TwoTower

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from avts_tf.data.layouts import Source
+from avts_tf.data.datasets import Source
 from avts_tf.errors import UserError
 
 TRAIN_PARTS, TEST_PARTS = ('train', 'development'), ('test', 'held', 'evaluation')

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from avts_tf.data import records as record_files
-from avts_tf.data.pipeline import in_plain_tensorflow
+from avts_tf.data.reading import in_plain_tensorflow
+from avts_tf.data.records import parse_labels
+from avts_tf.data.shards import find_shards
 from avts_tf.errors import UserError
 
 
@@ -24,8 +25,8 @@ def read_labels(records: str, prefix: str = '', parameter: str = 'records') -> d
     Raises:
         UserError: a record has no such label or several, or two records of one name differ in it.
     """
-    paths = [path for path, _ in record_files.find_shards(records, parameter)]
-    parsed = tf.data.TFRecordDataset(paths).map(in_plain_tensorflow(record_files.parse_labels))
+    paths = [path for path, _ in find_shards(records, parameter)]
+    parsed = tf.data.TFRecordDataset(paths).map(in_plain_tensorflow(parse_labels))
     labels = {}
     for example, found in parsed.as_numpy_iterator():
         example, found = example.decode(), [label.decode() for label in found]

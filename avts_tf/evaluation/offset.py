@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from avts_tf.data import images
 from avts_tf.models.audio import embed_waveform
 from avts_tf.models.two_tower import TwoTower
 
@@ -175,14 +176,9 @@ def _embed(
 
 def _pixels(frames: tf.Tensor, size: int) -> tf.Tensor:
     """JPEGs of one size, string [F], to their centred squares, uint8 [F, size, size, 3]."""
-    height, width = tf.unstack(tf.io.extract_jpeg_shape(frames[0])[:2])
-    side = tf.minimum(height, width)
-    window = tf.stack([(height - side) // 2, (width - side) // 2, side, side])
-    resized = tf.map_fn(
-        lambda jpeg: tf.image.resize(
-            tf.io.decode_and_crop_jpeg(jpeg, window, channels=3), [size, size]),
-        frames, fn_output_signature=tf.TensorSpec([size, size, 3], tf.float32))
-    return tf.cast(tf.round(resized), tf.uint8)
+    shape = images.jpeg_size(frames[0])
+    return tf.map_fn(lambda jpeg: images.decode_square(jpeg, shape, size), frames,
+                     fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
 
 
 def confidence_of(depth: float, calibration: dict) -> float | None:

@@ -13,7 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from avts_tf import progress
+from avts_tf.data import images
 from avts_tf.data import records as record_files
+from avts_tf.data.shards import find_shards
 from avts_tf.errors import UserError
 from avts_tf.evaluation.offset import EmbeddedVideo, doubt, embed_video, offset_curve
 from avts_tf.models.two_tower import TwoTower
@@ -110,7 +112,7 @@ def calibrate(
                 found = True
         left_out += not found
         if found:
-            sides.append(min(tf.io.extract_jpeg_shape(record.frames[0])[:2].numpy()))
+            sides.append(min(images.jpeg_size(record.frames[0]).numpy()))
             if other_audio is not None:
                 curve = offset_curve(model, video, other_audio, max_offset_seconds)
                 if curve and curve.best:
@@ -142,7 +144,7 @@ def calibrate(
 
 def _read(pattern: str) -> Iterator[tf.Tensor]:
     """The serialised records of a glob."""
-    paths = [path for path, _ in record_files.find_shards(pattern, 'eval_records')]
+    paths = [path for path, _ in find_shards(pattern, 'eval_records')]
     return progress.bar(
         tf.data.TFRecordDataset(paths), 'offset of shifted records', unit='record')
 

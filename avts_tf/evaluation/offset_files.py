@@ -11,7 +11,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from avts_tf.data import media, workers
-from avts_tf.data.layouts import Source
+from avts_tf.data.datasets import Source
 from avts_tf.evaluation.offset import OffsetCurve, confidence_of, doubt, embed_video, offset_curve
 from avts_tf.models.two_tower import TwoTower
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from avts_tf import progress
-from avts_tf.data.pipeline import make_offset_dataset
+from avts_tf.data.window_datasets import make_offset_dataset
 from avts_tf.models.two_tower import TwoTower
 
 CLIPS = 200
@@ -47,7 +47,7 @@ def embed_clips(
         >>> plots.write_projector(embed_clips(model, 'data/test-*'), 'runs/mine/tensorboard')
     """
     found = []
-    dataset = make_offset_dataset(records, model.config, [0.0], flag=parameter).take(clips)
+    dataset = make_offset_dataset(records, model.config, [0.0], parameter=parameter).take(clips)
     for clip in progress.bar(dataset, f'{parameter}: projector', unit='clip'):
         outputs = model.embed_batch({'video': clip['video'], 'audio': clip['audio']})
         frames = clip['video'][0].numpy()

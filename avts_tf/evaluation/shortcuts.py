@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from avts_tf import progress
 from avts_tf.data.pipeline import make_dataset
-from avts_tf.data.sampling import EASY, KINDS, POSITIVE
+from avts_tf.data.sampling import NEGATIVES, Kind
 from avts_tf.metrics import auc
 from avts_tf.models.two_tower import TwoTower
 
@@ -55,7 +55,7 @@ def measure_shortcuts(
     guessed_audio = of_audio.predict(_flat(tested['audio'])).reshape(tested['kind'].shape)
     together = make_pipeline(
         StandardScaler(), LogisticRegression(class_weight='balanced', max_iter=1000))
-    together.fit(_flat(fitted['together']), (fitted['kind'] == POSITIVE).reshape(-1))
+    together.fit(_flat(fitted['together']), (fitted['kind'] == Kind.POSITIVE).reshape(-1))
     scores = {
         'position_known': -np.abs(tested['audio_start'] - tested['video_start'][:, None]),
         'position_guessed': -np.abs(guessed_audio - of_video.predict(tested['video'])[:, None]),
@@ -63,8 +63,8 @@ def measure_shortcuts(
             _flat(tested['together'])).reshape(tested['kind'].shape),
     }
     kinds = tested['kind']
-    return {name: {KINDS[kind]: auc(-score[kinds == POSITIVE], -score[kinds == kind])
-                   for kind in range(EASY, len(KINDS)) if (kinds == kind).any()}
+    return {name: {str(kind): auc(-score[kinds == Kind.POSITIVE], -score[kinds == kind])
+                   for kind in NEGATIVES if (kinds == kind).any()}
             for name, score in scores.items()}
 
 
@@ -79,7 +79,7 @@ def _features(
     """Features of every pair of an evaluation dataset, as arrays with the clip first."""
     config = model.config
     log_mel = model.audio_tower.get_layer('log_mel')
-    batches = make_dataset(pattern, config, training=False, passes=passes, flag=parameter)
+    batches = make_dataset(pattern, config, training=False, passes=passes, parameter=parameter)
     parts = []
     for batch in progress.bar(batches, f'{parameter}: shortcuts', unit='batch'):
         video, audio = batch['video'].numpy().astype(np.float32) / 255.0, batch['audio'].numpy()

@@ -10,7 +10,7 @@ import numpy as np
 
 from avts_tf import progress
 from avts_tf.data import media, workers
-from avts_tf.data.layouts import Source
+from avts_tf.data.datasets import Source
 from avts_tf.errors import UserError
 
 FILE_TIMEOUT_SECONDS = 120.0
@@ -37,7 +37,7 @@ def read_sounds(
     """
     # A silent clip still belongs to a class, and a published fold has a fixed number of clips.
     tasks = [(source.path, media.MediaOptions(
-        sample_rate=sample_rate, sound_only=True, start_seconds=source.start_seconds,
+        sample_rate=sample_rate, audio_only=True, start_seconds=source.start_seconds,
         end_seconds=source.end_seconds, silent_below_db=None, max_seconds=0.0))
         for source in sources]
     usable, waveforms, skipped = [], [], collections.Counter()

@@ -8,25 +8,17 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from avts_tf import metrics, progress
-from avts_tf.data import records as record_files
-from avts_tf.data.pipeline import (
-    EVAL_BATCH_SIZE,
-    PipelineState,
-    make_dataset,
-    make_offset_dataset,
-)
-from avts_tf.data.sampling import EASY, KINDS, POSITIVE
+from avts_tf.data.pipeline import EVAL_BATCH_SIZE, make_dataset
+from avts_tf.data.sampling import NEGATIVES, Kind
+from avts_tf.data.shards import files_of
+from avts_tf.data.state import PipelineState
+from avts_tf.data.window_datasets import make_offset_dataset
 from avts_tf.errors import UserError
 from avts_tf.models.two_tower import TwoTower
 
 THRESHOLD_CLIPS = 2000  # training clips that the threshold is chosen on, at most
 CURVE_SECONDS = 1.0  # greatest offset of the sync curve, both ways
 CURVE_CLIPS = 64
-
-NOTES = {
-    'easy': "another clip's audio", 'hard': "the clip's own audio, windows apart",
-    'super_hard': "the clip's own audio, windows overlap",
-}
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +68,8 @@ def evaluate_sync(
         (0.784..., [0.76..., 0.80...])
     """
     training_pairs, _ = _pairs(model, records, 1, 'records', THRESHOLD_CLIPS)
-    threshold = metrics.best_threshold(metrics.of_kind(training_pairs, POSITIVE)[0],
-                                       metrics.of_kind(training_pairs, EASY)[0])
+    threshold = metrics.best_threshold(metrics.of_kind(training_pairs, Kind.POSITIVE)[0],
+                                       metrics.of_kind(training_pairs, Kind.EASY)[0])
     measured_on = eval_records or records
     pairs, skips = _pairs(model, measured_on, windows_per_record,
                           'eval_records' if eval_records else 'records')
@@ -85,13 +77,12 @@ def evaluate_sync(
     results['threshold_clips'] = len(training_pairs['kind'])
     results['measured_on'] = measured_on
     results['held_out'] = bool(eval_records)
-    results['chosen_on_these'] = not record_files.files_of(chosen_on).isdisjoint(
-        record_files.files_of(measured_on))
+    results['chosen_on_these'] = not files_of(chosen_on).isdisjoint(files_of(measured_on))
     if epochs is not None:
         results['epochs'] = epochs
     results['skipped_records'] = {reason: {'times': count, 'first': names}
                                   for reason, (count, names) in skips.items()}
-    distances = {kind: metrics.of_kind(pairs, index)[0] for index, kind in enumerate(KINDS)}
+    distances = {str(kind): metrics.of_kind(pairs, kind)[0] for kind in Kind}
     return SyncEvaluation(results, distances)
 
 
@@ -101,7 +92,7 @@ def _pairs(
     """Result of `metrics.pair_distances` on a glob, and the records that were skipped."""
     state = PipelineState()
     dataset = make_dataset(pattern, model.config, training=False, state=state, passes=passes,
-                           flag=parameter)
+                           parameter=parameter)
     if most_clips:
         dataset = dataset.take(most_clips // EVAL_BATCH_SIZE)  # whole batches: the same pairs
     pairs = metrics.pair_distances(model, dataset, f'{parameter}: pairs')
@@ -149,7 +140,7 @@ def measure_sync_curve(
     step = 1.0 / model.config.clip.fps
     count = round(CURVE_SECONDS / step)
     offsets = np.arange(-count, count + 1) * step
-    dataset = make_offset_dataset(records, model.config, offsets, flag=parameter).take(CURVE_CLIPS)
+    dataset = make_offset_dataset(records, model.config, offsets, parameter=parameter).take(CURVE_CLIPS)
     rows, ids = [], []
     for clip in progress.bar(dataset, f'{parameter}: sync curve', unit='clip'):
         outputs = model.embed_batch({'video': clip['video'], 'audio': clip['audio']})
@@ -194,13 +185,13 @@ def describe(results: dict) -> Iterator[str]:
         accuracy = _percent(results, 'avts_accuracy')
         yield f'AVTS accuracy (balanced, easy negatives): {accuracy}'
     yield f'{"pairs":<12}{"mean distance":>14}{"AUC":>24}{"accuracy":>26}'
-    yield f'{"positive":<12}{results["distance_positive"]:>14.3f}'
-    for kind in KINDS[1:]:
+    yield f'{Kind.POSITIVE:<12}{results["distance_positive"]:>14.3f}'
+    for kind in NEGATIVES:
         if f'auc_{kind}' in results:
             low, high = results[f'auc_{kind}_interval']
             area = f'{results[f"auc_{kind}"]:.4f} [{low:.4f}, {high:.4f}]'
             yield (f'{kind:<12}{results[f"distance_{kind}"]:>14.3f}{area:>24}'
-                   f'{_percent(results, f"accuracy_{kind}"):>26}   {NOTES[kind]}')
+                   f'{_percent(results, f"accuracy_{kind}"):>26}   {kind.description}')
 
 
 def _percent(results: dict, name: str) -> str:

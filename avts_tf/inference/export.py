@@ -18,8 +18,9 @@ import tensorflow as tf
 
 import avts_tf
 from avts_tf import files
-from avts_tf.data import pipeline, records
+from avts_tf.data import pipeline
 from avts_tf.data.records import PCM_SCALE
+from avts_tf.data.shards import find_shards, summary_path
 from avts_tf.errors import UserError
 from avts_tf.inference.features import SAMPLE_RATES
 from avts_tf.models.audio import embed_waveform
@@ -583,12 +584,12 @@ def _describe_records(pattern):
     if not pattern:
         return None
     try:
-        shards = records.find_shards(pattern)
+        shards = find_shards(pattern)
     except UserError:
         return {'glob': _base_names(pattern), 'records': None, 'datasets': []}
     names = set()
     for prefix in sorted({re.sub(r'-\d{5}-of-\d{5}$', '', path) for path, _ in shards}):
-        with contextlib.suppress(tf.errors.NotFoundError, ValueError), tf.io.gfile.GFile(records.summary_path(prefix)) as file:
+        with contextlib.suppress(tf.errors.NotFoundError, ValueError), tf.io.gfile.GFile(summary_path(prefix)) as file:
             names.add(json.load(file).get('dataset_name') or '')
     return {'glob': _base_names(pattern), 'records': sum(count for _, count in shards), 'datasets': sorted(names - {''})}
 

@@ -11,7 +11,7 @@ the last frame) before and after, so that the first centre is 0 (half a frame la
 
 The rule of sound. It becomes mono 16-bit PCM at the tower's sample rate, as the towers were trained on, by FFmpeg's resampler
 at its defaults: what lies beyond full scale is clipped; 8-bit samples are unsigned with 128 as silence. The channels of an array,
-in no known order, are averaged; those of a file are mixed as the head of media.py tells.
+in no known order, are averaged; those of a file are mixed as avts_tf/data/media/__init__.py tells.
 
 TensorFlow is imported when a tower is loaded, and not before: processes that only decode import this file too.
 """

@@ -11,7 +11,6 @@ import itertools
 import math
 import os
 import signal
-import threading
 import time
 
 import keras
@@ -19,7 +18,6 @@ import numpy as np
 import tensorflow as tf
 
 from avts_tf import metrics, plots, progress
-from avts_tf.data import records
 from avts_tf.data.pipeline import (
     LOST,
     PipelineState,
@@ -28,9 +26,11 @@ from avts_tf.data.pipeline import (
     merge_skips,
     steps_per_epoch,
 )
-from avts_tf.data.sampling import EASY, KINDS, POSITIVE
+from avts_tf.data.sampling import NEGATIVES, Kind
+from avts_tf.data.shards import file_stamps, find_shards, name_hashes, same_files
 from avts_tf.errors import Diverged, Stopped, UserError
 from avts_tf.models.build import build_model
+from avts_tf.signals import note_signals
 from avts_tf.training.curriculum import CurriculumCallback, parse_regime
 from avts_tf.training.devices import (
     computes_bfloat16,
@@ -161,7 +161,7 @@ class Standing:
     steps: int = 0
 
     def counts(self):
-        """(path, number of records) of each file, as `records.find_shards` gives them."""
+        """(path, number of records) of each file, as `find_shards` gives them."""
         return [(path, count) for path, count, _ in self.shards]
 
 
@@ -205,13 +205,13 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
             standing = Standing(**newest.state)
             if standing.epochs >= curriculum.epochs:
                 _refuse_other_records(run_dir, standing.pattern, inputs)
-        if not records.same_files(standing.pattern, pattern):
+        if not same_files(standing.pattern, pattern):
             say(f'The records are others than before: --records was {standing.pattern}.')
         if not newest or standing.pattern != pattern:
-            shards = records.find_shards(pattern)
+            shards = find_shards(pattern)
             standing = dataclasses.replace(
                 standing, pattern=pattern, steps=steps_per_epoch(shards, config),
-                shards=[(path, count, stamp) for (path, count), stamp in zip(shards, records.stamps(shards), strict=True)])
+                shards=[(path, count, stamp) for (path, count), stamp in zip(shards, file_stamps(shards), strict=True)])
         strategy = make_strategy(devices)
         if config.towers.bfloat16 and not computes_bfloat16():
             say(BFLOAT16_WARNING)
@@ -228,7 +228,7 @@ def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print
         probe_shards = standing.counts() if probe_flag == 'records' else None
         looked_at = PipelineState()
         probe = _first_batches(make_dataset(
-            probe_pattern, config, training=False, state=looked_at, flag=probe_flag, shards=probe_shards), PROBE_CLIPS)
+            probe_pattern, config, training=False, state=looked_at, parameter=probe_flag, shards=probe_shards), PROBE_CLIPS)
         if probe_flag != 'records' and not probe:
             raise UserError(f'--{probe_flag}={probe_pattern}: no usable clip to measure on; {looked_at.describe_skips()}. '
                             f'A window is {config.clip.window_seconds:g} s at {config.clip.sample_rate} Hz.')
@@ -280,7 +280,7 @@ def _refuse_other_records(run_dir, pattern, inputs):
     """Raises a `UserError` where a finished training, which was with the records `pattern`, is given others."""
     before = {**load_inputs(run_dir), 'records': pattern}
     for name, given in inputs.items():
-        if not records.same_files(before.get(name), given):
+        if not same_files(before.get(name), given):
             raise UserError(
                 f'--{name}={given or ""}: the training in --run_dir={run_dir} is finished, and was with other files: '
                 f'--{name}={before.get(name) or ""}. Use --mode=evaluate to measure it on other records, or another --run_dir for '
@@ -313,7 +313,7 @@ def _run_epochs(model, strategy, dataset, state, standing, curriculum, run, call
         run.save(model, standing.epochs, standing.step, dataclasses.asdict(met), metrics=read_metrics())
         saved, saved_at = (standing.epochs, standing.step), time.monotonic()
 
-    with Interruption() as interruption:
+    with note_signals() as interruption:
         callbacks.on_train_begin()
         for epoch in range(standing.epochs, curriculum.epochs):
             model.reset_metrics()
@@ -432,7 +432,7 @@ def _check_loss(batch, logs, standing, epoch):
     loss = float(logs['loss'])
     if math.isfinite(loss):
         return
-    names = records.name_hashes(standing.counts(), set(_local(batch['example_hash'])[:NAMED_CLIPS].tolist()))
+    names = name_hashes(standing.counts(), set(_local(batch['example_hash'])[:NAMED_CLIPS].tolist()))
     raise Diverged(
         f'the loss is {loss} in epoch {epoch + 1}, step {standing.step}. Clips of that batch: {", ".join(names)}. Nothing of it '
         'was kept; the same command would come to it again. Look at these clips with python -m tfrecords_tools.inspect. If they '
@@ -488,28 +488,6 @@ def _naming_lost_worker():
             raise
         raise UserError('another machine is gone, or cannot be reached. Start the same command on all of them again: it goes on '
                         f'from the newest checkpoint. ({error.message.splitlines()[0][:300]})') from error
-
-
-class Interruption:
-    """Within it SIGTERM and Ctrl-C are noted in `signal_number` instead of ending the process; a second one ends it."""
-
-    def __init__(self):
-        self.signal_number = 0
-        self._before = {}
-
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number, frame):
-        if self.signal_number:
-            raise KeyboardInterrupt
-        self.signal_number = number
 
 
 def _first_batches(dataset, clips):
@@ -570,11 +548,11 @@ class Measure(keras.callbacks.Callback):
         pairs = metrics.pair_distances(self._two_tower, self._probe)
         if not np.isfinite(pairs['distance']).all():
             raise _diverged('embeddings', self._standing, epoch)
-        positive, _ = metrics.of_kind(pairs, POSITIVE)
-        for kind in range(EASY, len(KINDS)):
+        positive, _ = metrics.of_kind(pairs, Kind.POSITIVE)
+        for kind in NEGATIVES:
             value = metrics.auc(positive, metrics.of_kind(pairs, kind)[0])
             if not math.isnan(value):
-                logs[f'auc_{KINDS[kind]}'] = value
+                logs[f'auc_{kind}'] = value
         stuck = itertools.takewhile(self._learns_nothing, [logs, *self._standing.rows[::-1]])
         steps = self._standing.steps * len(list(stuck))
         done = self._standing.steps * (len(self._standing.rows) + 1)
@@ -596,7 +574,7 @@ def off_the_plateau(config):
     }
     if towers.system == 'avts':
         flags |= {
-            '--regime=curriculum_mixed': parse_regime(train.regime, train.epochs).mix(0).easy < 1,
+            '--regime=curriculum_mixed': parse_regime(train.regime, train.epochs).mix(0)[Kind.EASY] < 1,
             '--normalize=whiten': towers.normalize != 'whiten',
             '--easy_negatives=weighted': train.loss == 'contrastive' and train.easy_negatives != 'weighted',
             '--margin=1.3': train.loss == 'contrastive' and towers.normalize == 'length' and train.margin < 1.3,
@@ -659,8 +637,8 @@ class Progress(keras.callbacks.Callback):
         done, total = epoch + 1, self._curriculum.epochs
         left = ((time.perf_counter() - self._started) / max(1, self._done - self._first)
                 * self._standing.steps * (total - done))
-        distances = ' '.join(f'{name} {logs["distance_" + name]:.2f}' for name in KINDS if f'distance_{name}' in logs)
-        aucs = ' '.join(f'{name} {logs["auc_" + name]:.3f}' for name in KINDS if f'auc_{name}' in logs)
+        distances = ' '.join(f'{kind} {logs[f"distance_{kind}"]:.2f}' for kind in Kind if f'distance_{kind}' in logs)
+        aucs = ' '.join(f'{kind} {logs[f"auc_{kind}"]:.3f}' for kind in NEGATIVES if f'auc_{kind}' in logs)
         skipped = f'{logs["records_skipped"]} records skipped | ' if logs.get('records_skipped') else ''
         self._write(f'epoch {done}/{total} [{self._curriculum.mix(epoch)}] loss {logs["loss"]:.4f} | distance {distances} | '
                     f'AUC {aucs} (chance 0.5) | {skipped}{logs["clips_per_second"]:.0f} clips/s | {_duration(left)} left')
@@ -681,7 +659,7 @@ class Progress(keras.callbacks.Callback):
         self._bar.close()
 
     def _say_changed(self):
-        stamps = records.stamps(self._standing.counts())
+        stamps = file_stamps(self._standing.counts())
         changed = {path for (path, _, stamp), new in zip(self._standing.shards, stamps, strict=True)
                    if (stamp and list(stamp)) != new}
         if changed - self._said_changed:

@@ -23,6 +23,7 @@ from tensorboard.plugins.hparams import api as hparams
 
 from avts_tf import program
 from avts_tf.config import make_config
+from avts_tf.data.sampling import NEGATIVES
 from avts_tf.errors import Diverged, Stopped, UserError
 from avts_tf.training.curriculum import parse_regime
 from avts_tf.training.run_folder import RunFolder, write_aside
@@ -192,7 +193,7 @@ def _log_trial(folder, values, row):
     """A trial for TensorBoard's HParams page."""
     with tf.summary.create_file_writer(folder).as_default():
         hparams.hparams(dict(values))
-        for name in ('auc_easy', 'auc_hard', 'auc_super_hard', 'loss'):
+        for name in (*(f'auc_{kind}' for kind in NEGATIVES), 'loss'):
             if name in row:
                 tf.summary.scalar(name, row[name], step=int(row['epoch']))
 

@@ -5,9 +5,9 @@ import csv
 import numpy as np
 import pytest
 
+from avts_tf.data.synthetic import write_world
 from tests.evaluation.sounds import RATE, sound
 from tests.helpers import write_sound
-from tfrecords_tools.synthetic import write_world
 
 
 @pytest.fixture(scope='session')

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from avts_tf.data.layouts import Source
+from avts_tf.data.datasets import Source
 
 RATE = 16000
 

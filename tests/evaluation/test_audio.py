@@ -68,7 +68,8 @@ def test_report_by_hand():
 @pytest.fixture
 def few_windows(monkeypatch):
     """Two windows a clip, and no t-SNE."""
-    monkeypatch.setattr(audio, 'WINDOWS', 2)
+    plain = audio.DATASETS['']._replace(windows_per_clip=2)
+    monkeypatch.setitem(audio.DATASETS, '', plain)
     monkeypatch.setattr(audio, 'project', lambda vectors, seed: vectors[:, :2])
 
 

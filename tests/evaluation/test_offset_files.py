@@ -10,11 +10,10 @@ import tensorflow as tf
 from avts_tf import plots
 from avts_tf.commands import offset as command
 from avts_tf.data import media
-from avts_tf.data.layouts import find_sources
+from avts_tf.data.datasets import find_sources
 from avts_tf.evaluation import offset, offset_files
 from avts_tf.evaluation.offset import offset_curve
 from avts_tf.evaluation.offset_calibration import shift_audio
-from tests.data.test_media import CFR, chirp, make_file, read_picture
 from tests.evaluation.offsets import (
     CALIBRATION,
     CLIP,
@@ -25,6 +24,7 @@ from tests.evaluation.offsets import (
     write_file,
     write_late,
 )
+from tests.media_files import CFR, chirp, make_file, shown_seconds
 
 
 def _measure(
@@ -99,7 +99,7 @@ def test_streams_keep_their_own_times(tmp_path, frame_seconds, audio_start):
     from_first = np.array(frame_seconds) - frame_seconds[0]
     shown = np.array([frame_seconds[np.abs(from_first - step + 1e-4).argmin()] for step in steps])
     np.testing.assert_allclose(found.frame_seconds, shown - origin, atol=0.002)
-    np.testing.assert_allclose([read_picture(frame) for frame in found.frames], shown, atol=0.004)
+    np.testing.assert_allclose([shown_seconds(frame) for frame in found.frames], shown, atol=0.004)
     begin = max(audio_start - origin, first - 0.1)
     assert found.waveform_seconds == pytest.approx(begin, abs=1e-3)
     times = (found.waveform_seconds + origin) + np.arange(len(found.waveform)) / 16000

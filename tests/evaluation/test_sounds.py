@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from avts_tf.data.layouts import find_sources
+from avts_tf.data.datasets import find_sources
 from avts_tf.errors import UserError
 from avts_tf.evaluation.sounds import cut_windows, read_sounds
 from tests.evaluation.sounds import RATE, source

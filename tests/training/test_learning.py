@@ -6,7 +6,8 @@ import pytest
 from avts_tf import metrics
 from avts_tf.config import PRESETS, make_config, parameters
 from avts_tf.data.pipeline import PipelineState, make_dataset
-from avts_tf.data.sampling import EASY, HARD, POSITIVE
+from avts_tf.data.sampling import Kind
+from avts_tf.data.synthetic import write_world
 from avts_tf.models.two_tower import build_two_tower
 from avts_tf.training.curriculum import parse_regime
 from avts_tf.training.trainer import (
@@ -17,7 +18,6 @@ from avts_tf.training.trainer import (
     off_the_plateau,
     train,
 )
-from tfrecords_tools.synthetic import write_world
 
 PLAIN = {'crop_scale_min': 1.0, 'flip': False, 'colour_jitter': 0.0}  # nothing in the way of memorising
 
@@ -36,9 +36,9 @@ def test_eight_clips_are_memorised(eight_clips, tmp_path, loss):
                          normalize='length' if loss == 'infonce' else 'whiten', warmup_steps=10, **PLAIN)
     model = train(config, eight_clips, str(tmp_path / 'run'), say=lambda line: None)
     pairs = metrics.pair_distances(model, make_dataset(eight_clips, config, training=False, passes=8))
-    positive = metrics.of_kind(pairs, POSITIVE)[0]
-    assert metrics.auc(positive, metrics.of_kind(pairs, EASY)[0]) > 0.95
-    assert metrics.auc(positive, metrics.of_kind(pairs, HARD)[0]) > 0.95
+    positive = metrics.of_kind(pairs, Kind.POSITIVE)[0]
+    assert metrics.auc(positive, metrics.of_kind(pairs, Kind.EASY)[0]) > 0.95
+    assert metrics.auc(positive, metrics.of_kind(pairs, Kind.HARD)[0]) > 0.95
 
 
 def test_collapse_is_told_from_learning():
