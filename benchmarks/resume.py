@@ -99,7 +99,8 @@ def measure_checkpoint(preset, folder):
 
 def measure_skip(preset, folder):
     """Median seconds per clip of (going through an epoch, going back to its last batch)."""
-    from avts_tf.data.pipeline import PipelineState, make_dataset
+    from avts_tf.data.pipeline import make_dataset
+    from avts_tf.data.state import PipelineState
 
     config, pattern = make_parts(preset, folder)
     state = PipelineState()

@@ -276,9 +276,17 @@ def unnamed(serialized: tf.Tensor) -> tf.Tensor:
     return 'unnamed-' + tf.strings.as_string(tf.strings.to_hash_bucket_fast(serialized, HASHES))
 
 
-def _name(context, serialized):
+def _name(context: dict[str, tf.Tensor], serialized: tf.Tensor) -> tf.Tensor:
     name = context[EXAMPLE_ID]
     return tf.cond(tf.equal(name, ''), lambda: unnamed(serialized), lambda: name)
+
+
+def require(condition: tf.Tensor) -> tf.Operation:
+    """An operation that fails when it runs and a condition does not hold.
+
+    Lighter than `tf.debugging.Assert`, which is a conditional.
+    """
+    return tf.raw_ops.Assert(condition=condition, data=['the record cannot be used'])
 
 
 def parse_labels(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

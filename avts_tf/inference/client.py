@@ -29,13 +29,13 @@ from PIL import Image
 from avts_tf import program
 from avts_tf.config import ClipConfig
 from avts_tf.data import media
+from avts_tf.data.images import centred_square
 from avts_tf.errors import UserError
 from avts_tf.inference import extraction
 from avts_tf.inference.features import (
     BATCH_SIZE,
     AudioTower,
     VideoTower,
-    centred_square,
     read_metadata_file,
 )
 from avts_tf.signals import stop_on_signals

@@ -21,12 +21,12 @@ from tqdm import tqdm
 
 from avts_tf import files, progress
 from avts_tf.data import datasets, media, workers
+from avts_tf.data.images import centred_square
 from avts_tf.errors import UserError
 from avts_tf.inference.features import (
     BATCH_SIZE,
     AudioTower,
     VideoTower,
-    centred_square,
     check_windows,
     embed_streams,
 )

@@ -343,14 +343,6 @@ def check_windows(tower, hop_seconds, batch_size):
         raise UserError(f'--batch_size={batch_size}: must be at least 1.')
 
 
-def centred_square(frames):
-    """The part of frames [..., height, width, 3] that a video tower looks at."""
-    height, width = frames.shape[-3:-1]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return frames[..., top:top + side, left:left + side, :]
-
-
 def embed_streams(tower, items, hop_seconds=None, centered=False, batch_size=BATCH_SIZE):
     """Embeds several streams, one after the other; windows of neighbours share batches.
 

@@ -18,16 +18,10 @@ import numpy as np
 import tensorflow as tf
 
 from avts_tf import metrics, plots, progress
-from avts_tf.data.pipeline import (
-    LOST,
-    PipelineState,
-    describe_skips,
-    make_dataset,
-    merge_skips,
-    steps_per_epoch,
-)
+from avts_tf.data.pipeline import make_dataset, steps_per_epoch
 from avts_tf.data.sampling import NEGATIVES, Kind
 from avts_tf.data.shards import file_stamps, find_shards, name_hashes, same_files
+from avts_tf.data.state import LOST, PipelineState, describe_skips, merge_skips
 from avts_tf.errors import Diverged, Stopped, UserError
 from avts_tf.models.build import build_model
 from avts_tf.signals import note_signals

@@ -14,9 +14,11 @@ import tensorflow as tf
 
 from avts_tf.config import make_config
 from avts_tf.data import records
-from avts_tf.data.pipeline import LUMA, PipelineState, _jitter, make_dataset, steps_per_epoch
+from avts_tf.data.images import LUMA, jitter
+from avts_tf.data.pipeline import make_dataset, steps_per_epoch
 from avts_tf.data.sampling import NEGATIVES, NO_PAIR, Kind, window_rule
 from avts_tf.data.shards import find_shards
+from avts_tf.data.state import PipelineState
 from avts_tf.errors import UserError
 from avts_tf.training.curriculum import CurriculumCallback, parse_regime
 from tests.helpers import (
@@ -529,5 +531,5 @@ def test_jitter_is_contrast_then_saturation_then_brightness(seed):
     expected = (pixels - mean) * (1 + contrast) + mean
     grey = (expected * LUMA).sum(-1, keepdims=True)
     expected = grey + (expected - grey) * (1 + saturation) + 255 * brightness
-    np.testing.assert_allclose(_jitter(tf.constant(pixels), 0.4, seed).numpy().reshape(pixels.shape), expected, atol=1e-3)
-    np.testing.assert_allclose(_jitter(tf.constant(pixels), 0.0, seed).numpy().reshape(pixels.shape), pixels, atol=1e-3)
+    np.testing.assert_allclose(jitter(tf.constant(pixels), 0.4, seed).numpy().reshape(pixels.shape), expected, atol=1e-3)
+    np.testing.assert_allclose(jitter(tf.constant(pixels), 0.0, seed).numpy().reshape(pixels.shape), pixels, atol=1e-3)

@@ -9,12 +9,12 @@ import sys
 
 import numpy as np
 import pytest
-from avts_tf.data.state import PipelineState
-from avts_tf.data.window_datasets import make_labelled_dataset
 
 from avts_tf.commands import action_recognition
 from avts_tf.config import make_config
 from avts_tf.data import records
+from avts_tf.data.state import PipelineState
+from avts_tf.data.window_datasets import make_labelled_dataset
 from avts_tf.errors import UserError
 from avts_tf.evaluation import action
 from avts_tf.evaluation.fine_tune import build_classifier

@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from avts_tf import metrics
 from avts_tf.config import make_config
-from avts_tf.data.pipeline import PipelineState, make_dataset
+from avts_tf.data.pipeline import make_dataset
 from avts_tf.data.sampling import NO_PAIR, Kind
+from avts_tf.data.state import PipelineState
 from avts_tf.data.synthetic import OBJECTS, make_video, write_world
 from avts_tf.errors import UserError
 from avts_tf.evaluation import action

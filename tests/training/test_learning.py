@@ -5,8 +5,9 @@ import pytest
 
 from avts_tf import metrics
 from avts_tf.config import PRESETS, make_config, parameters
-from avts_tf.data.pipeline import PipelineState, make_dataset
+from avts_tf.data.pipeline import make_dataset
 from avts_tf.data.sampling import Kind
+from avts_tf.data.state import PipelineState
 from avts_tf.data.synthetic import write_world
 from avts_tf.models.two_tower import build_two_tower
 from avts_tf.training.curriculum import parse_regime
