@@ -166,7 +166,7 @@ def simulated(rng, records=40, windows=8):
 
 def test_intervals_respect_both_owners_of_an_easy_pair():
     """95 % intervals cover the true figure about as often as they say."""
-    rng, trials = np.random.default_rng(1), 100
+    rng, trials = np.random.default_rng(1), 60
     truth = sync_metrics(simulated(rng, 2000), 0.8)
     covered = {'both': 0, 'video': 0}
     for _ in range(trials):

@@ -32,7 +32,7 @@ class ProjectorClip(NamedTuple):
 def embed_clips(
     model: TwoTower, records: str, parameter: str = 'eval_records', clips: int = CLIPS,
 ) -> list[ProjectorClip]:
-    """Embeds the middle window of clips, for `plots.write_projector`.
+    """Embeds the middle window of clips.
 
     Args:
         model: trained model.
@@ -44,7 +44,9 @@ def embed_clips(
         A list, empty where no record can be used.
 
     Example:
-        >>> plots.write_projector(embed_clips(model, 'data/test-*'), 'runs/mine/tensorboard')
+        >>> clips = embed_clips(model, 'data/test-*')
+        >>> clips[0].video.shape
+        (128,)
     """
     found = []
     dataset = make_offset_dataset(records, model.config, [0.0], parameter=parameter).take(clips)

@@ -36,7 +36,8 @@ def _measure(
                                  str(folder / 'out'), max_offset_seconds, min_confidence, fix)
 
 
-@pytest.mark.parametrize('late_seconds', [0.3, -0.2])
+@pytest.mark.parametrize('late_seconds', [
+    0.3, pytest.param(-0.2, marks=pytest.mark.slow)])
 def test_files_are_measured_and_put_in_sync(tmp_path, capsys, late_seconds):
     folder = tmp_path / 'in'
     folder.mkdir()
@@ -71,7 +72,8 @@ def test_answers_are_freed_of_the_bias_and_seen_at_the_size_of_the_calibration(t
 
 
 @pytest.mark.parametrize(('delay_ms', 'video_at'), [
-    (136, 0.0), (150, 0.0), (33, 0.08), (-70, 0.4), (-187, 0.4),
+    (136, 0.0), (33, 0.08), (-187, 0.4),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in ((150, 0.0), (-70, 0.4))),
 ])
 def test_a_delay_that_is_no_multiple_of_a_frame_is_measured_as_of_records(tmp_path, delay_ms,
                                                                           video_at):

@@ -50,9 +50,11 @@ def of_strikes(tmp_path_factory):
                     map(strikes, range(24, 32)))
 
 
+@pytest.mark.slow
 def test_loudness_that_follows_the_picture_is_found(of_strikes):
     assert min(of_strikes['loudness_motion'].values()) > 0.95
 
 
+@pytest.mark.slow
 def test_nobody_guesses_where_what_is_random_lies(of_strikes):
     assert of_strikes['position_guessed']['hard'] < 0.7
