@@ -67,9 +67,11 @@ def test_best_threshold_is_the_best(positive, negative):
 def make_pairs(clips=60, shift=1.0, seed=0):
     """Pairs of 30 examples, two clips each: one of each kind, but super-hard for half of them."""
     rng = np.random.default_rng(seed)
-    kind = np.tile(np.array([Kind.POSITIVE, Kind.EASY, Kind.HARD, Kind.SUPER_HARD], np.int32), (clips, 1))
+    kind = np.tile(np.array([Kind.POSITIVE, Kind.EASY, Kind.HARD, Kind.SUPER_HARD], np.int32),
+                   (clips, 1))
     kind[::2, 3] = NO_PAIR
-    distance = rng.normal(1.0, 0.3, [clips, 4]) + shift * (kind == Kind.EASY) + 0.1 * (kind == Kind.HARD)
+    distance = rng.normal(1.0, 0.3,
+                          [clips, 4]) + shift * (kind == Kind.EASY) + 0.1 * (kind == Kind.HARD)
     example = np.arange(clips) // 2 * 7 - 100
     audio = np.where(kind == Kind.EASY, np.roll(example, 2)[:, None], example[:, None])
     return {'distance': distance.astype(np.float32), 'kind': kind, 'example_hash': example,

@@ -118,7 +118,8 @@ def test_towers_of_a_run_and_exported(collection, run_dir, tmp_path, few_windows
 
     # Results of other features stand beside them.
     update_result(str(tmp_path / 'run'), {'another': {}})
-    assert set(saved_result(tmp_path / 'run')) == {'audio_classification_sounds_tower_svm', 'another'}
+    assert set(saved_result(tmp_path / 'run')) == {'audio_classification_sounds_tower_svm',
+                                                   'another'}
 
     class Exported(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int16, 'waveform')])
