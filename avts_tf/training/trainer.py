@@ -603,7 +603,7 @@ class Keep(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if self._picture:
-            picture = plots.batch_picture(self._picture, self.model.audio_tower.get_layer('log_mel'), self.model.config)
+            picture = plots.batch_image(self._picture, self.model.audio_tower.get_layer('log_mel'), self.model.config)
             with writing(self._run.path), self._writer.as_default(step=0):
                 tf.summary.image('batch', picture[None])
 
