@@ -91,7 +91,8 @@ def edits():
         def edit(example):
             drop(records.AUDIO_BYTES)(example)
             feature(example,
-                    records.AUDIO_FLOATS).add().float_list.value[:] = [0.1] * 10000 + list(bad) + [0.1] * 12399
+                    records.AUDIO_FLOATS).add().float_list.value[:] = [
+                        *[0.1] * 10000, *bad, *[0.1] * 12399]
         return edit
 
     def context(name, value):
@@ -110,7 +111,7 @@ def edits():
         value.value[:] = [value.value[0][:-1]]
 
     def bomb(i, data):
-        at = data.index(b'\xff\xc0')                           # the header of the picture: height and width follow
+        at = data.index(b'\xff\xc0')  # the header of the image: height and width follow
         return data[:at + 5] + b'\xff\xdc\xff\xdc' + data[at + 9:]
 
     no_times = drop(records.FRAME_TIMES)
@@ -230,9 +231,8 @@ def test_a_file_that_is_damaged_in_mid_epoch(good, tmp_path, how):
     config, state = config_of(batch_size=3, passes_per_epoch=2), state_of()
     dataset = make_dataset(f'{tmp_path}/clips-*', config, state=state)
     stopping = make_dataset(f'{tmp_path}/clips-*', config, state=state_of(), on_bad_record='stop')
-    os.utime(paths[1],
-             (0,
-              0))  # times of change are told to the second, and the spoiling comes within the same one
+    # Times of change are exact to the second only, and the file is spoilt within the same one.
+    os.utime(paths[1], (0, 0))
     before = file_stamps([(path, 4) for path in paths])
     spoil_file(paths[1], how, good[4:])
     assert [a != b for a, b in zip(before, file_stamps([(path, 4) for path in paths]),
@@ -249,7 +249,7 @@ def test_a_file_that_is_damaged_in_mid_epoch(good, tmp_path, how):
             within(PATIENCE_SECONDS, lambda: collect(stopping))
 
 
-def test_an_epoch_is_gone_on_with_after_any_batch(good, tmp_path):
+def test_an_epoch_resumes_after_any_batch(good, tmp_path):
     spoilt = [record for _, record in spoilt_records().values()][:12]
     mixed = [record for pair in zip(good + good[:4], spoilt, strict=True) for record in pair]
     for index in range(3):
@@ -278,7 +278,7 @@ def test_an_epoch_is_gone_on_with_after_any_batch(good, tmp_path):
 
 
 @pytest.mark.parametrize('bad', [0, 1])
-def test_a_record_that_is_still_at_work_is_no_fault(good, tmp_path, bad):
+def test_a_record_in_flight_is_no_fault(good, tmp_path, bad):
     muted = dataclasses.replace(counting_video(9, SECONDS), example_id='mute',
                                 waveform=np.zeros(0, np.int16))
     path = write_records(tmp_path / 'clips', [*[records.encode(muted)] * bad, *good * 12])
@@ -380,7 +380,8 @@ def check_records(fuzzer, spoilt):
     for batch in batches:
         np.testing.assert_array_equal(batch['label'], batch['kind'] == Kind.POSITIVE)
         own = batch['kind'] != Kind.EASY
-        assert (batch['audio_hash'] == batch['example_hash'][:, None])[own & (batch['kind'] >= 0)].all()
+        assert (batch['audio_hash'] == batch['example_hash'][:, None])[
+            own & (batch['kind'] >= 0)].all()
 
 
 def check_file(fuzzer, changes):
