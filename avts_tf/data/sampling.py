@@ -104,7 +104,6 @@ def draw_frames(seed: tf.Tensor, starts: tf.Tensor, kinds: tf.Tensor,
             distribution of places (see places.py).
         config: `Config`.
         repeated: whether several windows may be negatives of one kind.
-        repeated: whether several windows may be negatives of one kind.
 
     Returns:
         (video, audio, kinds): int64 [...] and [..., K], numbers of frames; int32 [..., K], the
