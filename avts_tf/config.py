@@ -89,6 +89,11 @@ class PairConfig:
     hard_gap_seconds: float = _parameter(
         0.5, 'least gap between the windows of a hard negative, in seconds, where the clip is long enough', minimum=0.0
     )
+    easy_place: str = _parameter(
+        'any', 'where in the other clip the audio of an easy negative lies: at "any" place, or at the "same" '
+        "as the video in its own; the latter keeps a batch's whole audio in memory; evaluation always takes any",
+        choices=('any', 'same'),
+    )
     super_hard_min_shift: float = _parameter(
         0.25, 'least shift of a super-hard negative, as a part of the window', minimum=0.01, maximum=0.99
     )
