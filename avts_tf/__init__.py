@@ -36,8 +36,9 @@ _HOMES = {
     'data.pipeline': ['make_dataset'],
     'data.state': ['PipelineState'],
     'errors': ['UserError'],
-    'inference.features': ['load_tower'],
-    'models.losses': ['ContrastiveLoss'],
+    'inference.export': ['export_towers'],
+    'inference.saved_towers': ['load_tower'],
+    'models.losses': ['ContrastiveLoss', 'InfoNCELoss'],
     'models.two_tower': ['TwoTower', 'build_two_tower'],
     'training.curriculum': ['Curriculum', 'CurriculumCallback', 'NegativeMix', 'Stage', 'parse_regime'],
 }

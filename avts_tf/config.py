@@ -144,6 +144,16 @@ class TrainConfig:
         choices=('drawn', 'all', 'weighted'),
     )
     temperature: float = _parameter(0.07, 'temperature of InfoNCE', minimum=1e-4)
+    learnable_temperature: bool = _parameter(
+        False, 'learn the temperature of InfoNCE, from `temperature` on, between 0.01 and 1'
+    )
+    infonce_batch_negatives: str = _parameter(
+        'by_mix',
+        'which clips have the other clips of the batch as candidates in InfoNCE: "by_mix" are '
+        'those for which an easy negative was drawn, so that the candidates follow the regime; '
+        '"always" are all',
+        choices=('by_mix', 'always'),
+    )
     optimizer: str = _parameter('sgd', 'optimiser', choices=('sgd', 'adamw'))
     learning_rate: float = _parameter(0.01, 'learning rate after the warm-up', minimum=0.0)
     momentum: float = _parameter(0.9, 'momentum of SGD', minimum=0.0, maximum=1.0)

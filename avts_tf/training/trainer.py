@@ -11,7 +11,6 @@ import itertools
 import math
 import os
 import signal
-import threading
 import time
 
 import keras
@@ -25,6 +24,7 @@ from avts_tf.data.shards import file_stamps, find_shards, name_hashes, same_file
 from avts_tf.data.state import LOST, PipelineState, describe_skips, merge_skips
 from avts_tf.errors import Diverged, Stopped, UserError
 from avts_tf.models.build import build_model
+from avts_tf.signals import note_signals
 from avts_tf.training.curriculum import CurriculumCallback, parse_regime
 from avts_tf.training.devices import (
     computes_bfloat16,
@@ -49,7 +49,7 @@ ADAPT_BATCHES = 16      # batches whose sound gives the front end its mean and d
 PROBE_CLIPS = 128       # clips of the fixed set that is measured after every epoch
 PLATEAU_EPOCHS = 5      # epochs without a lower loss until the learning rate falls
 PLATEAU_FACTOR = 0.1
-UNDECAYED = ['bias', 'beta', 'gamma']  # names of variables without weight decay
+UNDECAYED = ['bias', 'beta', 'gamma', 'log_temperature']  # names of variables without weight decay
 COLLAPSED_SPREAD = 0.02  # of 1: embeddings of length 1 that point anywhere have spread 1
 CHANCE_AUC = 0.55
 COLLAPSE_STEPS = 200    # steps at chance, after the warm-up, before it is said: what learns has left it by then (docs/training.md)
@@ -307,7 +307,7 @@ def _run_epochs(model, strategy, dataset, state, standing, curriculum, run, call
         run.save(model, standing.epochs, standing.step, dataclasses.asdict(met), metrics=read_metrics())
         saved, saved_at = (standing.epochs, standing.step), time.monotonic()
 
-    with Interruption() as interruption:
+    with note_signals() as interruption:
         callbacks.on_train_begin()
         for epoch in range(standing.epochs, curriculum.epochs):
             model.reset_metrics()
@@ -484,28 +484,6 @@ def _naming_lost_worker():
                         f'from the newest checkpoint. ({error.message.splitlines()[0][:300]})') from error
 
 
-class Interruption:
-    """Within it SIGTERM and Ctrl-C are noted in `signal_number` instead of ending the process; a second one ends it."""
-
-    def __init__(self):
-        self.signal_number = 0
-        self._before = {}
-
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number, frame):
-        if self.signal_number:
-            raise KeyboardInterrupt
-        self.signal_number = number
-
-
 def _first_batches(dataset, clips):
     """The first batches of a dataset as a list, up to a number of clips."""
     batches, count = [], 0
@@ -625,7 +603,7 @@ class Keep(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if self._picture:
-            picture = plots.batch_picture(self._picture, self.model.audio_tower.get_layer('log_mel'), self.model.config)
+            picture = plots.batch_image(self._picture, self.model.audio_tower.get_layer('log_mel'), self.model.config)
             with writing(self._run.path), self._writer.as_default(step=0):
                 tf.summary.image('batch', picture[None])
 

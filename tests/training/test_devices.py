@@ -3,7 +3,7 @@
 import pytest
 
 from avts_tf.errors import UserError
-from avts_tf.training.trainer import devices
+from avts_tf.training import devices
 
 
 @pytest.mark.parametrize(('text', 'words'), [

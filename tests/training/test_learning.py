@@ -8,6 +8,7 @@ from avts_tf.config import PRESETS, make_config, parameters
 from avts_tf.data.pipeline import make_dataset
 from avts_tf.data.sampling import Kind
 from avts_tf.data.state import PipelineState
+from avts_tf.data.synthetic import write_world
 from avts_tf.models.two_tower import build_two_tower
 from avts_tf.training.curriculum import parse_regime
 from avts_tf.training.trainer import (
@@ -18,7 +19,6 @@ from avts_tf.training.trainer import (
     off_the_plateau,
     train,
 )
-from tfrecords_tools.synthetic import write_world
 
 PLAIN = {'crop_scale_min': 1.0, 'flip': False, 'colour_jitter': 0.0}  # nothing in the way of memorising
 

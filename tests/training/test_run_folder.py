@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from avts_tf.config import make_config
 from avts_tf.errors import UserError
+from avts_tf.training import run_folder as runs
 from avts_tf.training.run_folder import RunFolder, best_first
-from avts_tf.training.trainer import run_folder as runs
 
 
 @pytest.fixture

@@ -97,8 +97,8 @@ def signal_at(folder, run_dir, epochs, step, number, **options):
 def world(tmp_path_factory):
     """20 records that can be used and one that cannot, in four files, and some to measure on."""
     from avts_tf.data import records
+    from avts_tf.data.synthetic import write_world
     from tests.helpers import counting_video, write_records
-    from tfrecords_tools.synthetic import write_world
 
     folder = tmp_path_factory.mktemp('world')
     write_world(str(folder / 'train'), videos=20, size=24, seconds=1.4, shards=3)
@@ -306,15 +306,6 @@ def test_weights_that_are_no_numbers_are_not_kept(world, tmp_path):
     with pytest.raises(Diverged, match='are no numbers after epoch 1, step 1'):
         train_run(world, tmp_path / 'run', settings=settings, checkpoint_minutes=100.0)
     assert not names(tmp_path / 'run')
-
-
-def test_a_second_signal_ends_at_once():
-    from avts_tf.training.trainer import Interruption
-
-    with pytest.raises(KeyboardInterrupt), Interruption() as noted:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert noted.signal_number == signal.SIGTERM
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_machines_that_see_other_records_are_told(tmp_path):

@@ -9,8 +9,8 @@ import pytest
 from avts_tf import command_line
 from avts_tf.config import make_config, parameters
 from avts_tf.errors import Diverged, Stopped, UserError
+from avts_tf.training import tune
 from avts_tf.training.run_folder import RunFolder
-from avts_tf.training.trainer import tune
 
 HELD = {'epochs': 2, 'seed': 3}
 
