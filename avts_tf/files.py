@@ -2,17 +2,20 @@
 
 import contextlib
 import hashlib
+import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import filelock
 
 from avts_tf.errors import UserError
 
 LOCK = '.lock'
-
 ASIDE = '.writing'  # the end of the name of a file or folder that is not whole yet
+UPDATE_SECONDS = 60.0  # longest wait for another process to update a file
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -43,6 +46,27 @@ def write_text(path: str, text: str) -> None:
         file.write(text)
 
 
+@contextlib.contextmanager
+def updating(path: str) -> Iterator[None]:
+    """Holds one file for the moment in which it is read, changed and replaced.
+
+    Another process that updates it too waits. It may lie in a folder that a third one holds.
+
+    Raises:
+        UserError: another process does not let go of it.
+        OSError: the lock cannot be written.
+    """
+    lock = path + LOCK
+    try:
+        with filelock.FileLock(lock, timeout=UPDATE_SECONDS):
+            yield
+            with contextlib.suppress(OSError):
+                os.remove(lock)
+    except filelock.Timeout:
+        raise UserError(None, path, f'another process has been writing it for {UPDATE_SECONDS:g} '
+                        's.') from None
+
+
 def _bring_to_disk(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -56,7 +80,7 @@ _held = threading.local()  # its `folders` are those that this thread holds alre
 
 @contextlib.contextmanager
 def locked(
-    folder: str, parameter: str, wait_seconds: float = 0.0, say: Callable[[str], None] = print
+    folder: str, parameter: str, wait_seconds: float = 0.0, value: str | None = None
 ) -> Iterator[int | None]:
     """Makes a folder and holds it against other processes and threads, by a lock on a file in it.
 
@@ -65,9 +89,10 @@ def locked(
 
     Args:
         folder: what is held; the parts of its path are made.
-        parameter: name of the flag that the folder comes from, for the message.
+        parameter: name of the parameter that the folder comes from, for the message.
         wait_seconds: longest wait for another process to end.
-        say: function that shows a line of text, where it waits.
+        value: value of that parameter, where the folder is not the value itself but, say, one of
+            unfinished work beside it.
 
     Yields:
         File descriptor of the lock, which keeps it where a child process inherits it; None where
@@ -81,7 +106,7 @@ def locked(
     if key in folders:
         yield None
         return
-    descriptors = []
+    descriptors, value = [], folder if value is None else value
     path, made = os.path.join(folder, LOCK), not os.path.isdir(folder)
     lock = filelock.FileLock(path, on_acquired=descriptors.append)
     try:
@@ -94,14 +119,15 @@ def locked(
                 except filelock.Timeout:
                     if not wait_seconds:
                         raise
-                    say(f'{folder}: another process is at work on it; waiting up to {wait_seconds:g} s.')
+                    logger.info(f'{value}: another process is at work on it; waiting up to '
+                                f'{wait_seconds:g} s.')
                     lock.acquire(timeout=wait_seconds)
     except filelock.Timeout:
-        raise UserError(f'--{parameter}={folder}: another process is at work on it; wait for its end, '
-                        'or give another folder.') from None
+        raise UserError(parameter, value, 'another process is at work on it; wait for its end, or '
+                        'give another one.') from None
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f'--{parameter}={folder}: cannot be written: {reason}.') from None
+        raise UserError(parameter, value, f'cannot be written: {reason}.') from None
     folders.add(key)
     try:
         yield descriptors[-1]

@@ -22,11 +22,12 @@ from avts_tf.training.run_folder import (
     hold_run,
     load_config,
     load_inputs,
+    load_model,
     load_result,
     update_result,
     writing,
 )
-from avts_tf.training.trainer import load_model, train
+from avts_tf.training.trainer import train
 from avts_tf.training.tune import tune
 from tfrecords_tools.synthetic import write_world
 
@@ -65,7 +66,7 @@ def run_train(config, records, eval_records, run_dir, export_dir, devices, expor
     with hold_run(run_dir):
         with naming_damage(records, eval_records, select_records):
             before = RunFolder(run_dir, config).epochs_done() if os.path.exists(os.path.join(run_dir, 'config.json')) else 0
-            model = train(config, records, run_dir, eval_records, devices, say, select_pattern=select_records, **options)
+            model = train(config, records, run_dir, eval_records=eval_records, select_records=select_records, devices=devices, **options)
             if not is_chief():
                 return
             rows = RunFolder(run_dir, config).history()
@@ -105,7 +106,7 @@ def _measure(model, records, eval_records, run_dir, say, **options):
 
 def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, say=print, which='newest'):
     """Evaluates a checkpoint of a run folder; records that are not given are those of the training."""
-    model, epochs = load_model(run_dir, which, say)
+    model, epochs = load_model(run_dir, which)
     inputs = load_inputs(run_dir)
     records, eval_records = records or inputs.get('records'), eval_records or inputs.get('eval_records')
     if not records:
@@ -128,7 +129,7 @@ def run_evaluate(records, eval_records, run_dir, windows_per_record, shortcuts, 
 
 def run_export(run_dir, export_dir, export_resample=False, say=print, model=None, which='newest'):
     """Exports both towers of a run folder, or of a model and its number of epochs; `export_resample` as in `export_towers`."""
-    model, epochs = model or load_model(run_dir, which, say)
+    model, epochs = model or load_model(run_dir, which)
     if model.config.towers.system != 'avts':
         say(f'--system={model.config.towers.system} is there to be compared with: no tower is exported.')
         return
@@ -164,7 +165,7 @@ def run_tune(preset, given, records, eval_records, run_dir, trials, devices, say
     """Searches for the best parameters, those in `given` being held."""
     refuse_several_machines('--mode=tune: runs on the devices of one machine; unset TF_CONFIG.')
     with hold_run(run_dir), naming_damage(records, eval_records, select_records):
-        tune(preset, given, records, eval_records, run_dir, trials, devices, say, select_records)
+        tune(preset, given, records, run_dir, trials, eval_records=eval_records, select_records=select_records, devices=devices)
 
 
 def run_features(inputs, output_dir, tower_paths, export_dir, num_workers, timeout_seconds, options, say=print):

@@ -36,7 +36,7 @@ def make_step(config, devices, pattern):
     from avts_tf.data.pipeline import make_dataset
     from avts_tf.models.two_tower import build_two_tower
     from avts_tf.training.devices import make_strategy, own_batches
-    from avts_tf.training.trainer import make_optimizer
+    from avts_tf.training.optimizer import make_optimizer
     strategy = make_strategy(devices)
     with strategy.scope():
         model = build_two_tower(config)

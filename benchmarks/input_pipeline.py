@@ -123,7 +123,7 @@ def waiting(pattern, steps=60):
     from avts_tf import config
     from avts_tf.data.pipeline import make_dataset
     from avts_tf.models.two_tower import build_two_tower
-    from avts_tf.training.trainer import make_optimizer
+    from avts_tf.training.optimizer import make_optimizer
     results = {}
     for preset, values in (('small', {}), ('paper', {'frames': 16, 'frame_size': 112, 'batch_size': 4})):
         chosen = config.make_config(preset, **{'passes_per_epoch': 50, 'shuffle_records': 8, **values})

@@ -39,7 +39,7 @@ def step_worker(preset, folder, deterministic):
         tf.config.experimental.enable_op_determinism()
     from avts_tf.data.pipeline import make_dataset
     from avts_tf.models.two_tower import build_two_tower
-    from avts_tf.training.trainer import make_optimizer
+    from avts_tf.training.optimizer import make_optimizer
 
     config, pattern = make_parts(preset, folder)
     model = build_two_tower(config)
@@ -79,8 +79,8 @@ def measure_steps(preset, folder):
 def measure_checkpoint(preset, folder):
     """Median seconds of (writing, reading) a checkpoint, and its bytes."""
     from avts_tf.models.two_tower import build_two_tower
+    from avts_tf.training.optimizer import make_optimizer
     from avts_tf.training.run_folder import RunFolder
-    from avts_tf.training.trainer import make_optimizer
 
     config, _ = make_parts(preset, folder)
     model = build_two_tower(config)

@@ -49,7 +49,7 @@ def tensorflow_step(config):
     import tensorflow as tf
 
     from avts_tf.models.two_tower import build_two_tower
-    from avts_tf.training.trainer import make_optimizer
+    from avts_tf.training.optimizer import make_optimizer
     model = build_two_tower(config)
     model.compile(optimizer=make_optimizer(config))
     batch = {name: tf.constant(value) for name, value in random_batch(config).items()}

@@ -11,7 +11,7 @@ from avts_tf import build_two_tower, files, modes
 from avts_tf.config import make_config
 from avts_tf.errors import UserError
 from avts_tf.inference import export, extraction
-from avts_tf.training.trainer import trainer as training
+from avts_tf.training import trainer as training
 
 HOLD = """
 import sys, time
@@ -29,17 +29,19 @@ def other_process(folder):
     return process
 
 
-def test_a_second_process_is_refused_by_name_until_the_first_has_ended(tmp_path):
+def test_a_second_process_is_refused_by_name_until_the_first_has_ended(tmp_path, caplog):
     folder = tmp_path / 'a' / 'b'
     process = other_process(folder)
     try:
-        with pytest.raises(UserError, match=f'--run_dir={folder}: another process'), files.locked(str(folder), 'run_dir'):
+        with pytest.raises(UserError, match=f'run_dir={folder}: another process'), files.locked(str(folder), 'run_dir'):
             pass
         assert os.listdir(folder) == [files.LOCK]
-        said = []
+        with pytest.raises(UserError, match='output=given: another'), files.locked(str(folder), 'output', value='given'):
+            pass  # the message names what the user gave, not a working folder
+        caplog.set_level('INFO', logger='avts_tf')
         threading.Timer(0.5, process.kill).start()
-        with files.locked(str(folder), 'run_dir', 600.0, said.append):
-            assert len(said) == 1 and str(folder) in said[0]
+        with files.locked(str(folder), 'run_dir', 600.0):
+            assert len(caplog.messages) == 1 and str(folder) in caplog.text
     finally:
         process.kill()
         process.wait()
@@ -84,7 +86,7 @@ def test_what_is_called_meanwhile_may_hold_it_and_another_thread_may_not(tmp_pat
 def test_what_is_no_folder_is_said(tmp_path, monkeypatch, folder):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'file').touch()
-    with pytest.raises(UserError, match='--output=.*: cannot be written'), files.locked(folder, 'output'):
+    with pytest.raises(UserError, match='output=.*: cannot be written'), files.locked(folder, 'output'):
         pass
 
 

@@ -6,7 +6,6 @@ the softmax over windows that are equally spaced from its beginning to its end, 
 """
 
 import dataclasses
-import json
 import os
 import re
 from typing import NamedTuple
@@ -29,8 +28,16 @@ from avts_tf.evaluation.classification import (
 from avts_tf.models.build import build_model
 from avts_tf.models.layers import BatchNorm
 from avts_tf.training.devices import make_strategy, own_batches
-from avts_tf.training.run_folder import RunFolder, load_config, load_inputs, update_result
-from avts_tf.training.trainer import ADAPT_BATCHES, learning_rate_at, load_model, make_optimizer
+from avts_tf.training.optimizer import LearningRate, make_optimizer
+from avts_tf.training.run_folder import (
+    RunFolder,
+    load_config,
+    load_inputs,
+    load_model,
+    refuse_another_run,
+    update_result,
+)
+from avts_tf.training.trainer import ADAPT_BATCHES
 
 MODE = 'action_recognition'
 STREAMS = {'video': ('video',), 'audio': ('audio',), 'both': ('video', 'audio')}
@@ -130,7 +137,8 @@ def recognise_actions(config, protocol, pattern, eval_pattern, run_dir, devices=
                               for label, examples in ((labels, chosen), (tested, tested)))
 
     inputs = {'mode': MODE, **protocol._asdict(), 'records': pattern, 'eval_records': eval_pattern, 'classes': names}
-    _refuse_another(run_dir, inputs)
+    if os.path.exists(os.path.join(run_dir, 'config.json')):
+        refuse_another_run('run_dir', run_dir, load_inputs(run_dir), inputs)
     run = RunFolder(run_dir, config, inputs)
     with strategy.scope():
         model = _initial_model(config, protocol)
@@ -351,18 +359,6 @@ def _initial_model(config, protocol):
     return model
 
 
-def _refuse_another(run_dir, inputs):
-    """Raises a `UserError` where a run folder holds a run of another kind, or with another protocol."""
-    if not os.path.exists(os.path.join(run_dir, 'config.json')):
-        return
-    before = load_inputs(run_dir)
-    # Through JSON and back, as what is in the file.
-    for name, value in json.loads(json.dumps(inputs)).items():
-        if before.get(name) != value:
-            raise UserError(f'--run_dir={run_dir}: holds another run ({name} is {before.get(name)}, asked for {value}); '
-                            'use another --run_dir.')
-
-
 def _fit(classifier, model, strategy, class_of, pattern, protocol, config, run, say):
     """Trains until all epochs are done, going on after those that are."""
     state = PipelineState()
@@ -387,6 +383,7 @@ def _fit(classifier, model, strategy, class_of, pattern, protocol, config, run, 
     batches = own_batches(labelled, strategy)
 
     rows, optimizer = run.history()[:done], classifier.optimizer
+    learning_rate = LearningRate(config.train, steps * config.train.epochs, [row['loss'] for row in rows])
     with strategy.scope():
         mean_loss, accuracy = keras.metrics.Mean(), keras.metrics.SparseCategoricalAccuracy()
 
@@ -412,8 +409,7 @@ def _fit(classifier, model, strategy, class_of, pattern, protocol, config, run, 
             mean_loss.reset_state()
             accuracy.reset_state()
             for batch in batches:
-                optimizer.learning_rate.assign(learning_rate_at(
-                    config.train, int(optimizer.iterations.numpy()), steps * config.train.epochs, [row['loss'] for row in rows]))
+                optimizer.learning_rate.assign(learning_rate.at(int(optimizer.iterations.numpy())))
                 train_step(batch)
                 bar.update()
             if int(optimizer.iterations.numpy()) == before:
@@ -423,6 +419,7 @@ def _fit(classifier, model, strategy, class_of, pattern, protocol, config, run, 
             if not np.isfinite(logs['loss']):
                 raise UserError(f'the loss is {logs["loss"]} in epoch {epoch + 1}; lower --learning_rate and use a new --run_dir.')
             rows.append({'epoch': epoch + 1, **logs})
+            learning_rate.end_epoch(logs['loss'])
             run.write_history(rows)
             run.save(classifier, epoch + 1)
             line = (f'epoch {epoch + 1}/{config.train.epochs} loss {logs["loss"]:.4f} | '

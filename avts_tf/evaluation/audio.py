@@ -43,8 +43,7 @@ from avts_tf.evaluation.classification import percent, wilson_interval
 from avts_tf.inference.features import AudioTower, load_tower
 from avts_tf.models.audio import build_audio_tower, embed_waveform
 from avts_tf.models.build import build_model
-from avts_tf.training.run_folder import update_result
-from avts_tf.training.trainer import load_model
+from avts_tf.training.run_folder import load_model, update_result
 
 MODE = 'audio_classification'
 FEATURES = ('tower', 'random', 'mfcc', 'scratch')

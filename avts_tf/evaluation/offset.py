@@ -22,11 +22,11 @@ import av
 import numpy as np
 import tensorflow as tf
 
-from avts_tf import plots, progress
+from avts_tf import files, plots, progress
 from avts_tf.data import media, records, workers
 from avts_tf.errors import UserError
 from avts_tf.models.audio import embed_waveform
-from avts_tf.training.run_folder import load_result, update_result, write_aside
+from avts_tf.training.run_folder import load_result, update_result
 
 HOP_SECONDS = 0.01       # step of the offsets
 MOST_POSITIONS = 64      # windows of the picture, spread over the file
@@ -382,7 +382,7 @@ def measure_files(
                 say(f'{source.path}: not written in sync: {problem}')
         answers.append(answer)
     path = os.path.join(output_dir, 'offsets.json')
-    write_aside(path, json.dumps(answers, indent=2) + '\n')
+    files.write_text(path, json.dumps(answers, indent=2) + '\n')
     told = sum(answer['told'] for answer in answers)
     skipped = sum('skipped' in answer for answer in answers)
     say(f'{told} told, {len(answers) - told - skipped} cannot be told, {skipped} not measured; {path}, '

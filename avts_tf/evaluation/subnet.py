@@ -16,7 +16,7 @@ import tensorflow as tf
 from avts_tf import progress
 from avts_tf.data.records import PCM_SCALE
 from avts_tf.models.audio import build_audio_network, build_frontend
-from avts_tf.training.trainer import learning_rate_at, make_optimizer
+from avts_tf.training.optimizer import LearningRate, make_optimizer
 
 GAIN_DB = 10.0              # greatest change of loudness, either way
 MIXUP_ALPHA = 0.4           # of the beta distribution that the weight of a window in its mixture is drawn from
@@ -83,7 +83,8 @@ def train_subnet(config, waveforms, labels, class_count, seed, window_seconds, t
 
     batch_size = min(train.batch_size, len(waveforms))
     epoch_steps = math.ceil(len(waveforms) * train.passes_per_epoch / batch_size)
-    losses, order, done = [], np.empty(0, int), 0
+    learning_rate = LearningRate(train, train.epochs * epoch_steps)
+    order, done = np.empty(0, int), 0
     shown = progress.bar(range(train.epochs), f'{title}: training', unit='epoch', leave=False)
     for _ in shown:
         total = 0.0
@@ -95,11 +96,11 @@ def train_subnet(config, waveforms, labels, class_count, seed, window_seconds, t
             targets = np.eye(class_count, dtype=np.float32)[labels[chosen]]
             windows, targets = augment(windows, targets, rng)
             mask = draw_masks(batch_size, steps, bands, round(MASK_SECONDS / config.logmel.stft_hop_seconds), rng)
-            optimizer.learning_rate.assign(learning_rate_at(train, done, train.epochs * epoch_steps, losses))
+            optimizer.learning_rate.assign(learning_rate.at(done))
             total += float(step(windows, targets, mask))
             done += 1
-        losses.append(total / epoch_steps)
-        shown.set_postfix(loss=f'{losses[-1]:.3f}')
+        learning_rate.end_epoch(total / epoch_steps)
+        shown.set_postfix(loss=f'{total / epoch_steps:.3f}')
     return Subnet(front_end, network, samples, network.count_params())
 
 

@@ -28,9 +28,10 @@ from avts_tf.data.records import summary_path
 from avts_tf.errors import Stopped, UserError
 from avts_tf.evaluation import action, audio
 from avts_tf.evaluation.sync import evaluate_sync
+from avts_tf.signals import StopSignals
 from avts_tf.training.curriculum import parse_regime
 from avts_tf.training.run_folder import RunFolder
-from avts_tf.training.trainer import Interruption, train
+from avts_tf.training.trainer import train
 
 # What was published, in percent; nothing else in this project may call itself so. All of it is printed in the slides, but ESC-10,
 # which is Piczak's (2015). AVTS accuracy is measured with easy negatives, UCF101 and HMDB51 are means of three splits, ESC-10 and
@@ -160,7 +161,7 @@ def make_table(name, settings, write_world, say=print):
         Stopped: a signal came; it was handed on to the step, which keeps what it has.
     """
     # The steps' processes inherit the lock, so that one whose parent was killed keeps it too.
-    with files.locked(settings.table_dir, 'table_dir', LOCK_WAIT_SECONDS, say) as lock:
+    with files.locked(settings.table_dir, 'table_dir', LOCK_WAIT_SECONDS) as lock:
         cells = TABLES[name](settings, _sets(settings, write_world, say))
         steps, before = {}, {}
         for chain in itertools.chain(*(content.steps for content in cells.values() if isinstance(content, Figure))):
@@ -220,7 +221,7 @@ def _at(arguments, table_dir):
 
 def _train(run_dir, config, records, eval_records, devices):
     config = make_config(**config)
-    model = train(config, records, run_dir, eval_records, devices)
+    model = train(config, records, run_dir, eval_records=eval_records, devices=devices)
     os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
     plots.training_curves(RunFolder(run_dir, config).history(), os.path.join(run_dir, 'plots', 'training.png'))
     evaluate_sync(model, records, eval_records, run_dir)
@@ -541,7 +542,7 @@ def _run(step, table_dir, lock):
         os.remove(os.path.join(folder, 'failed.txt'))
     code = (f'import sys; sys.path[:] = {sys.path!r}; from {__name__} import run_step; '
             f'run_step({table_dir!r}, {step.folder!r}, {os.getpid()})')
-    with Interruption() as interruption:
+    with StopSignals() as signals:
         # In a session of its own: Ctrl-C in a terminal would reach it as well, and a second signal ends it at once.
         process = subprocess.Popen(
             [sys.executable, '-c', code], pass_fds=[lock], stdin=subprocess.DEVNULL, start_new_session=True)
@@ -550,16 +551,16 @@ def _run(step, table_dir, lock):
             while process.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.2)
-                if interruption.signal_number and not told:
-                    process.send_signal(interruption.signal_number)
+                if signals.received and not told:
+                    process.send_signal(signals.received)
                     told = True
         except KeyboardInterrupt:
             process.kill()
             process.wait()
             raise
-        if interruption.signal_number:
-            raise Stopped(f'stopped by {signal.Signals(interruption.signal_number).name}. The same command goes on with {folder}.',
-                          interruption.signal_number)
+        if signals.received:
+            raise Stopped(f'stopped by {signal.Signals(signals.received).name}. The same command goes on with {folder}.',
+                          signals.received)
     if not process.returncode:
         return ''
     try:

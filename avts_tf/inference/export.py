@@ -23,8 +23,8 @@ from avts_tf.data.records import PCM_SCALE
 from avts_tf.errors import UserError
 from avts_tf.inference.features import SAMPLE_RATES
 from avts_tf.models.audio import embed_waveform
+from avts_tf.training.optimizer import UNDECAYED
 from avts_tf.training.run_folder import load_inputs, load_result
-from avts_tf.training.trainer import UNDECAYED
 
 TOLERANCE = 1e-4        # greatest difference of an output, relative to the greatest output, between Keras and the reloaded tower
 METADATA = 'metadata.json'
@@ -670,7 +670,7 @@ def export_towers(model, export_dir, say=print, training=None, resample=False):
     towers = [AudioTower(model.audio_tower, model.config, resample), VideoTower(model.video_tower, model.config)]
     paths = {}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(files.locked(export_dir, 'export_dir', EXPORT_WAIT_SECONDS, say))
+        stack.enter_context(files.locked(export_dir, 'export_dir', EXPORT_WAIT_SECONDS))
         asides = [stack.enter_context(_folder_aside(export_dir, tower)) for tower in towers]
         try:
             differences = _save_and_compare(towers, asides, training)

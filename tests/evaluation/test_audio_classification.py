@@ -20,8 +20,8 @@ from avts_tf.evaluation import audio, mfcc, subnet
 from avts_tf.models.audio import build_audio_tower
 from avts_tf.models.build import build_model
 from avts_tf.models.two_tower import build_two_tower
+from avts_tf.training.optimizer import make_optimizer
 from avts_tf.training.run_folder import RunFolder
-from avts_tf.training.trainer import make_optimizer
 
 RATE = 16000
 QUIET = {'say': lambda line: None}

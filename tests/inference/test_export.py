@@ -24,7 +24,7 @@ from avts_tf import UserError, build_two_tower, make_config
 from avts_tf.data import pipeline
 from avts_tf.inference import export
 from avts_tf.models.audio import build_audio_tower
-from avts_tf.training.trainer import run_folder as runs
+from avts_tf.training.checkpoints import write_checkpoint
 from tests.helpers import ROOT
 
 GOLDENS = ROOT / 'tests' / 'goldens'
@@ -523,7 +523,7 @@ def test_a_run_is_described_without_the_paths_of_this_machine(tmp_path):
     run, data = tmp_path / 'run', tmp_path / 'private' / 'data'
     (run / 'checkpoints').mkdir(parents=True)
     data.mkdir(parents=True)
-    runs.write_arrays(str(run / 'checkpoints' / 'epoch-0007-step-000000.npz'), {}, {})
+    write_checkpoint(str(run / 'checkpoints' / 'epoch-0007-step-000000.npz'), {}, {})
     inputs = {'records': f'{data}/a-*-of-*, {data}/b-*', 'eval_records': f'{data}/gone-*'}
     (run / 'config.json').write_text(json.dumps({**json.loads(make_config('tiny').to_json()), 'inputs': inputs}))
     results = {'sync': {'threshold': 0.8, 'measured_on': f'{data}/gone-*'}, 'exported': {'audio_tower': f'{run}/1'},

@@ -14,7 +14,8 @@ from avts_tf.evaluation import action
 from avts_tf.models.audio import embed_waveform
 from avts_tf.models.baselines.common import LogSpectrogram
 from avts_tf.models.build import build_model
-from avts_tf.training.trainer import load_model, train
+from avts_tf.training.run_folder import load_model
+from avts_tf.training.trainer import train
 from tfrecords_tools.synthetic import OBJECTS, make_video, write_world
 
 SMALL = {'frame_size': 16, 'frames': 8, 'batch_size': 8, 'warmup_steps': 0, 'schedule': 'constant', 'flip': False,
@@ -142,7 +143,7 @@ def test_mistakes(overrides, words):
 @pytest.mark.slow
 def test_trained_and_loaded_by_the_same_commands(clips, teacher, tmp_path):
     config = config_of('soundnet', teacher, epochs=1)
-    model = train(config, clips, str(tmp_path / 'run'), say=lambda line: None)
+    model = train(config, clips, str(tmp_path / 'run'))
     loaded, epochs = load_model(str(tmp_path / 'run'))
     assert epochs == 1 and loaded.name == 'soundnet'
     batch = next(iter(make_dataset(clips, config, training=False)))

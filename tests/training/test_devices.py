@@ -1,9 +1,9 @@
-"""What TF_CONFIG and the processor say; how several machines train is tested in test_training.py."""
+"""What TF_CONFIG and the processor say; how several machines train is tested in test_trainer.py."""
 
 import pytest
 
 from avts_tf.errors import UserError
-from avts_tf.training.trainer import devices
+from avts_tf.training import devices
 
 
 @pytest.mark.parametrize(('text', 'words'), [
@@ -19,7 +19,7 @@ def test_a_tf_config_that_cannot_be_used(monkeypatch, text, words):
 def test_devices_are_not_for_several_machines(monkeypatch):
     monkeypatch.setenv('TF_CONFIG', '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}')
     assert devices.worker_count() == 2 and not devices.is_chief()
-    with pytest.raises(UserError, match='--devices=2.*several machines'):
+    with pytest.raises(UserError, match='devices=2.*several machines'):
         devices.make_strategy('2')
 
 

@@ -1,9 +1,11 @@
-"""A training that is killed, damaged or starved comes to the same end, or says what is wrong; several machines train as one.
+"""A training that is killed, damaged or starved resumes to the same end, or says what is wrong;
+several machines train as one.
 
 This file is the worker too: a process of it trains, to be killed, or as one machine of several.
 """
 
 import json
+import logging
 import os
 import pathlib
 import resource
@@ -19,45 +21,51 @@ import pytest
 
 from tests.helpers import PATIENCE_SECONDS, ROOT
 
-# Small enough for seconds, of two stages and two passes an epoch, with a learning rate that follows from the losses. Training
-# magnifies rounding: a small rate, and SGD, because Adam divides small gradients by their own rounding.
+# Small enough for seconds, of two stages and two passes an epoch, with a learning rate that follows
+# from the losses. Training magnifies rounding: a small rate, and SGD, because Adam divides small
+# gradients by their own rounding.
 SETTINGS = {
-    'frame_size': 16, 'batch_size': 4, 'video_width': 0.05, 'audio_width': 0.05, 'embedding_size': 16, 'warmup_steps': 0,
-    'optimizer': 'sgd', 'learning_rate': 0.0003, 'schedule': 'plateau', 'passes_per_epoch': 2, 'shuffle_records': 4,
+    'frame_size': 16, 'batch_size': 4, 'video_width': 0.05, 'audio_width': 0.05,
+    'embedding_size': 16, 'warmup_steps': 0, 'optimizer': 'sgd', 'learning_rate': 0.0003,
+    'schedule': 'plateau', 'passes_per_epoch': 2, 'shuffle_records': 4,
     'regime': 'easy:1,easy=0.5+hard=0.5:1',
 }
 
 
-def train_run(folder, run_dir, say=lambda line: None, **options):
+def train_run(folder, run_dir, **options):
     """Trains on the world of `folder`; returns the model."""
     from avts_tf.config import make_config
     from avts_tf.training.trainer import train
 
-    settings = {**SETTINGS, **options.pop('settings', {})}
-    return train(make_config('tiny', **settings), f'{folder}/train-*', str(run_dir), f'{folder}/held-*', say=say,
-                 **{'checkpoint_minutes': 0.0, **options})
+    config = make_config('tiny', **{**SETTINGS, **options.pop('settings', {})})
+    options = {'checkpoint_minutes': 0.0, 'eval_records': f'{folder}/held-*', **options}
+    return train(config, f'{folder}/train-*', str(run_dir), **options)
 
 
 def start_run(folder, run_dir, environment=None, **options):
     """A process that trains, whose output is a pipe."""
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'TF_CPP_MIN_LOG_LEVEL': '3', 'CUDA_VISIBLE_DEVICES': '',
-                   **(environment or {})}
-    return subprocess.Popen([sys.executable, '-W', 'ignore', __file__, str(folder), str(run_dir), json.dumps(options)],
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'TF_CPP_MIN_LOG_LEVEL': '3',
+                   'CUDA_VISIBLE_DEVICES': '', **(environment or {})}
+    return subprocess.Popen(
+        [sys.executable, '-W', 'ignore', __file__, str(folder), str(run_dir), json.dumps(options)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
 
 
 def main(folder, run_dir, options):
     """The worker: trains, and says as `main.py` does what stopped it."""
+    from avts_tf import program
     from avts_tf.errors import Stopped, UserError
 
+    program.show_messages()
     options = json.loads(options)
     if limit := options.pop('file_limit', None):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     weights = options.pop('weights', None)
     try:
-        model = train_run(folder, run_dir, lambda line: print(line, flush=True), **options)
+        model = train_run(folder, run_dir, **options)
         if weights:
-            np.savez(weights, **{f'{i:04d}': weight.numpy() for i, weight in enumerate(model.weights)})
+            np.savez(weights, **{f'{i:04d}': weight.numpy()
+                                 for i, weight in enumerate(model.weights)})
     except Stopped as stop:
         print(stop, flush=True)
         sys.exit(128 + stop.signal_number)
@@ -65,6 +73,13 @@ def main(folder, run_dir, options):
         print(error, flush=True)
         sys.stdout.flush()
         os._exit(2)  # beside a machine that is gone TensorFlow's own end can take long
+
+
+@pytest.fixture
+def messages(caplog):
+    """The messages of the library, as text."""
+    caplog.set_level('INFO', logger='avts_tf')
+    return caplog
 
 
 def names(run_dir):
@@ -110,21 +125,28 @@ def world(tmp_path_factory):
 @pytest.fixture(scope='module')
 def unbroken(world, tmp_path_factory):
     """(run folder, model) of a training that nothing stopped."""
-    run, lines = tmp_path_factory.mktemp('unbroken') / 'run', []
-    model = train_run(world, run, lines.append, checkpoint_minutes=100.0)
-    # Each epoch's line tells how many were skipped; which, only where that changes.
-    assert sum('2 records skipped |' in line for line in lines) == 2
-    assert [line for line in lines if line.startswith('WARNING')] == [
-        "WARNING: epoch 1: records skipped: 2 too_short (first: 'clip-99')"]
+    run, records = tmp_path_factory.mktemp('unbroken') / 'run', []
+    logger, handler = logging.getLogger('avts_tf'), logging.Handler()
+    handler.emit = records.append
+    logger.addHandler(handler)
+    logger.setLevel('INFO')
+    try:
+        model = train_run(world, run, checkpoint_minutes=100.0)
+    finally:
+        logger.removeHandler(handler)
+    # Each epoch's line says how many were skipped; which, only where that changes.
+    assert sum('2 records skipped |' in record.getMessage() for record in records) == 2
+    assert [record.getMessage() for record in records if record.levelname == 'WARNING'] == [
+        "epoch 1: records skipped: 2 too_short (first: 'clip-99')"]
     return run, model
 
 
 def files(run_dir):
-    """What must be the same after a resume: bytes of the files, and all of the results but how often a record was met."""
+    """What must be the same after a resume: the bytes of the files, and the number of epochs."""
     run_dir = pathlib.Path(run_dir)
     training = json.loads((run_dir / 'result.json').read_text())['training']
-    skipped = {reason: found['first'] for reason, found in training.pop('skipped_records').items()}
-    return {name: (run_dir / name).read_bytes() for name in ('history.csv', 'config.json')} | {'skipped': skipped, **training}
+    return {**{name: (run_dir / name).read_bytes() for name in ('history.csv', 'config.json')},
+            'epochs': training['epochs']}
 
 
 def assert_same_run(run_dir, model, other_dir, other):
@@ -150,24 +172,62 @@ def test_an_unbroken_run(unbroken):
     assert training == {'epochs': 2, 'skipped_records': {'too_short': {'times': 4, 'first': ['clip-99']}}}
 
 
-def test_killed_stopped_and_damaged_it_ends_the_same(world, unbroken, tmp_path):
+def test_interrupted_twice_and_damaged_it_ends_the_same(
+    world, unbroken, tmp_path, monkeypatch, messages
+):
+    """In one process: a failure in the first stage, a signal in the second, a damaged file."""
+    from avts_tf.errors import Stopped
+    from avts_tf.training.run_folder import RunFolder
+
+    run, save = tmp_path / 'run', RunFolder.save
+
+    class Killed(BaseException):
+        pass
+
+    def kill(folder, model, epochs, step=0, *arguments, **arrays):
+        if (epochs, step) == (0, 4):
+            raise Killed
+        save(folder, model, epochs, step, *arguments, **arrays)
+
+    def terminate(folder, model, epochs, step=0, *arguments, **arrays):
+        save(folder, model, epochs, step, *arguments, **arrays)
+        if (epochs, step) == (1, 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(RunFolder, 'save', kill)
+    with pytest.raises(Killed):
+        train_run(world, run)
+    assert names(run)[-1] == 'epoch-0000-step-000003.npz'
+    monkeypatch.setattr(RunFolder, 'save', terminate)
+    with pytest.raises(Stopped, match='by SIGTERM after epoch 1 and 3 steps.*command resumes'):
+        train_run(world, run)
+    assert 'Resuming after epoch 0 and 3 steps.' in messages.messages
+    monkeypatch.setattr(RunFolder, 'save', save)
+    flip_byte(run / 'checkpoints' / 'epoch-0001-step-000003.npz')
+    model = train_run(world, run)
+    assert any('step-000003.npz: damaged' in message for message in messages.messages)
+    assert 'Resuming after epoch 1 and 2 steps.' in messages.messages
+    assert_same_run(run, model, *unbroken)
+
+
+@pytest.mark.slow
+def test_killed_and_stopped_from_outside_it_ends_the_same(world, unbroken, tmp_path, messages):
     run = tmp_path / 'run'
     status, _ = signal_at(world, run, 0, 3, signal.SIGKILL)                 # in the first stage
     assert status == -signal.SIGKILL and names(run)[-1] < 'epoch-0001'
     status, output = signal_at(world, run, 1, 2, signal.SIGTERM)            # in the second
-    assert 'Going on after epoch 0 and' in output
+    assert 'Resuming after epoch 0 and' in output
     assert status == 143, output
     last = output.splitlines()[-1]
-    assert last.startswith('stopped by SIGTERM after epoch 1 and') and 'The same command goes on' in last
+    assert last.startswith('stopped by SIGTERM after epoch 1 and')
+    assert 'The same command resumes' in last
     before, newest = names(run)[-2:]
     assert f'epoch 1 and {int(newest[16:22])} steps' in last
     flip_byte(run / 'checkpoints' / newest)
-    (run / 'checkpoints' / f'writing-{newest}').write_bytes(b'half')
-    lines = []
-    model = train_run(world, run, lines.append)
-    assert any(newest in line and 'damaged' in line for line in lines)
+    model = train_run(world, run)
+    assert any(newest in message and 'damaged' in message for message in messages.messages)
     steps = f' and {int(before[16:22])} steps' if int(before[16:22]) else ''
-    assert f'Going on after epoch {int(before[6:10])}{steps}.' in lines
+    assert f'Resuming after epoch {int(before[6:10])}{steps}.' in messages.messages
     assert_same_run(run, model, *unbroken)
 
 
@@ -205,14 +265,13 @@ def test_ctrl_c_is_as_sigterm(world, unbroken, tmp_path):
 
 
 @pytest.mark.slow
-def test_without_any_whole_checkpoint_it_begins_anew(world, unbroken, tmp_path):
+def test_without_any_whole_checkpoint_it_begins_anew(world, unbroken, tmp_path, messages):
     run = tmp_path / 'run'
     shutil.copytree(unbroken[0], run)
     for name in names(run):
         (run / 'checkpoints' / name).write_bytes(b'PK')
-    lines = []
-    model = train_run(world, run, lines.append)
-    assert any('starting from the beginning' in line for line in lines)
+    model = train_run(world, run)
+    assert any('starting from the beginning' in message for message in messages.messages)
     assert_same_run(run, model, *unbroken)
 
 
@@ -225,8 +284,9 @@ def test_a_full_disk_is_said_and_costs_no_checkpoint(world, unbroken, tmp_path):
     process = start_run(world, run, file_limit=(run / 'checkpoints' / before[-1]).stat().st_size // 2)
     output = process.communicate(timeout=PATIENCE_SECONDS)[0]
     assert process.returncode == 2, output
-    assert f'--run_dir={run}: cannot be written' in output and 'goes on from the newest checkpoint' in output
-    assert names(run) == before and not list((run / 'checkpoints').glob('writing-*'))
+    assert f'run_dir={run}: cannot be written' in output
+    assert 'resumes from the newest checkpoint' in output
+    assert names(run) == before and len(os.listdir(run / 'checkpoints')) == len(before)
 
 
 def test_weight_decay_is_of_kernels_alone():
@@ -235,7 +295,7 @@ def test_weight_decay_is_of_kernels_alone():
 
     from avts_tf.config import make_config
     from avts_tf.models.layers import BatchNorm
-    from avts_tf.training.trainer import make_optimizer
+    from avts_tf.training.optimizer import make_optimizer
 
     for optimizer in ('sgd', 'adamw'):
         model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2, bias_initializer='ones'), BatchNorm()])
@@ -251,34 +311,37 @@ def test_weight_decay_is_of_kernels_alone():
 
 
 @pytest.mark.slow
-def test_it_goes_on_with_other_records(world, tmp_path):
+def test_it_resumes_with_other_records(world, tmp_path, messages):
     from avts_tf.config import make_config
     from avts_tf.training.trainer import train
 
-    config, run, lines = make_config('tiny', **SETTINGS), str(tmp_path / 'run'), []
-    train(config, f'{world}/train-0000[01]*', run, f'{world}/held-*', say=lambda line: None, checkpoint_minutes=100.0)
+    config, run = make_config('tiny', **SETTINGS), str(tmp_path / 'run')
+    train(config, f'{world}/train-0000[01]*', run, eval_records=f'{world}/held-*',
+          checkpoint_minutes=100.0)
     first = (tmp_path / 'run' / 'history.csv').read_text().splitlines()[1]
     for name in names(run):
         if name > 'epoch-0001-step-000000.npz':
             os.remove(tmp_path / 'run' / 'checkpoints' / name)
-    train(config, f'{world}/train-*', run, f'{world}/held-*', say=lines.append)
-    assert any(line.startswith('The records are others than before') for line in lines)
-    assert 'Going on after epoch 1.' in lines
+    train(config, f'{world}/train-*', run, eval_records=f'{world}/held-*')
+    assert any('not those of before' in message for message in messages.messages)
+    assert 'Resuming after epoch 1.' in messages.messages
     assert (tmp_path / 'run' / 'history.csv').read_text().splitlines()[1] == first
     assert json.loads((tmp_path / 'run' / 'config.json').read_text())['inputs']['records'] == f'{world}/train-*'
 
 
 @pytest.mark.slow
-def test_a_file_that_goes_while_it_trains_is_said_once_and_what_is_left_is_trained_on(world, unbroken, tmp_path):
+def test_a_file_that_goes_while_it_trains_is_said_once_and_the_rest_is_trained_on(
+    world, unbroken, tmp_path, messages
+):
     shutil.copytree(world, tmp_path / 'world')
-    run, lines = tmp_path / 'run', []
+    run = tmp_path / 'run'
     process = start_run(tmp_path / 'world', run)
     assert wait_for_step(process, run, 0, 2)
     os.remove(tmp_path / 'world' / 'train-00001-of-00003')
     process.send_signal(signal.SIGTERM)                       # what was opened and read ahead would hide it
     process.communicate()
-    train_run(tmp_path / 'world', run, lines.append)
-    warned = [line for line in lines if 'changed or gone' in line]
+    train_run(tmp_path / 'world', run)
+    warned = [message for message in messages.messages if 'changed or gone' in message]
     assert len(warned) == 1 and 'train-00001-of-00003' in warned[0]
     lost = json.loads((run / 'result.json').read_text())['training']['skipped_records']['lost']
     assert lost['times'] > 0 and any('train-00001-of-00003' in name for name in lost['first'])
@@ -294,46 +357,47 @@ def test_held_out_clips_that_cannot_be_used_are_told_before_the_training(world, 
         if name.startswith('train-'):
             os.symlink(world / name, tmp_path / name)
     write_records(tmp_path / 'held-0', [records.encode(counting_video(number, 0.1)) for number in range(3)])
-    with pytest.raises(UserError, match=r'--eval_records=.*no usable clip to measure on; records skipped: 3 too_short'):
+    with pytest.raises(UserError, match=r'eval_records=.*no usable clip to measure on; records skipped: 3 too_short'):
         train_run(tmp_path, tmp_path / 'run')
 
 
-def test_weights_that_are_no_numbers_are_not_kept(world, tmp_path):
+def test_weights_that_are_nan_are_not_kept(world, tmp_path):
     from avts_tf.errors import Diverged
 
     # One step an epoch: its loss is a number, what it leaves behind is not, or is too large for an embedding.
     settings = {'learning_rate': 1e30, 'normalize': 'none', 'schedule': 'constant', 'batch_size': 20, 'passes_per_epoch': 1}
-    with pytest.raises(Diverged, match='are no numbers after epoch 1, step 1'):
+    with pytest.raises(Diverged, match='are NaN or infinite after epoch 1, step 1'):
         train_run(world, tmp_path / 'run', settings=settings, checkpoint_minutes=100.0)
     assert not names(tmp_path / 'run')
 
 
 def test_a_second_signal_ends_at_once():
-    from avts_tf.training.trainer import Interruption
+    from avts_tf.signals import StopSignals
 
-    with pytest.raises(KeyboardInterrupt), Interruption() as noted:
+    with pytest.raises(KeyboardInterrupt), StopSignals() as signals:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert noted.signal_number == signal.SIGTERM
+        assert signals.received == signal.SIGTERM
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_machines_that_see_other_records_are_told(tmp_path):
     from avts_tf.errors import UserError
-    from avts_tf.training.trainer import _check_agreement
+    from avts_tf.training.faults import MachineReport, check_agreement
 
-    _check_agreement([[0, 3, 1, 11, 15, 1], [0, 3, 1, 11, 0, 0]])       # one of them was told to stop, or to save
+    one = MachineReport(0, 3, 1, 11, 0, 0)
+    check_agreement([MachineReport(0, 3, 1, 11, 15, 1), one])  # one of them has to stop, or to save
     for other in ([0, 3, 1, 12], [0, 4, 1, 11], [1, 3, 1, 11], [0, 3, 0, 11]):
         with pytest.raises(UserError, match='do not train on the same batch'):
-            _check_agreement([[0, 3, 1, 11, 0, 0], [*other, 0, 0]])
+            check_agreement([one, MachineReport(*other, 0, 0)])
 
 
-def test_a_loss_that_is_no_number_stops_and_names_epoch_step_and_clips(world, tmp_path):
+def test_a_loss_that_is_nan_stops_and_names_epoch_step_and_clips(world, tmp_path):
     from avts_tf.errors import UserError
 
     with pytest.raises(UserError) as error:
         train_run(world, tmp_path / 'run', settings={'learning_rate': 1e30, 'normalize': 'none', 'schedule': 'constant'})
     message = str(error.value)
-    assert 'the loss is nan in epoch 1, step ' in message and '--learning_rate' in message and 'synthetic-' in message
+    assert 'the loss is nan in epoch 1, step ' in message and '`learning_rate`' in message and 'synthetic-' in message
     for name in names(tmp_path / 'run'):
         with np.load(tmp_path / 'run' / 'checkpoints' / name) as arrays:
             assert all(np.isfinite(arrays[part]).all() for part in arrays.files if part.startswith(('weight', 'optimizer')))
@@ -369,7 +433,7 @@ def assert_close(values, model):
         np.testing.assert_allclose(value, weight.numpy(), rtol=1e-4, atol=1e-5, err_msg=weight.path)
 
 
-def test_two_machines_go_on_as_one_would(world, unbroken, tmp_path):
+def test_two_machines_resume_as_one_would(world, unbroken, tmp_path):
     # From the middle of a training on one machine.
     run = tmp_path / 'run'
     shutil.copytree(unbroken[0], run)
@@ -378,14 +442,14 @@ def test_two_machines_go_on_as_one_would(world, unbroken, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_machines_train_stop_and_go_on_as_one(world, unbroken, tmp_path):
+def test_two_machines_train_stop_and_resume_as_one(world, unbroken, tmp_path):
     run = tmp_path / 'run'
     processes = start_workers(world, run, tmp_path)
     assert wait_for_step(processes[0], run, 1, 2), ends(processes)
     processes[1].send_signal(signal.SIGTERM)                   # to one of them: both stop, at the same step
     stopped = ends(processes)
     assert [status for status, _ in stopped] == [143, 143], stopped
-    assert 'goes on from there' in stopped[0][1] and names(run)[-1] > 'epoch-0001-step-000002'
+    assert 'resumes from there' in stopped[0][1] and names(run)[-1] > 'epoch-0001-step-000002'
     check_finished(start_workers(world, run, tmp_path), run, unbroken, tmp_path)
 
 
@@ -393,7 +457,7 @@ def check_finished(processes, run, unbroken, tmp_path):
     """Two machines end with the same weights and statistics, and with those and the figures of one machine to rounding."""
     finished = ends(processes)
     assert [status for status, _ in finished] == [0, 0], finished
-    assert 'on 2 machines' in finished[0][1] and 'Going on after epoch 1' in finished[0][1]
+    assert 'on 2 machines' in finished[0][1] and 'Resuming after epoch 1' in finished[0][1]
     assert finished[1][1].strip() == ''                        # one of them speaks
     first, second = weights(tmp_path / 'worker-0.npz'), weights(tmp_path / 'worker-1.npz')
     for one, other in zip(first, second, strict=True):         # weights and batch-norm statistics
@@ -432,7 +496,7 @@ def test_two_machines_interrupted_end_with_the_bits_of_two_that_were_not(world, 
 
 
 @pytest.mark.slow
-def test_two_and_four_devices_train_as_one_and_are_gone_on_with_exactly(world, unbroken, tmp_path):
+def test_two_and_four_devices_train_as_one_and_resume_exactly(world, unbroken, tmp_path):
     # A process of its own for each: the number of devices is fixed when TensorFlow starts.
     for devices in ('2', '4'):
         run = tmp_path / f'interrupted-{devices}'
@@ -446,7 +510,7 @@ def test_two_and_four_devices_train_as_one_and_are_gone_on_with_exactly(world, u
             np.testing.assert_array_equal(value, other)
         assert files(run) == files(tmp_path / f'unbroken-{devices}')
         assert_close(weights(tmp_path / 'unbroken.npz'), unbroken[1])
-    # Another number of devices may go on: the same to rounding.
+    # Another number of devices may resume: the same to rounding.
     signal_at(world, tmp_path / 'other', 1, 4, signal.SIGKILL, devices='2')
     assert_close([weight.numpy() for weight in train_run(world, tmp_path / 'other').weights], unbroken[1])
 

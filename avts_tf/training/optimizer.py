@@ -1,0 +1,79 @@
+"""The optimiser and its learning rate."""
+
+import math
+from collections.abc import Sequence
+
+import keras
+
+from avts_tf.config import Config, TrainConfig
+
+PLATEAU_EPOCHS = 5  # epochs without a lower loss until the learning rate falls
+PLATEAU_FACTOR = 0.1
+UNDECAYED = ['bias', 'beta', 'gamma']  # names of variables without weight decay
+
+
+def make_optimizer(config: Config) -> keras.optimizers.Optimizer:
+    """The optimiser of a configuration; biases and batch norm are not decayed.
+
+    Example:
+        >>> optimizer = make_optimizer(make_config('tiny'))
+        >>> float(optimizer.learning_rate)
+        0.002
+    """
+    train = config.train
+    if train.optimizer == 'adamw':
+        optimizer = keras.optimizers.AdamW(train.learning_rate, weight_decay=train.weight_decay)
+    else:
+        optimizer = keras.optimizers.SGD(train.learning_rate, momentum=train.momentum,
+                                         weight_decay=train.weight_decay or None)
+    optimizer.exclude_from_weight_decay(var_names=UNDECAYED)
+    return optimizer
+
+
+class LearningRate:
+    """The learning rate of each step of a training; one for all training loops of the project.
+
+    Keras's schedules are functions of the step alone, but the plateau schedule follows the loss of
+    the epochs. And Keras's cosine begins after the warm-up, where this one is the product of both.
+
+    Args:
+        train: `TrainConfig`.
+        total_steps: steps of the whole training.
+        losses: mean loss of each epoch that was done before, where a training is resumed.
+
+    Example:
+        >>> rate = LearningRate(make_config('tiny').train, total_steps=100)
+        >>> rate.at(0)                       # the first of 50 steps of warm-up
+        4e-05
+        >>> rate.end_epoch(loss=0.7)
+    """
+
+    def __init__(self, train: TrainConfig, total_steps: int, losses: Sequence[float] = ()):
+        self._train = train
+        self._total_steps = total_steps
+        self._losses = list(losses)
+
+    def at(self, step: int) -> float:
+        """The learning rate of a step, which counts from 0."""
+        train = self._train
+        rate = train.learning_rate * min(1.0, (step + 1) / max(1, train.warmup_steps))
+        if train.schedule == 'cosine':
+            done = min(1.0, step / max(1, self._total_steps))
+            return rate * 0.5 * (1.0 + math.cos(math.pi * done))
+        if train.schedule == 'plateau':
+            return rate * PLATEAU_FACTOR ** count_plateaus(self._losses)
+        return rate
+
+    def end_epoch(self, loss: float) -> None:
+        """Takes note of the mean loss of an epoch."""
+        self._losses.append(loss)
+
+
+def count_plateaus(losses: Sequence[float]) -> int:
+    """How often `PLATEAU_EPOCHS` epochs in a row brought no lower loss."""
+    best, waited, count = math.inf, 0, 0
+    for loss in losses:
+        best, waited = (loss, 0) if loss < best else (best, waited + 1)
+        if waited >= PLATEAU_EPOCHS:
+            count, waited = count + 1, 0
+    return count
