@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from avts_tf import progress
-from avts_tf.data.sampling import EASY, KINDS, POSITIVE
+from avts_tf.data.sampling import NEGATIVES, Kind
 
 BOOTSTRAPS = 500
 
@@ -72,28 +72,27 @@ def sync_metrics(pairs, threshold, seed=0):
         Dict: `threshold`; `clips`, `examples`; `avts_accuracy` (balanced, easy negatives only); per negative kind `auc_KIND`,
         `accuracy_KIND`, `pairs_KIND`; `distance_KIND` of all kinds. Each accuracy and AUC has a `..._interval` [low, high].
     """
-    positive, positive_owner = of_kind(pairs, POSITIVE)
+    positive, positive_owner = of_kind(pairs, Kind.POSITIVE)
     examples = np.unique(pairs['example_hash'])
     results = {'threshold': threshold, 'clips': len(pairs['kind']), 'examples': len(examples),
                'distance_positive': float(positive.mean())}
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(len(examples), np.full(len(examples), 1 / len(examples)), BOOTSTRAPS)
     positive_rows = np.searchsorted(examples, positive_owner)
-    for kind in range(EASY, len(KINDS)):
+    for kind in NEGATIVES:
         negative, owner = of_kind(pairs, kind)
-        name = KINDS[kind]
-        results[f'pairs_{name}'] = len(negative)
+        results[f'pairs_{kind}'] = len(negative)
         if not len(negative):
             continue
         negative_rows = np.searchsorted(examples, owner)
         samples = [(np.repeat(positive, weight[positive_rows]), np.repeat(negative, weight[negative_rows])) for weight in weights]
         samples = [(p, n) for p, n in samples if len(p) and len(n)]
-        results[f'distance_{name}'] = float(negative.mean())
-        results[f'auc_{name}'] = auc(positive, negative)
-        results[f'accuracy_{name}'] = balanced_accuracy(positive, negative, threshold)
+        results[f'distance_{kind}'] = float(negative.mean())
+        results[f'auc_{kind}'] = auc(positive, negative)
+        results[f'accuracy_{kind}'] = balanced_accuracy(positive, negative, threshold)
         drawn = [(auc(p, n), balanced_accuracy(p, n, threshold))
-                 for p, n in progress.bar(samples, f'intervals, {name}', unit='sample', leave=False)]
-        results[f'auc_{name}_interval'], results[f'accuracy_{name}_interval'] = map(_interval, zip(*drawn, strict=True))
+                 for p, n in progress.bar(samples, f'intervals, {kind}', unit='sample', leave=False)]
+        results[f'auc_{kind}_interval'], results[f'accuracy_{kind}_interval'] = map(_interval, zip(*drawn, strict=True))
     if 'accuracy_easy' in results:
         results['avts_accuracy'] = results['accuracy_easy']
         results['avts_accuracy_interval'] = results['accuracy_easy_interval']

@@ -6,12 +6,14 @@ import matplotlib
 import numpy as np
 import tensorflow as tf
 
-from avts_tf.data.sampling import KINDS, NO_PAIR
+from avts_tf.data.sampling import NO_PAIR, Kind
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 
-KIND_COLOURS = {'positive': '#2a7f3f', 'easy': '#1f77b4', 'hard': '#e08214', 'super_hard': '#b2182b'}
+# One for each kind in turn, and some for kinds to come.
+COLOURS = ('#2a7f3f', '#1f77b4', '#e08214', '#b2182b', '#7b4fa3', '#8c6d31')
+KIND_COLOURS = {str(kind): colour for kind, colour in zip(Kind, COLOURS, strict=False)}
 
 
 def batch_picture(batch, log_mel, config, clips=4):
@@ -37,7 +39,7 @@ def batch_picture(batch, log_mel, config, clips=4):
         axes[0, column].axis('off')
         spectrograms = log_mel(audio[column]).numpy()
         for row in range(windows):
-            axis, name = axes[1 + row, column], 'no pair' if kind[column, row] == NO_PAIR else KINDS[kind[column, row]]
+            axis, name = axes[1 + row, column], 'no pair' if kind[column, row] == NO_PAIR else str(Kind(kind[column, row]))
             # In deviations from the mean of the training data: one scale, so that silence looks silent.
             axis.imshow(spectrograms[row].T, origin='lower', aspect='auto', cmap='magma', vmin=-2, vmax=3,
                         extent=(0, config.clip.window_seconds, 0, config.logmel.mel_bands))
@@ -64,8 +66,8 @@ def distance_histogram(distances, threshold, path):
     figure, axis = plt.subplots(figsize=(8, 4.5), layout='constrained')
     for name, values in distances.items():
         if len(values):
-            axis.hist(values, bins, density=True, histtype='stepfilled' if name == 'positive' else 'step', linewidth=1.8,
-                      alpha=0.35 if name == 'positive' else 1.0, color=KIND_COLOURS[name], label=f'{name} ({len(values)})')
+            axis.hist(values, bins, density=True, histtype='stepfilled' if name == str(Kind.POSITIVE) else 'step', linewidth=1.8,
+                      alpha=0.35 if name == str(Kind.POSITIVE) else 1.0, color=KIND_COLOURS[name], label=f'{name} ({len(values)})')
     axis.axvline(threshold, color='black', linestyle='--', linewidth=1, label=f'threshold {threshold:.3f}')
     axis.set(xlabel='distance between picture and sound', ylabel='density', title='Distances by kind of pair')
     axis.legend()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avts_tf import metrics
-from avts_tf.data.sampling import EASY, HARD, NO_PAIR, POSITIVE, SUPER_HARD
+from avts_tf.data.sampling import NO_PAIR, Kind
 from avts_tf.metrics import auc, balanced_accuracy, best_threshold, of_kind, sync_metrics
 
 distances = st.lists(st.floats(0, 100, width=32), min_size=1, max_size=12).map(lambda values: np.array(values, np.float32))
@@ -65,15 +65,15 @@ def test_best_threshold_is_the_best(positive, negative):
 def make_pairs(clips=60, shift=1.0, seed=0):
     """Pairs of 30 examples, two clips each: a positive, an easy, a hard and, for half of them, a super-hard window."""
     rng = np.random.default_rng(seed)
-    kind = np.tile(np.array([POSITIVE, EASY, HARD, SUPER_HARD], np.int32), (clips, 1))
+    kind = np.tile(np.array([Kind.POSITIVE, Kind.EASY, Kind.HARD, Kind.SUPER_HARD], np.int32), (clips, 1))
     kind[::2, 3] = NO_PAIR
-    distance = rng.normal(1.0, 0.3, [clips, 4]) + shift * (kind == EASY) + 0.1 * (kind == HARD)
+    distance = rng.normal(1.0, 0.3, [clips, 4]) + shift * (kind == Kind.EASY) + 0.1 * (kind == Kind.HARD)
     return {'distance': distance.astype(np.float32), 'kind': kind, 'example_hash': np.arange(clips) // 2 * 7 - 100}
 
 
 def test_of_kind():
     pairs = make_pairs()
-    distance, owner = of_kind(pairs, SUPER_HARD)
+    distance, owner = of_kind(pairs, Kind.SUPER_HARD)
     np.testing.assert_array_equal(distance, pairs['distance'][1::2, 3])
     np.testing.assert_array_equal(owner, pairs['example_hash'][1::2])
 
@@ -123,6 +123,6 @@ def test_intervals_respect_examples():
 
 def test_a_kind_that_is_absent_is_left_out():
     pairs = make_pairs()
-    pairs['kind'][pairs['kind'] == EASY] = NO_PAIR
+    pairs['kind'][pairs['kind'] == Kind.EASY] = NO_PAIR
     results = sync_metrics(pairs, 1.5)
     assert results['pairs_easy'] == 0 and 'auc_easy' not in results and 'avts_accuracy' not in results

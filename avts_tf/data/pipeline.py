@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from avts_tf.data import records
 from avts_tf.data.sampling import (
-    KINDS,
+    NEGATIVES,
+    Kind,
     clip_samples,
     draw_kinds,
     fill_easy,
@@ -45,14 +46,14 @@ class PipelineState:
 
     Attributes:
         epoch: int64 variable, part of every seed.
-        mix: float32 [3] variable, parts of easy, hard and super-hard among the negatives.
+        mix: float32 [negatives] variable, the part of each of `sampling.NEGATIVES`; easy only to begin with.
         start: int64 variable, position that an epoch starts from; 0 is its beginning.
     """
 
     def __init__(self):
         with tf.device('CPU:0'):
             self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-            self.mix = tf.Variable([1.0, 0.0, 0.0], trainable=False)
+            self.mix = tf.Variable([float(kind == Kind.EASY) for kind in NEGATIVES], trainable=False)
             self.start = tf.Variable(0, dtype=tf.int64, trainable=False)
             # From position to reason, count and name. A record stands here from before it is looked at until it is found good,
             # so that one which makes an operation fail is told too.
@@ -145,7 +146,7 @@ def make_dataset(pattern, config, *, training=True, state=None, passes=None, bat
     Returns:
         `tf.data.Dataset`, whose `cardinality` is that with all records used, of dicts: `video` uint8 [B, frames, size, size, 3];
         `audio` int16 [B, K, samples]; `label` float32
-        [B, K], 1 in sync; `kind` int32 [B, K], index into `windows.KINDS`; `example_hash` int64 [B] and `audio_hash` int64
+        [B, K], 1 in sync; `kind` int32 [B, K], a `sampling.Kind`; `example_hash` int64 [B] and `audio_hash` int64
         [B, K], which clips picture and sound come from; `video_start_seconds` float64 [B], `audio_start_seconds` float64
         [B, K]; `end` int64 [B], position after the batch; `replaced` int32 [B], negatives that became easy because the clip is
         too short for them; when training with SpecAugment `spec_mask` int32 [B, K].
@@ -334,7 +335,7 @@ def _clip(record, usable, number, config, training, state):
     """One record to one clip with its audio windows."""
     hashed = _hash(record)
     seeds = tf.random.split(_clip_seed(record, number, config), 5)
-    kinds = room_for = tf.range(len(KINDS))
+    kinds = room_for = tf.range(len(Kind))
     if training:
         kinds, room_for = draw_kinds(seeds[0], state.mix, config.pairs.audio_windows)
     clip = sample_clip(record, usable, kinds, room_for, seeds[1], config)

@@ -13,13 +13,50 @@ Times are turned into audio samples once, at the door, and all that follows is e
 allowed starts holds a number of samples, a choice is a uniform draw among them.
 """
 
+import enum
+import functools
 from typing import NamedTuple
 
 import tensorflow as tf
 
-KINDS = ('positive', 'easy', 'hard', 'super_hard')
-POSITIVE, EASY, HARD, SUPER_HARD = range(len(KINDS))
-NO_PAIR = -1  # a slot that could not be filled: neither trained on nor counted
+
+class Kind(enum.IntEnum):
+    """The kinds of pairs: the only list of them. A mix of negatives is a mapping over it.
+
+    The number stands in a batch's `kind`; `str(kind)` stands in metrics, files and regimes. A new kind is a line here and, if
+    it comes from the same record, its starts in `negative_intervals`.
+
+    Attributes:
+        same_record: whether video and audio come from the same record.
+        description: what the audio is, in a few words.
+    """
+
+    POSITIVE = 0, True, 'the same moment'
+    EASY = 1, False, "another clip's sound"
+    HARD = 2, True, "the clip's sound, windows apart"
+    SUPER_HARD = 3, True, "the clip's sound, windows overlap"
+
+    def __new__(cls, value: int, same_record: bool, description: str):
+        kind = int.__new__(cls, value)
+        kind._value_, kind.same_record, kind.description = value, same_record, description
+        return kind
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+    def __format__(self, specification: str) -> str:
+        return format(str(self), specification)
+
+
+NEGATIVES = tuple(kind for kind in Kind if kind is not Kind.POSITIVE)
+SAME_RECORD_NEGATIVES = tuple(kind for kind in NEGATIVES if kind.same_record)
+OTHER_RECORD_NEGATIVES = tuple(kind for kind in NEGATIVES if not kind.same_record)
+NO_PAIR = -1  # in place of a kind: a slot that could not be filled, neither trained on nor counted
+
+
+def is_one_of(kind: tf.Tensor, kinds: tuple[Kind, ...]) -> tf.Tensor:
+    """Whether each number in a batch's `kind` is one of some kinds: int32 of any shape -> bool of the same."""
+    return tf.reduce_any(tf.equal(kind[..., None], tf.constant([int(each) for each in kinds], kind.dtype)), -1)
 
 
 class WindowRule(NamedTuple):
@@ -52,7 +89,7 @@ def negative_intervals(kind, start, length, rule):
     """The two intervals in which the audio window of a hard or super-hard negative may start.
 
     Args:
-        kind: HARD or SUPER_HARD.
+        kind: one of `SAME_RECORD_NEGATIVES`.
         start: int64 tensor of any shape, start of the video window in samples.
         length: int64 scalar, samples in the clip.
         rule: `WindowRule`.
@@ -62,7 +99,7 @@ def negative_intervals(kind, start, length, rule):
         shape; an interval is empty where high < low.
     """
     last = length - rule.window
-    if kind == HARD:
+    if kind == Kind.HARD:
         distance = rule.window + tf.clip_by_value(length - 2 * rule.window, 0, rule.gap)
         return (tf.zeros_like(start), start - distance), (start + distance, tf.fill(tf.shape(start), last))
     return (
@@ -92,24 +129,24 @@ def choose_video_start(seed, frame_samples, frame_count, length, kinds, rule):
         rule: `WindowRule`.
 
     Returns:
-        (index, fits): int64 scalar, index of the frame; bool [4], whether each of `KINDS` fits in this clip.
+        (index, fits): int64 scalar, index of the frame; bool [kinds], whether each `Kind` fits in this clip.
     """
     starts = frame_samples[:frame_count]
     inside = tf.cast(starts + rule.window <= length, tf.float64)
     weight = inside
-    fits = [tf.constant(True), tf.constant(True)]
-    for kind in (HARD, SUPER_HARD):
+    fits = dict.fromkeys(Kind, tf.constant(True))
+    for kind in SAME_RECORD_NEGATIVES:
         before, after = negative_intervals(kind, starts, length, rule)
         places = inside * tf.cast(interval_size(before) + interval_size(after), tf.float64)
-        fits.append(tf.reduce_any(places > 0))
+        fits[kind] = tf.reduce_any(places > 0)
         # Beside a video window that leaves room for a hard negative there is room for a super-hard one: never 0 everywhere.
         wanted = tf.reduce_sum(tf.cast(kinds == kind, tf.float64))
-        weight = tf.where(fits[-1], weight * places ** wanted, weight)
+        weight = tf.where(fits[kind], weight * places ** wanted, weight)
     cumulative = tf.cumsum(weight)
     draw = tf.random.stateless_uniform([], seed, dtype=tf.float64) * cumulative[-1]
     index = tf.searchsorted(cumulative, draw[None], side='right')[0]
     last = tf.reduce_max(tf.where(weight > 0))
-    return tf.minimum(tf.cast(index, tf.int64), last), tf.stack(fits)
+    return tf.minimum(tf.cast(index, tf.int64), last), tf.stack(list(fits.values()))
 
 
 def choose_audio_start(seed, kind, start, length, rule):
@@ -131,8 +168,9 @@ def choose_audio_start(seed, kind, start, length, rule):
         place = tf.random.stateless_uniform([], seed, 0, tf.maximum(total, 1), tf.int64)
         return tf.where(place < count_before, before[0] + place, after[0] + place - count_before)
 
-    branch = tf.clip_by_value(kind - HARD, -1, 1) + 1
-    return tf.switch_case(branch, [lambda: start, lambda: draw(HARD), lambda: draw(SUPER_HARD)])
+    same_window = functools.partial(tf.identity, start)
+    return tf.switch_case(
+        kind, [functools.partial(draw, each) if each in SAME_RECORD_NEGATIVES else same_window for each in Kind])
 
 
 def draw_kinds(seed, mix, audio_windows):
@@ -140,7 +178,7 @@ def draw_kinds(seed, mix, audio_windows):
 
     Args:
         seed: int32 [2].
-        mix: float32 [3], parts of easy, hard and super-hard among the negatives.
+        mix: float32 [negatives], the part of each of `NEGATIVES`.
         audio_windows: K. With K > 1 the first window is the positive and the others are negatives; with K = 1 a fair coin
             decides between the two.
 
@@ -152,12 +190,12 @@ def draw_kinds(seed, mix, audio_windows):
     seeds = tf.random.split(seed, 2)
     draws = tf.random.stateless_uniform([audio_windows], seeds[0])
     # A part of 0 must never be drawn, whatever the rounding of the sums.
-    bounds = tf.cumsum(mix)[:2]
+    bounds = tf.cumsum(mix)[:-1]
     bounds = tf.where(bounds > 1.0 - 1e-6, 2.0, bounds)
-    negatives = EASY + tf.cast(tf.searchsorted(bounds, draws, side='right'), tf.int32)
+    negatives = tf.gather([int(kind) for kind in NEGATIVES], tf.searchsorted(bounds, draws, side='right'))
     if audio_windows == 1:
-        return tf.where(tf.random.stateless_uniform([1], seeds[1]) < 0.5, POSITIVE, negatives), negatives
-    kinds = tf.concat([[POSITIVE], negatives[1:]], 0)
+        return tf.where(tf.random.stateless_uniform([1], seeds[1]) < 0.5, int(Kind.POSITIVE), negatives), negatives
+    kinds = tf.concat([[int(Kind.POSITIVE)], negatives[1:]], 0)
     return kinds, kinds
 
 
@@ -185,7 +223,7 @@ def sample_clip(record, usable, kinds, room_for, seed, config):
     start = frame_samples[first]
     audio_starts, final_kinds = [], []
     for slot in range(kinds.shape[0]):
-        kind = tf.where(tf.gather(fits, kinds[slot]), kinds[slot], EASY)
+        kind = tf.where(tf.gather(fits, kinds[slot]), kinds[slot], int(Kind.EASY))
         final_kinds.append(kind)
         audio_starts.append(choose_audio_start(seeds[1 + slot], kind, start, length, rule))
     audio_starts, kind = tf.stack(audio_starts), tf.stack(final_kinds)
@@ -263,10 +301,10 @@ def fill_easy(batch):
     )                                                                            # [B, K, B]
     other = hashes[:, None] != hashes[None, :]                                   # [B, B]
     source = tf.argmax(tf.where(other[:, None, :], draws, -1.0), axis=-1)        # [B, K]
-    easy = kind == EASY
+    easy = is_one_of(kind, OTHER_RECORD_NEGATIVES)
     batch['audio'] = tf.where(easy[..., None], tf.gather(audio[:, 0], source), audio)
     batch['audio_start_seconds'] = tf.where(easy, tf.gather(starts[:, 0], source), starts)
     batch['audio_hash'] = tf.where(easy, tf.gather(hashes, source), hashes[:, None])
     batch['kind'] = tf.where(easy & ~tf.reduce_any(other, -1)[:, None], NO_PAIR, kind)
-    batch['label'] = tf.cast(kind == POSITIVE, tf.float32)
+    batch['label'] = tf.cast(kind == Kind.POSITIVE, tf.float32)
     return batch

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from avts_tf import progress
 from avts_tf.data.pipeline import make_dataset
-from avts_tf.data.sampling import EASY, KINDS, POSITIVE
+from avts_tf.data.sampling import NEGATIVES, Kind
 from avts_tf.metrics import auc
 
 SMALL_FRAME = 8     # pixels: side of the frames that positions are guessed from
@@ -44,7 +44,7 @@ def measure_shortcuts(model, pattern, eval_pattern, windows_per_record):
     sound.fit(fitted['sound'].reshape(-1, fitted['sound'].shape[-1]), fitted['audio_start'].reshape(-1))
     guessed_audio = sound.predict(tested['sound'].reshape(-1, tested['sound'].shape[-1])).reshape(-1, windows)
     together = make_pipeline(StandardScaler(), LogisticRegression(class_weight='balanced', max_iter=1000))
-    together.fit(fitted['together'].reshape(-1, fitted['together'].shape[-1]), (fitted['kind'] == POSITIVE).reshape(-1))
+    together.fit(fitted['together'].reshape(-1, fitted['together'].shape[-1]), (fitted['kind'] == Kind.POSITIVE).reshape(-1))
     scores = {
         'position_known': -np.abs(tested['audio_start'] - tested['video_start'][:, None]),
         'position_guessed': -np.abs(guessed_audio - picture.predict(tested['picture'])[:, None]),
@@ -52,8 +52,8 @@ def measure_shortcuts(model, pattern, eval_pattern, windows_per_record):
             tested['together'].reshape(-1, tested['together'].shape[-1])).reshape(-1, windows),
     }
     kinds = tested['kind']
-    return {name: {KINDS[kind]: auc(-score[kinds == POSITIVE], -score[kinds == kind])
-                   for kind in range(EASY, len(KINDS)) if (kinds == kind).any()} for name, score in scores.items()}
+    return {name: {str(kind): auc(-score[kinds == Kind.POSITIVE], -score[kinds == kind])
+                   for kind in NEGATIVES if (kinds == kind).any()} for name, score in scores.items()}
 
 
 def _features(model, pattern, passes, flag):

@@ -7,16 +7,12 @@ import numpy as np
 from avts_tf import metrics, plots, progress
 from avts_tf.data import records
 from avts_tf.data.pipeline import PipelineState, make_dataset, make_offset_dataset
-from avts_tf.data.sampling import EASY, KINDS, POSITIVE
+from avts_tf.data.sampling import NEGATIVES, Kind
 from avts_tf.errors import UserError
 from avts_tf.training.run_folder import update_result, writing
 
 CURVE_SECONDS = 1.0  # greatest offset of the sync curve, both ways
 CURVE_CLIPS = 64
-
-NOTES = {
-    'easy': "another clip's sound", 'hard': "the clip's sound, windows apart", 'super_hard': "the clip's sound, windows overlap",
-}
 
 
 def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, say=print, epochs=None, chosen_on=None):
@@ -41,7 +37,7 @@ def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, s
         UserError: the records are not fit for it.
     """
     training_pairs, _ = _pairs(model, pattern, 1, 'records', say)
-    threshold = metrics.best_threshold(metrics.of_kind(training_pairs, POSITIVE)[0], metrics.of_kind(training_pairs, EASY)[0])
+    threshold = metrics.best_threshold(metrics.of_kind(training_pairs, Kind.POSITIVE)[0], metrics.of_kind(training_pairs, Kind.EASY)[0])
     flag = 'eval_records' if eval_pattern else 'records'
     pairs, skips = _pairs(model, eval_pattern or pattern, windows_per_record, flag, say)
     results = metrics.sync_metrics(pairs, threshold)
@@ -53,7 +49,7 @@ def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, s
     results['skipped_records'] = {reason: {'times': count, 'first': names} for reason, (count, names) in skips.items()}
     with writing(run_dir):
         os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
-        plots.distance_histogram({kind: metrics.of_kind(pairs, index)[0] for index, kind in enumerate(KINDS)}, threshold,
+        plots.distance_histogram({str(kind): metrics.of_kind(pairs, kind)[0] for kind in Kind}, threshold,
                                  os.path.join(run_dir, 'plots', 'distances.png'))
     update_result(run_dir, {'sync': results})
     for line in describe(results):
@@ -127,13 +123,13 @@ def describe(results):
     if 'avts_accuracy' in results:
         yield f'AVTS accuracy (balanced, easy negatives): {_percent(results, "avts_accuracy")}'
     yield f'{"pairs":<12}{"mean distance":>14}{"AUC":>24}{"accuracy":>26}'
-    yield f'{"positive":<12}{results["distance_positive"]:>14.3f}'
-    for kind in KINDS[1:]:
+    yield f'{Kind.POSITIVE:<12}{results["distance_positive"]:>14.3f}'
+    for kind in NEGATIVES:
         if f'auc_{kind}' in results:
             low, high = results[f'auc_{kind}_interval']
             area = f'{results[f"auc_{kind}"]:.4f} [{low:.4f}, {high:.4f}]'
             yield (f'{kind:<12}{results[f"distance_{kind}"]:>14.3f}{area:>24}{_percent(results, f"accuracy_{kind}"):>26}'
-                   f'   {NOTES[kind]}')
+                   f'   {kind.description}')
 
 
 def _percent(results, name):

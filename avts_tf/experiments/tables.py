@@ -25,6 +25,7 @@ from avts_tf import files, plots
 from avts_tf.config import make_config
 from avts_tf.data import workers
 from avts_tf.data.records import summary_path
+from avts_tf.data.sampling import NEGATIVES
 from avts_tf.errors import Stopped, UserError
 from avts_tf.evaluation import action, audio
 from avts_tf.evaluation.sync import evaluate_sync
@@ -261,7 +262,7 @@ def _curriculum(settings, sets):
     for regime in REGIMES:
         steps = tuple((_pretrain(settings, sets, regime, seed),) for seed in settings.seeds)
         cells[regime, 'AVTS accuracy'] = Figure(steps, ('sync', 'avts_accuracy'))
-        for kind in ('easy', 'hard', 'super_hard'):
+        for kind in NEGATIVES:
             cells[regime, f'AUC {kind}'] = Figure(steps, ('sync', f'auc_{kind}'), scale=1.0)
     return cells
 

@@ -3,7 +3,13 @@
 import keras
 import tensorflow as tf
 
-from avts_tf.data.sampling import EASY, HARD, NO_PAIR
+from avts_tf.data.sampling import (
+    NO_PAIR,
+    OTHER_RECORD_NEGATIVES,
+    SAME_RECORD_NEGATIVES,
+    Kind,
+    is_one_of,
+)
 
 
 def squared_distances(video, audio):
@@ -90,13 +96,13 @@ def all_pairs_loss(loss, video, audio, kind, example_hash, audio_hash, weighted)
     sound, sound_hash = audio[:, 0], audio_hash[:, 0]
     easy = 0.5 * (mean_over_others(video, example_hash, sound, sound_hash)
                   + mean_over_others(sound, sound_hash, video, example_hash))
-    return tf.where(kind == EASY, easy[:, None], pair_losses(loss, video, audio, kind))
+    return tf.where(is_one_of(kind, OTHER_RECORD_NEGATIVES), easy[:, None], pair_losses(loss, video, audio, kind))
 
 
 def pair_losses(loss, video, audio, kind):
     """Loss of each pair by its own distance: float32 [B, K], 0 for NO_PAIR."""
     squared = squared_distances(video, audio)
-    values = loss.call(tf.cast(kind == 0, tf.float32), safe_sqrt(squared))
+    values = loss.call(tf.cast(kind == Kind.POSITIVE, tf.float32), safe_sqrt(squared))
     return tf.where(kind == NO_PAIR, 0.0, values)
 
 
@@ -123,7 +129,7 @@ def infonce_loss(video, audio, kind, example_hash, temperature):
     to_sounds = tf.matmul(video, gather_replicas(audio[:, 0]), transpose_b=True) / temperature
     to_pictures = tf.matmul(audio[:, 0], gather_replicas(video), transpose_b=True) / temperature
     own = tf.einsum('bd,bkd->bk', video, audio[:, 1:]) / temperature
-    own = tf.where(kind[:, 1:] >= HARD, own, minus_infinity)
+    own = tf.where(is_one_of(kind[:, 1:], SAME_RECORD_NEGATIVES), own, minus_infinity)
     sound = tf.reduce_logsumexp(tf.concat([positive, tf.where(same, minus_infinity, to_sounds), own], 1), 1)
     picture = tf.reduce_logsumexp(tf.concat([positive, tf.where(same, minus_infinity, to_pictures)], 1), 1)
     return 0.5 * (sound + picture) - positive[:, 0]

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from avts_tf.data.sampling import KINDS, NO_PAIR
+from avts_tf.data.sampling import NO_PAIR, Kind
 from avts_tf.models.audio import build_audio_tower
 from avts_tf.models.frontend import SpecAugment, spec_augment_bank
 from avts_tf.models.losses import (
@@ -37,9 +37,9 @@ class TwoTower(keras.Model):
         self.contrastive_loss = ContrastiveLoss(config.train.margin, config.train.positive_term, reduction=None)
         self.loss_metric = keras.metrics.Mean(name='loss')
         self.spread_metric = keras.metrics.Mean(name='spread')
-        self.distance_metrics = [keras.metrics.Mean(name=f'distance_{kind}') for kind in KINDS]
+        self.distance_metrics = [keras.metrics.Mean(name=f'distance_{kind}') for kind in Kind]
         self.embed_batch = tf.function(self.embed, reduce_retracing=True, autograph=False)
-        self.count_metrics = [keras.metrics.Sum(name=f'pairs_{kind}') for kind in KINDS]
+        self.count_metrics = [keras.metrics.Sum(name=f'pairs_{kind}') for kind in Kind]
         self.replaced_metric = keras.metrics.Sum(name='too_short_for_kind')
 
     def fit(self, *arguments, shuffle=False, **options):
@@ -122,10 +122,10 @@ class TwoTower(keras.Model):
         # Total variance of the embeddings over the global batch: 0 when all have met in one point.
         spread = tf.reduce_sum(tf.math.reduce_variance(gather_replicas(outputs['video']), 0))
         self.spread_metric.update_state(spread, sample_weight=rows)
-        for index in range(len(KINDS)):
-            is_kind = tf.cast(batch['kind'] == index, tf.float32)
-            self.distance_metrics[index].update_state(distances, sample_weight=is_kind)
-            self.count_metrics[index].update_state(is_kind)
+        for kind in Kind:
+            is_kind = tf.cast(batch['kind'] == kind, tf.float32)
+            self.distance_metrics[kind].update_state(distances, sample_weight=is_kind)
+            self.count_metrics[kind].update_state(is_kind)
         if 'replaced' in batch:
             self.replaced_metric.update_state(batch['replaced'])
 
@@ -135,7 +135,7 @@ class TwoTower(keras.Model):
         The last is the number of negatives that became easy because their clip is too short for them.
         """
         results = {'too_short_for_kind': float(self.replaced_metric.result())}
-        for kind, distance, count in zip(KINDS, self.distance_metrics, self.count_metrics, strict=True):
+        for kind, distance, count in zip(Kind, self.distance_metrics, self.count_metrics, strict=True):
             results[f'pairs_{kind}'] = float(count.result())
             if results[f'pairs_{kind}']:
                 results[f'distance_{kind}'] = float(distance.result())

@@ -13,7 +13,7 @@ from avts_tf import metrics, plots, progress
 from avts_tf.config import Config
 from avts_tf.data import records
 from avts_tf.data.pipeline import PipelineState, describe_skips, merge_skips
-from avts_tf.data.sampling import EASY, KINDS, POSITIVE
+from avts_tf.data.sampling import NEGATIVES, Kind
 from avts_tf.models.two_tower import TwoTower
 from avts_tf.training.collapse import COLLAPSE_STEPS, describe_remedies, is_collapsed
 from avts_tf.training.curriculum import Curriculum
@@ -91,11 +91,11 @@ class EpochMetrics(keras.callbacks.Callback):
         pairs = metrics.pair_distances(self._two_tower, self._fixed_batches)
         if not np.isfinite(pairs['distance']).all():
             raise diverged('embeddings', self._state, epoch)
-        positive, _ = metrics.of_kind(pairs, POSITIVE)
-        for kind in range(EASY, len(KINDS)):
+        positive, _ = metrics.of_kind(pairs, Kind.POSITIVE)
+        for kind in NEGATIVES:
             value = metrics.auc(positive, metrics.of_kind(pairs, kind)[0])
             if not math.isnan(value):
-                logs[f'auc_{KINDS[kind]}'] = value
+                logs[f'auc_{kind}'] = value
         logs['collapsed'] = int(is_collapsed(
             [*self._state.rows, logs], self._state.steps_per_epoch, self._config))
 
@@ -179,9 +179,9 @@ class ShowProgress(keras.callbacks.Callback):
         left = ((time.perf_counter() - self._started) / max(1, self._done - self._first)
                 * self._state.steps_per_epoch * (total - done))
         distances = ' '.join(f'{kind} {logs[f"distance_{kind}"]:.2f}'
-                             for kind in KINDS if f'distance_{kind}' in logs)
+                             for kind in Kind if f'distance_{kind}' in logs)
         aucs = ' '.join(f'{kind} {logs[f"auc_{kind}"]:.3f}'
-                        for kind in KINDS if f'auc_{kind}' in logs)
+                        for kind in NEGATIVES if f'auc_{kind}' in logs)
         skipped = logs.get('records_skipped')
         logger.info(
             f'epoch {done}/{total} [{self._curriculum.mix(epoch)}] loss {logs["loss"]:.4f} | '

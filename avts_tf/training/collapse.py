@@ -3,6 +3,7 @@
 import itertools
 
 from avts_tf.config import Config
+from avts_tf.data.sampling import Kind
 from avts_tf.training.curriculum import parse_regime
 
 COLLAPSED_SPREAD = 0.02  # of 1: embeddings of length 1 that point anywhere have spread 1
@@ -56,7 +57,7 @@ def remedies(config: Config) -> list[dict]:
         contrastive = train.loss == 'contrastive'
         found += [
             ({'regime': 'curriculum_mixed'},
-             parse_regime(train.regime, train.epochs).mix(0).easy < 1),
+             parse_regime(train.regime, train.epochs).mix(0)[Kind.EASY] < 1),
             ({'normalize': 'whiten'}, towers.normalize != 'whiten'),
             ({'easy_negatives': 'weighted'}, contrastive and train.easy_negatives != 'weighted'),
             ({'margin': 1.3}, contrastive and towers.normalize == 'length' and train.margin < 1.3),

@@ -4,14 +4,14 @@ A curriculum is a list of stages, a stage is a mix of negatives and a number of 
 alone, so that nothing needs to be remembered when a training is resumed.
 """
 
+import collections.abc
 import dataclasses
 import re
 
 import keras
 
+from avts_tf.data.sampling import NEGATIVES, Kind
 from avts_tf.errors import UserError
-
-NEGATIVES = ('easy', 'hard', 'super_hard')
 
 # The regimes of the paper's curriculum table; the curricula change after 50 of 90 epochs.
 FIRST_STAGE = 50 / 90
@@ -24,21 +24,40 @@ REGIMES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class NegativeMix:
-    """The parts of the kinds among the negatives; they add up to 1."""
+class NegativeMix(collections.abc.Mapping):
+    """A mapping from each kind of negative to its part among the negatives; the parts add up to 1.
 
-    easy: float = 0.0
-    hard: float = 0.0
-    super_hard: float = 0.0
+    Args:
+        **parts: part in [0, 1] of each kind; one that is not named has none: `NegativeMix(easy=0.75, hard=0.25)`.
+    """
 
-    def vector(self):
-        """[easy, hard, super_hard]."""
-        return [self.easy, self.hard, self.super_hard]
+    def __init__(self, **parts: float):
+        self._parts = {kind: parts.pop(str(kind), 0.0) for kind in NEGATIVES}
+        if parts:
+            raise ValueError(f'unknown kinds of negatives: {", ".join(parts)}; use {", ".join(map(str, NEGATIVES))}.')
 
-    def __str__(self):
-        parts = [(name, getattr(self, name)) for name in NEGATIVES if getattr(self, name) > 0]
-        return parts[0][0] if len(parts) == 1 else '+'.join(f'{name}={part:g}' for name, part in parts)
+    def __getitem__(self, kind: Kind) -> float:
+        return self._parts[kind]
+
+    def __iter__(self) -> collections.abc.Iterator[Kind]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._parts.items()))
+
+    def vector(self) -> list[float]:
+        """The parts in the order of `NEGATIVES`, as a pipeline reads them."""
+        return list(self._parts.values())
+
+    def __str__(self) -> str:
+        parts = [(kind, part) for kind, part in self._parts.items() if part > 0]
+        return str(parts[0][0]) if len(parts) == 1 else '+'.join(f'{kind}={part:g}' for kind, part in parts)
+
+    def __repr__(self) -> str:
+        return f'NegativeMix({", ".join(f"{kind}={part!r}" for kind, part in self._parts.items())})'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +105,8 @@ def parse_mix(text):
     for item in text.split('+'):
         name, _, part = item.partition('=')
         name = name.strip().replace('-', '_')
-        if name not in NEGATIVES:
-            raise UserError(f'--regime: unknown negatives {name!r} in {text!r}; use {", ".join(NEGATIVES)}.')
+        if name not in map(str, NEGATIVES):
+            raise UserError(f'--regime: unknown negatives {name!r} in {text!r}; use {", ".join(map(str, NEGATIVES))}.')
         if name in parts:
             raise UserError(f'--regime: {name!r} stands twice in {text!r}.')
         try:

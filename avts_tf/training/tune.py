@@ -26,6 +26,7 @@ from tensorboard.plugins.hparams import api as hparams
 
 from avts_tf import files, program
 from avts_tf.config import make_config
+from avts_tf.data.sampling import NEGATIVES
 from avts_tf.errors import Diverged, Stopped, UserError
 from avts_tf.training.curriculum import parse_regime
 from avts_tf.training.run_folder import RunFolder, refuse_another_run, writing
@@ -220,7 +221,7 @@ def _log_trial(folder: str, values: dict, row: dict) -> None:
     """A trial for TensorBoard's HParams page."""
     with tf.summary.create_file_writer(folder).as_default():
         hparams.hparams(dict(values))
-        for name in ('auc_easy', 'auc_hard', 'auc_super_hard', 'loss'):
+        for name in (*(f'auc_{kind}' for kind in NEGATIVES), 'loss'):
             if name in row:
                 tf.summary.scalar(name, row[name], step=int(row['epoch']))
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from avts_tf.data import records
 from avts_tf.data.pipeline import make_dataset
-from avts_tf.data.sampling import EASY, POSITIVE
+from avts_tf.data.sampling import Kind
 from tests.data.test_pipeline import RATE, check_truth, clips_of, collect, config_of, state_of
 from tests.helpers import PATIENCE_SECONDS, counting_video, edit_record, write_records
 
@@ -344,8 +344,8 @@ def check_records(fuzzer, spoilt):
     clean = [clip for clip in fuzzer.clean_clips(batches) if clip in fuzzer.expected]
     assert [clip for clip in fuzzer.expected if clip in clean] == fuzzer.expected
     for batch in batches:
-        np.testing.assert_array_equal(batch['label'], batch['kind'] == POSITIVE)
-        own = batch['kind'] != EASY
+        np.testing.assert_array_equal(batch['label'], batch['kind'] == Kind.POSITIVE)
+        own = batch['kind'] != Kind.EASY
         assert (batch['audio_hash'] == batch['example_hash'][:, None])[own & (batch['kind'] >= 0)].all()
 
 

@@ -8,17 +8,7 @@ import tensorflow as tf
 
 from avts_tf.config import make_config
 from avts_tf.data import records
-from avts_tf.data.sampling import (
-    EASY,
-    HARD,
-    NO_PAIR,
-    POSITIVE,
-    SUPER_HARD,
-    draw_kinds,
-    fill_easy,
-    sample_clip,
-    usable_frames,
-)
+from avts_tf.data.sampling import NO_PAIR, Kind, draw_kinds, fill_easy, sample_clip, usable_frames
 from tests.helpers import counting_video
 
 
@@ -43,8 +33,8 @@ def assert_part(count, total, part):
 ])
 def test_the_drawn_mix_is_the_requested_one(mix):
     kinds = kinds_of(mix, 4000, 3)
-    assert (kinds[:, 0] == POSITIVE).all()
-    for kind, part in zip((EASY, HARD, SUPER_HARD), mix, strict=True):
+    assert (kinds[:, 0] == Kind.POSITIVE).all()
+    for kind, part in zip((Kind.EASY, Kind.HARD, Kind.SUPER_HARD), mix, strict=True):
         assert_part((kinds[:, 1:] == kind).sum(), 8000, part)
     # Two negatives of one clip are drawn independently.
     assert_part((kinds[:, 1] == kinds[:, 2]).sum(), 4000, sum(part**2 for part in mix))
@@ -54,12 +44,12 @@ def test_the_drawn_mix_is_the_requested_one(mix):
 def test_a_part_of_0_is_never_drawn_though_the_others_are_rounded(mix, monkeypatch):
     greatest = np.nextafter(np.float32(1), np.float32(0))
     monkeypatch.setattr(tf.random, 'stateless_uniform', lambda shape, seed: tf.fill(shape, greatest))
-    assert draw_kinds(tf.constant([0, 0]), tf.constant(mix, tf.float32), 2)[0].numpy()[1] == (HARD if mix[1] else EASY)
+    assert draw_kinds(tf.constant([0, 0]), tf.constant(mix, tf.float32), 2)[0].numpy()[1] == (Kind.HARD if mix[1] else Kind.EASY)
 
 
 def test_one_window_is_a_fair_coin_and_independent_of_the_kind():
     kinds = kinds_of((0.5, 0.25, 0.25), 6000, 1)[:, 0]
-    for kind, part in ((POSITIVE, 0.5), (EASY, 0.25), (HARD, 0.125), (SUPER_HARD, 0.125)):
+    for kind, part in ((Kind.POSITIVE, 0.5), (Kind.EASY, 0.25), (Kind.HARD, 0.125), (Kind.SUPER_HARD, 0.125)):
         assert_part((kinds == kind).sum(), 6000, part)
 
 
@@ -95,13 +85,13 @@ def test_easy_windows_are_the_first_windows_of_other_clips():
     for seed in range(30):
         rows = int(rng.integers(2, 9))
         hashes = rng.integers(0, 4, rows) * 10**15  # ids occur twice and more
-        kinds = np.concatenate([np.full((rows, 1), POSITIVE), rng.integers(EASY, SUPER_HARD + 1, (rows, 2))], 1)
+        kinds = np.concatenate([np.full((rows, 1), Kind.POSITIVE), rng.integers(Kind.EASY, Kind.SUPER_HARD + 1, (rows, 2))], 1)
         batch = make_batch(hashes, kinds, seed)
         out = filled(hashes, kinds, seed)
         assert 'seed' not in out
-        np.testing.assert_array_equal(out['label'], kinds == POSITIVE)
+        np.testing.assert_array_equal(out['label'], kinds == Kind.POSITIVE)
         for i, k in np.ndindex(rows, 3):
-            if kinds[i, k] != EASY:
+            if kinds[i, k] != Kind.EASY:
                 np.testing.assert_array_equal(out['audio'][i, k], batch['audio'][i, k])
                 assert out['audio_start_seconds'][i, k] == batch['audio_start_seconds'][i, k].numpy()
                 assert out['audio_hash'][i, k] == hashes[i] and out['kind'][i, k] == kinds[i, k]
@@ -109,7 +99,7 @@ def test_easy_windows_are_the_first_windows_of_other_clips():
                 assert out['kind'][i, k] == NO_PAIR
             else:
                 source = out['audio'][i, k, 0] // 1000
-                assert out['kind'][i, k] == EASY
+                assert out['kind'][i, k] == Kind.EASY
                 assert hashes[source] != hashes[i] and out['audio_hash'][i, k] == hashes[source]
                 np.testing.assert_array_equal(out['audio'][i, k], batch['audio'][source, 0])
                 assert out['audio_start_seconds'][i, k] == batch['audio_start_seconds'][source, 0].numpy()
@@ -117,14 +107,14 @@ def test_easy_windows_are_the_first_windows_of_other_clips():
 
 @pytest.mark.parametrize('hashes', [[7], [7, 7, 7]])
 def test_no_pair_where_there_is_no_other_clip(hashes):
-    out = filled(hashes, [[POSITIVE, EASY, HARD]] * len(hashes))
-    np.testing.assert_array_equal(out['kind'], [[POSITIVE, NO_PAIR, HARD]] * len(hashes))
+    out = filled(hashes, [[Kind.POSITIVE, Kind.EASY, Kind.HARD]] * len(hashes))
+    np.testing.assert_array_equal(out['kind'], [[Kind.POSITIVE, NO_PAIR, Kind.HARD]] * len(hashes))
     np.testing.assert_array_equal(out['label'], [[1, 0, 0]] * len(hashes))
 
 
 def test_all_other_clips_are_equally_likely():
     hashes, draws = np.array([1, 2, 3, 1, 4, 5]), 1500
-    sources = np.stack([filled(hashes, [[POSITIVE, EASY]] * 6, seed)['audio'][:, 1, 0] // 1000 for seed in range(draws)])
+    sources = np.stack([filled(hashes, [[Kind.POSITIVE, Kind.EASY]] * 6, seed)['audio'][:, 1, 0] // 1000 for seed in range(draws)])
     for i in range(6):
         others = np.flatnonzero(hashes != hashes[i])
         for j in range(6):
@@ -134,7 +124,7 @@ def test_all_other_clips_are_equally_likely():
 
 
 def test_a_choice_depends_on_the_seed_of_its_own_row_only():
-    kinds = [[POSITIVE, EASY]] * 6
+    kinds = [[Kind.POSITIVE, Kind.EASY]] * 6
     first, batch = filled(np.arange(6), kinds), make_batch(np.arange(6), kinds)
     batch['seed'] += tf.constant([[0], [9], [9], [9], [9], [9]])
     other = _function(2)(batch)['audio_hash'].numpy()
@@ -158,7 +148,7 @@ def test_where_the_picture_lies_does_not_tell_the_label():
 
     for mix in ([0.0, 1.0, 0.0], [0.4, 0.3, 0.3]):
         starts, kinds = (value.numpy() for value in sample(tf.constant(mix)))
-        counts = np.stack([np.bincount(starts[chosen], minlength=39) for chosen in (kinds == POSITIVE, kinds != POSITIVE)])
+        counts = np.stack([np.bincount(starts[chosen], minlength=39) for chosen in (kinds == Kind.POSITIVE, kinds != Kind.POSITIVE)])
         assert counts.sum(1).min() > 0.45 * draws
         seen = counts[:, counts.sum(0) > 0]
         expected = seen.sum(1, keepdims=True) * seen.sum(0) / seen.sum()

@@ -15,7 +15,7 @@ import tensorflow as tf
 from avts_tf.config import make_config
 from avts_tf.data import records
 from avts_tf.data.pipeline import LUMA, PipelineState, _jitter, make_dataset, steps_per_epoch
-from avts_tf.data.sampling import EASY, HARD, KINDS, NO_PAIR, POSITIVE, SUPER_HARD, window_rule
+from avts_tf.data.sampling import NEGATIVES, NO_PAIR, Kind, window_rule
 from avts_tf.errors import UserError
 from avts_tf.training.curriculum import CurriculumCallback, parse_regime
 from tests.helpers import (
@@ -66,7 +66,7 @@ def pair_facts(batches):
     facts = {}
     for batch in batches:
         for i, name in enumerate(batch['example_hash']):
-            own = batch['kind'][i] != EASY
+            own = batch['kind'][i] != Kind.EASY
             facts[int(name)] = (
                 batch['kind'][i].tolist(), float(batch['video_start_seconds'][i]), batch['video'][i].tobytes(),
                 batch['audio_start_seconds'][i][own].tolist(), batch['audio'][i][own].tobytes(),
@@ -109,13 +109,13 @@ def check_truth(batches, times_of_clip, lengths, config):
             seen[int(kind)] += 1
             assert names[source] == f'clip-{sound_clip}' and seconds == sound_start / RATE
             assert 0 <= sound_start <= lengths[sound_clip] - rule.window
-            assert label == (kind == POSITIVE) and (sound_clip == clip) == (kind != EASY)
+            assert label == (kind == Kind.POSITIVE) and (sound_clip == clip) == (kind != Kind.EASY)
             shift = abs(sound_start - start)
-            if kind == POSITIVE:
+            if kind == Kind.POSITIVE:
                 assert shift == 0
-            elif kind == HARD:
+            elif kind == Kind.HARD:
                 assert shift >= rule.window + min(rule.gap, lengths[clip] - 2 * rule.window)
-            elif kind == SUPER_HARD:
+            elif kind == Kind.SUPER_HARD:
                 assert rule.min_shift <= shift <= rule.max_shift
     return seen
 
@@ -136,7 +136,7 @@ def test_alignment(fps, tmp_path):
         serialized.append(with_times(records.encode(video), times_of_clip[clip]))
     path = write_records(tmp_path / 'clips', serialized)
     seen = check_truth(collect(make_dataset(path, config, state=state_of())), times_of_clip, lengths, config)
-    assert set(seen) == {POSITIVE, EASY, HARD, SUPER_HARD} and seen[POSITIVE] == 32
+    assert set(seen) == {Kind.POSITIVE, Kind.EASY, Kind.HARD, Kind.SUPER_HARD} and seen[Kind.POSITIVE] == 32
 
 
 @pytest.mark.parametrize('windows', [1, 4])
@@ -146,9 +146,9 @@ def test_other_numbers_of_audio_windows(windows, shard):
     grid = {clip: np.arange(50) / 25 for clip in range(CLIPS)}
     if windows == 1:
         # The sound that is given away may be a clip's negative, which is still a true window of the clip.
-        assert 10 < kind_counts(batches)[POSITIVE] < 38
+        assert 10 < kind_counts(batches)[Kind.POSITIVE] < 38
     else:
-        assert all((batch['kind'][:, 0] == POSITIVE).all() and (batch['kind'][:, 1:] != POSITIVE).all() for batch in batches)
+        assert all((batch['kind'][:, 0] == Kind.POSITIVE).all() and (batch['kind'][:, 1:] != Kind.POSITIVE).all() for batch in batches)
     check_truth(batches, grid, dict.fromkeys(grid, 32000), config)
 
 
@@ -233,7 +233,7 @@ def test_evaluation_holds_every_kind_and_stays_the_same(shard):
     batches = collect(dataset)
     assert [len(batch['kind']) for batch in batches] == [5, 5, 2]
     for batch in batches:
-        np.testing.assert_array_equal(batch['kind'], np.tile(np.arange(len(KINDS)), (len(batch['kind']), 1)))
+        np.testing.assert_array_equal(batch['kind'], np.tile(np.arange(len(Kind)), (len(batch['kind']), 1)))
     grid = {clip: np.arange(50) / 25 for clip in range(CLIPS)}
     check_truth(batches, grid, dict.fromkeys(grid, 32000), config)
     state.epoch.assign(7)
@@ -311,7 +311,7 @@ def test_a_record_just_long_enough_is_used(tmp_path):
     batches = collect(make_dataset(path, config_of(), state=state))
     assert state.skips() == {}
     # Neither a hard nor a super-hard negative has room: easy ones stand in, and are counted.
-    assert kind_counts(batches) == {POSITIVE: 4, EASY: 4} and batches[0]['replaced'].tolist() == [1] * 4
+    assert kind_counts(batches) == {Kind.POSITIVE: 4, Kind.EASY: 4} and batches[0]['replaced'].tolist() == [1] * 4
     assert [entry['video_start_seconds'] for _, entry in clips_of(batches)] == [0.0] * 4
 
 
@@ -329,7 +329,7 @@ def test_frames_never_run_out_before_the_sound(tmp_path):
 def test_records_of_one_name_are_no_easy_negatives_of_each_other(encoded, tmp_path):
     path = write_records(tmp_path / 'clips', [encoded[0]] * 6)
     batches = collect(make_dataset(path, config_of(batch_size=3), state=state_of([1, 0, 0])))
-    assert kind_counts(batches) == {POSITIVE: 6, NO_PAIR: 6}
+    assert kind_counts(batches) == {Kind.POSITIVE: 6, NO_PAIR: 6}
     assert all((batch['label'] == [[1, 0]] * 3).all() for batch in batches)
 
 
@@ -421,13 +421,13 @@ class KindCounter(keras.Model):
     def __init__(self):
         super().__init__()
         self.counts = tf.Variable(
-            tf.zeros([1 + len(KINDS)], tf.int64), trainable=False, synchronization=tf.VariableSynchronization.ON_READ,
+            tf.zeros([1 + len(Kind)], tf.int64), trainable=False, synchronization=tf.VariableSynchronization.ON_READ,
             aggregation=tf.VariableAggregation.SUM)
         self.built = True
 
     def train_step(self, data):
         kinds = tf.reshape(data['kind'], [-1])
-        self.counts.assign_add(tf.math.bincount(kinds + 1, minlength=1 + len(KINDS), maxlength=1 + len(KINDS), dtype=tf.int64))
+        self.counts.assign_add(tf.math.bincount(kinds + 1, minlength=1 + len(Kind), maxlength=1 + len(Kind), dtype=tf.int64))
         return {'clips': tf.shape(kinds)[0]}  # Keras wants something
 
 
@@ -438,27 +438,27 @@ def fitted_kinds(path, strategy):
     with strategy.scope():
         model = KindCounter()
         model.compile(optimizer='sgd')
-    curriculum, totals = parse_regime(SCHEDULE, 1), [np.zeros(1 + len(KINDS), int)]
+    curriculum, totals = parse_regime(SCHEDULE, 1), [np.zeros(1 + len(Kind), int)]
     count = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: totals.append(model.counts.numpy()))
     model.fit(dataset, epochs=curriculum.epochs, callbacks=[CurriculumCallback(curriculum, state), count], verbose=0)
-    return dict(zip(('no_pair', *KINDS), np.diff(totals, axis=0).T.tolist(), strict=True))
+    return dict(zip(('no_pair', *map(str, Kind)), np.diff(totals, axis=0).T.tolist(), strict=True))
 
 
 def check_fitted_kinds(counts):
     assert counts['no_pair'] == [0] * 5 and counts['positive'] == [24] * 5
-    assert [counts[kind][0] for kind in KINDS[1:]] == [24, 0, 0]
-    assert [counts[kind][1] for kind in KINDS[1:]] == [0, 24, 0]
+    assert [counts[kind][0] for kind in map(str, NEGATIVES)] == [24, 0, 0]
+    assert [counts[kind][1] for kind in map(str, NEGATIVES)] == [0, 24, 0]
     assert counts['hard'][2] == 0 and counts['easy'][2] + counts['super_hard'][2] == 24 and 3 < counts['easy'][2] < 21
-    assert [counts[kind][3] for kind in KINDS[1:]] == [0, 0, 24]
-    assert [counts[kind][4] for kind in KINDS[1:]] == [24, 0, 0]
+    assert [counts[kind][3] for kind in map(str, NEGATIVES)] == [0, 0, 24]
+    assert [counts[kind][4] for kind in map(str, NEGATIVES)] == [24, 0, 0]
 
 
 def test_a_new_mix_takes_effect_with_the_epoch(shard):
     state = state_of([1, 0, 0])
     dataset = make_dataset(shard, config_of(), state=state)
-    for mix, kind in (([1, 0, 0], EASY), ([0, 1, 0], HARD), ([0, 0, 1], SUPER_HARD), ([1, 0, 0], EASY)):
+    for mix, kind in (([1, 0, 0], Kind.EASY), ([0, 1, 0], Kind.HARD), ([0, 0, 1], Kind.SUPER_HARD), ([1, 0, 0], Kind.EASY)):
         state.mix.assign(mix)
-        assert kind_counts(collect(dataset)) == {POSITIVE: CLIPS, kind: CLIPS}
+        assert kind_counts(collect(dataset)) == {Kind.POSITIVE: CLIPS, kind: CLIPS}
 
 
 def test_keras_sees_no_pair_of_the_old_mix(shard):

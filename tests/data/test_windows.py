@@ -10,11 +10,7 @@ from hypothesis import strategies as st
 
 from avts_tf.config import make_config
 from avts_tf.data.sampling import (
-    EASY,
-    HARD,
-    KINDS,
-    POSITIVE,
-    SUPER_HARD,
+    Kind,
     WindowRule,
     choose_audio_start,
     choose_video_start,
@@ -29,7 +25,7 @@ DRAWS = 24
 def allowed(kind, start, length, rule):
     """bool [length - window + 1]: whether each start inside the clip makes a negative of this kind."""
     distance = np.abs(np.arange(length - rule.window + 1) - start)
-    if kind == HARD:
+    if kind == Kind.HARD:
         # Where the clip holds two windows but not the gap between them, the gap is what is left.
         gap = min(rule.gap, max(length - 2 * rule.window, 0))
         return distance >= rule.window + gap
@@ -59,7 +55,7 @@ def choose(seeds, frames, count, length, kinds, rule):
     def one(seed):
         seeds = tf.random.split(seed, 4)
         index, fits = choose_video_start(seeds[0], frames, count, length, kinds, rule)
-        audio = [choose_audio_start(seeds[1], tf.constant(kind), frames[index], length, rule) for kind in range(len(KINDS))]
+        audio = [choose_audio_start(seeds[1], tf.constant(kind), frames[index], length, rule) for kind in range(len(Kind))]
         return index, fits, tf.gather(tf.stack(audio), kinds)
 
     return tf.map_fn(one, seeds, fn_output_signature=(tf.int64, tf.bool, tf.int64))
@@ -93,7 +89,7 @@ def clips(draw):
 def test_intervals_hold_exactly_the_allowed_starts(clip):
     frames, length, rule = clip
     starts = usable_starts(frames, length, rule)
-    for kind in (HARD, SUPER_HARD):
+    for kind in (Kind.HARD, Kind.SUPER_HARD):
         intervals = [[bound.numpy() for bound in interval] for interval in intervals_function(kind)(starts, length, rule)]
         for i, start in enumerate(starts):
             inside = np.zeros(length - rule.window + 1, int)
@@ -108,7 +104,7 @@ def test_intervals_hold_exactly_the_allowed_starts(clip):
 def test_drawn_windows_are_what_they_are_called(clip, seed, kinds):
     frames, length, rule = clip
     starts = usable_starts(frames, length, rule)
-    fitting = [any(allowed(kind, start, length, rule).any() for start in starts) for kind in (HARD, SUPER_HARD)]
+    fitting = [any(allowed(kind, start, length, rule).any() for start in starts) for kind in (Kind.HARD, Kind.SUPER_HARD)]
     expected_fits = [True, True, *fitting]
     indices, fits, audio_starts = draw(DRAWS, frames, length, kinds, rule, seed)
     assert (fits == expected_fits).all()
@@ -116,14 +112,14 @@ def test_drawn_windows_are_what_they_are_called(clip, seed, kinds):
     for index, audio_start in zip(indices, audio_starts, strict=True):
         start = frames[index]
         for kind, audio in zip(kinds, audio_start, strict=True):
-            if kind in (POSITIVE, EASY):
+            if kind in (Kind.POSITIVE, Kind.EASY):
                 assert audio == start
             elif expected_fits[kind]:
                 assert 0 <= audio <= length - rule.window
                 assert allowed(kind, start, length, rule)[audio]
                 overlap = abs(audio - start) < rule.window
-                assert overlap == (kind == SUPER_HARD) and audio != start
-                if kind == HARD and length >= 2 * rule.window + rule.gap:
+                assert overlap == (kind == Kind.SUPER_HARD) and audio != start
+                if kind == Kind.HARD and length >= 2 * rule.window + rule.gap:
                     assert abs(audio - start) - rule.window >= rule.gap
 
 
@@ -135,19 +131,19 @@ def chi_square(counts, expected):
     return (((counts - expected) ** 2 / expected).sum() - freedom) / np.sqrt(2 * freedom)
 
 
-@pytest.mark.parametrize('kinds', [(POSITIVE,), (HARD,), (SUPER_HARD,), (HARD, SUPER_HARD), (HARD, HARD)])
+@pytest.mark.parametrize('kinds', [(Kind.POSITIVE,), (Kind.HARD,), (Kind.SUPER_HARD,), (Kind.HARD, Kind.SUPER_HARD), (Kind.HARD, Kind.HARD)])
 def test_every_combination_of_windows_is_equally_likely(kinds):
     rule, length, frames, draws = WindowRule(10, 3, 3, 6), 36, [0, 4, 8, 12, 16, 20, 26, 30], 6000
     starts = usable_starts(frames, length, rule)
     places = np.array([
-        [allowed(kind, start, length, rule).sum() if kind >= HARD else 1 for kind in kinds] for start in starts])
+        [allowed(kind, start, length, rule).sum() if kind >= Kind.HARD else 1 for kind in kinds] for start in starts])
     indices, _, audio = draw(draws, frames, length, kinds, rule, seed=5)
     weight = places.prod(1)
     fit = weight > 0
     counts = np.bincount(indices, minlength=len(starts))
     assert counts[~fit].sum() == 0
     assert abs(chi_square(counts[fit], draws * weight[fit] / weight.sum())) < 5
-    if kinds[0] >= HARD:
+    if kinds[0] >= Kind.HARD:
         index = np.argmax(counts)
         drawn = np.bincount(audio[indices == index, 0], minlength=length)
         ok = allowed(kinds[0], starts[index], length, rule)
@@ -159,17 +155,17 @@ def test_the_gap_shrinks_only_where_it_must():
     window, gap = 10, 6
     rule = WindowRule(window, gap, 2, 5)
     for length, left in ((20, 0), (23, 3), (26, 6), (40, 6)):
-        indices, fits, audio = draw(200, list(range(length)), length, (HARD,), rule)
-        assert fits[:, HARD].all()
+        indices, fits, audio = draw(200, list(range(length)), length, (Kind.HARD,), rule)
+        assert fits[:, Kind.HARD].all()
         assert np.abs(audio[:, 0] - indices).min() == window + left
-    assert not draw(1, list(range(19)), 19, (HARD,), rule)[1][:, HARD].any()
+    assert not draw(1, list(range(19)), 19, (Kind.HARD,), rule)[1][:, Kind.HARD].any()
 
 
 def test_a_wish_that_cannot_be_met_leaves_the_others_alone():
     # One and a half windows: no hard negative, and the video starts that leave room for a super-hard one must still be found.
     rule = WindowRule(10, 0, 5, 5)
-    indices, fits, audio = draw(300, list(range(16)), 15, (HARD, SUPER_HARD), rule)
-    assert not fits[:, HARD].any() and fits[:, SUPER_HARD].all()
+    indices, fits, audio = draw(300, list(range(16)), 15, (Kind.HARD, Kind.SUPER_HARD), rule)
+    assert not fits[:, Kind.HARD].any() and fits[:, Kind.SUPER_HARD].all()
     assert {(int(i), int(a)) for i, a in zip(indices, audio[:, 1], strict=True)} == {(0, 5), (5, 0)}
 
 

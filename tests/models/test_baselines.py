@@ -8,7 +8,7 @@ import tensorflow as tf
 from avts_tf import metrics
 from avts_tf.config import make_config
 from avts_tf.data.pipeline import PipelineState, make_dataset
-from avts_tf.data.sampling import EASY, HARD, NO_PAIR, POSITIVE
+from avts_tf.data.sampling import NO_PAIR, Kind
 from avts_tf.errors import UserError
 from avts_tf.evaluation import action
 from avts_tf.models.audio import embed_waveform
@@ -61,8 +61,8 @@ def test_a_batch_is_learnt_by_heart_and_the_probes_take_the_model(system, clips,
     state = PipelineState()
     state.mix.assign([0.0, 1.0, 0.0] if system == 'multisensory' else [1.0, 0.0, 0.0])
     batch = next(iter(make_dataset(clips, config, state=state)))
-    negative = HARD if system == 'multisensory' else EASY
-    assert set(batch['kind'].numpy().ravel()) == {POSITIVE, negative}
+    negative = Kind.HARD if system == 'multisensory' else Kind.EASY
+    assert set(batch['kind'].numpy().ravel()) == {Kind.POSITIVE, negative}
     model.compile(keras.optimizers.Adam(3e-3))
     step = tf.function(model.train_step)
     losses = []
@@ -97,7 +97,7 @@ def test_early_fusion_hears_and_sees(clips):
 def test_logit_losses_and_distances_by_hand(clips):
     model = build_model(config_of('l3'))
     logit = tf.constant([[2.0, -1.0, 5.0]])
-    batch = {'label': tf.constant([[1.0, 0.0, 0.0]]), 'kind': tf.constant([[POSITIVE, EASY, NO_PAIR]])}
+    batch = {'label': tf.constant([[1.0, 0.0, 0.0]]), 'kind': tf.constant([[Kind.POSITIVE, Kind.EASY, NO_PAIR]])}
     expected = (np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0)) + 0.0) / 3
     assert float(model._batch_loss({'logit': logit}, batch)) == pytest.approx(expected, rel=1e-5)
     np.testing.assert_allclose(model.distances({'logit': logit})[0], -np.log(1 / (1 + np.exp(-logit[0].numpy()))), rtol=1e-4)

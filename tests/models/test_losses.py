@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from avts_tf.config import make_config
-from avts_tf.data.sampling import EASY, HARD, NO_PAIR, POSITIVE, SUPER_HARD
+from avts_tf.data.sampling import NO_PAIR, Kind
 from avts_tf.models.losses import (
     ContrastiveLoss,
     all_pairs_loss,
@@ -92,11 +92,11 @@ def test_distances():
 def make_batch(seed=0, clips=6, windows=4, size=5):
     """Embeddings with every kind of pair, one example twice in the batch, and slots without a pair."""
     rng = np.random.default_rng(seed)
-    kind = np.array([[POSITIVE, EASY, HARD, SUPER_HARD]] * clips, np.int32)[:, :windows]
+    kind = np.array([[Kind.POSITIVE, Kind.EASY, Kind.HARD, Kind.SUPER_HARD]] * clips, np.int32)[:, :windows]
     if windows == 4:
-        kind[1, 1:] = [EASY, EASY, NO_PAIR]
+        kind[1, 1:] = [Kind.EASY, Kind.EASY, NO_PAIR]
         kind[2, 1:] = NO_PAIR
-        kind[3, 1:] = [HARD, SUPER_HARD, NO_PAIR]
+        kind[3, 1:] = [Kind.HARD, Kind.SUPER_HARD, NO_PAIR]
     # Short vectors, so that the margin cuts some pairs off and others not.
     video, audio = 0.3 * rng.normal(size=[clips, size]), 0.3 * rng.normal(size=[clips, windows, size])
     example_hash = np.array([11, -5, 2**62, 11, 7, 8], np.int64)[:clips]
@@ -120,8 +120,8 @@ def test_pair_losses_equal_a_loop(positive_term):
     expected = np.zeros(kind.shape)
     for i, k in np.ndindex(*kind.shape):
         if kind[i, k] != NO_PAIR:
-            expected[i, k] = naive_pair(np.linalg.norm(video[i] - audio[i, k]), kind[i, k] == POSITIVE, positive_term)
-    assert (expected[kind == EASY] > 0).any() and (expected[kind == EASY] == 0).any()
+            expected[i, k] = naive_pair(np.linalg.norm(video[i] - audio[i, k]), kind[i, k] == Kind.POSITIVE, positive_term)
+    assert (expected[kind == Kind.EASY] > 0).any() and (expected[kind == Kind.EASY] == 0).any()
     values = pair_losses(ContrastiveLoss(MARGIN, positive_term, reduction=None), video, audio, kind)
     np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
 
@@ -139,14 +139,14 @@ def test_all_pairs_loss_equals_a_loop(positive_term, weighted):
     video, audio, kind, example_hash = make_batch()
     expected = np.zeros(kind.shape)
     for i, k in np.ndindex(*kind.shape):
-        if kind[i, k] == EASY:
+        if kind[i, k] == Kind.EASY:
             others = [j for j in range(len(kind)) if example_hash[j] != example_hash[i]]
             to_sounds = naive_mean([np.linalg.norm(video[i] - audio[j, 0]) for j in others], weighted)
             to_pictures = naive_mean([np.linalg.norm(video[j] - audio[i, 0]) for j in others], weighted)
             expected[i, k] = (to_sounds + to_pictures) / 2
         elif kind[i, k] != NO_PAIR:
-            expected[i, k] = naive_pair(np.linalg.norm(video[i] - audio[i, k]), kind[i, k] == POSITIVE, positive_term)
-    assert len(set(expected[kind == EASY])) > 3
+            expected[i, k] = naive_pair(np.linalg.norm(video[i] - audio[i, k]), kind[i, k] == Kind.POSITIVE, positive_term)
+    assert len(set(expected[kind == Kind.EASY])) > 3
     values = all_pairs_loss(ContrastiveLoss(MARGIN, positive_term, reduction=None), video, audio, kind, example_hash,
                             own_sounds(example_hash, kind), weighted)
     np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
@@ -157,15 +157,15 @@ def test_all_pairs_loss_without_any_negative(weighted):
     video, audio, kind, example_hash = make_batch()
     loss, same = ContrastiveLoss(MARGIN, reduction=None), np.zeros_like(example_hash)
     values = all_pairs_loss(loss, video, audio, kind, same, own_sounds(same, kind), weighted)
-    assert (values.numpy()[kind == EASY] == 0).all()
+    assert (values.numpy()[kind == Kind.EASY] == 0).all()
     values = all_pairs_loss(loss, 9.0 + video, audio, kind, example_hash, own_sounds(example_hash, kind), weighted)
-    assert (values.numpy()[kind == EASY] == 0).all()
+    assert (values.numpy()[kind == Kind.EASY] == 0).all()
 
 
 def test_all_pairs_loss_with_one_window_per_clip():
     """An easy clip's only sound is another clip's: that sound is in sync with its owner, and no negative of it."""
     video, audio, _, _ = make_batch(clips=3, windows=1)
-    kind, example_hash = np.array([[POSITIVE], [EASY], [EASY]], np.int32), np.array([1, 2, 3], np.int64)
+    kind, example_hash = np.array([[Kind.POSITIVE], [Kind.EASY], [Kind.EASY]], np.int32), np.array([1, 2, 3], np.int64)
     audio_hash = np.array([[1], [1], [2]], np.int64)
     audio[1, 0] = audio[0, 0]
 
@@ -189,7 +189,7 @@ def test_infonce_loss_equals_a_loop():
 
         own = score(video[i], audio[i, 0])
         others = [j for j in range(len(kind)) if example_hash[j] != example_hash[i]]
-        hard = [k for k in range(1, kind.shape[1]) if kind[i, k] in (HARD, SUPER_HARD)]
+        hard = [k for k in range(1, kind.shape[1]) if kind[i, k] in (Kind.HARD, Kind.SUPER_HARD)]
         among_sounds = own + sum(score(video[i], audio[j, 0]) for j in others) + sum(score(video[i], audio[i, k]) for k in hard)
         among_pictures = own + sum(score(video[j], audio[i, 0]) for j in others)
         expected.append(-0.5 * (np.log(own / among_sounds) + np.log(own / among_pictures)))
@@ -254,10 +254,10 @@ def test_slots_without_a_pair_do_not_count(easy_negatives):
     model = types.SimpleNamespace(config=config, contrastive_loss=ContrastiveLoss(MARGIN))
     shapes = {'video': (4, 3), 'audio': (4, 2, 3)}
     outputs = {name: tf.constant(rng.normal(size=shape), tf.float32) for name, shape in shapes.items()}
-    kind = np.array([[POSITIVE, HARD], [POSITIVE, NO_PAIR], [POSITIVE, NO_PAIR], [POSITIVE, HARD]], np.int32)
+    kind = np.array([[Kind.POSITIVE, Kind.HARD], [Kind.POSITIVE, NO_PAIR], [Kind.POSITIVE, NO_PAIR], [Kind.POSITIVE, Kind.HARD]], np.int32)
     batch = {'kind': tf.constant(kind), 'example_hash': tf.range(4, dtype=tf.int64), 'audio_hash': tf.zeros([4, 2], tf.int64)}
     distances = np.linalg.norm(outputs['audio'].numpy() - outputs['video'].numpy()[:, None], axis=-1)
-    pairs = [distance**2 if slot == POSITIVE else max(MARGIN - distance, 0.0) ** 2
+    pairs = [distance**2 if slot == Kind.POSITIVE else max(MARGIN - distance, 0.0) ** 2
              for distance, slot in zip(distances.flat, kind.flat, strict=True) if slot != NO_PAIR]
     assert len(pairs) == 6
     np.testing.assert_allclose(TwoTower._batch_loss(model, outputs, batch), np.mean(pairs), rtol=1e-5)

@@ -3,6 +3,7 @@
 import pytest
 
 from avts_tf.data.pipeline import PipelineState
+from avts_tf.data.sampling import Kind
 from avts_tf.errors import UserError
 from avts_tf.training.curriculum import (
     REGIMES,
@@ -40,14 +41,14 @@ def test_words():
     curriculum = parse_regime(' easy:2, easy=0.5 + hard=0.3+super-hard=0.2 : 3,super_hard:1', epochs=90)
     assert curriculum.epochs == 6
     assert [curriculum.stage(epoch) for epoch in range(8)] == [0, 0, 1, 1, 1, 2, 2, 2]
-    assert curriculum.mix(2) == NegativeMix(0.5, 0.3, 0.2) and curriculum.mix(2).vector() == [0.5, 0.3, 0.2]
+    assert curriculum.mix(2) == NegativeMix(easy=0.5, hard=0.3, super_hard=0.2) and curriculum.mix(2).vector() == [0.5, 0.3, 0.2]
     assert curriculum.mix(100) == NegativeMix(super_hard=1.0)
     assert parse_regime(str(curriculum), 1) == curriculum
     assert str(curriculum) == 'easy:2,easy=0.5+hard=0.3+super_hard=0.2:3,super_hard:1'
 
 
 def test_parts_that_are_rounded_add_up():
-    assert parse_mix('easy=0.3333333+hard=0.3333333+super_hard=0.3333334').hard == 0.3333333
+    assert parse_mix('easy=0.3333333+hard=0.3333333+super_hard=0.3333334')[Kind.HARD] == 0.3333333
 
 
 @pytest.mark.parametrize('words', [

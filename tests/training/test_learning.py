@@ -6,7 +6,7 @@ import pytest
 from avts_tf import metrics
 from avts_tf.config import PRESETS, make_config
 from avts_tf.data.pipeline import PipelineState, make_dataset
-from avts_tf.data.sampling import EASY, HARD, POSITIVE
+from avts_tf.data.sampling import Kind
 from avts_tf.models.two_tower import build_two_tower
 from avts_tf.training.callbacks import EpochMetrics, ShowProgress
 from avts_tf.training.collapse import COLLAPSE_STEPS, learns_nothing, remedies
@@ -32,9 +32,9 @@ def test_eight_clips_are_memorised(eight_clips, tmp_path, loss):
                          normalize='length' if loss == 'infonce' else 'whiten', warmup_steps=10, **PLAIN)
     model = train(config, eight_clips, str(tmp_path / 'run'))
     pairs = metrics.pair_distances(model, make_dataset(eight_clips, config, training=False, passes=8))
-    positive = metrics.of_kind(pairs, POSITIVE)[0]
-    assert metrics.auc(positive, metrics.of_kind(pairs, EASY)[0]) > 0.95
-    assert metrics.auc(positive, metrics.of_kind(pairs, HARD)[0]) > 0.95
+    positive = metrics.of_kind(pairs, Kind.POSITIVE)[0]
+    assert metrics.auc(positive, metrics.of_kind(pairs, Kind.EASY)[0]) > 0.95
+    assert metrics.auc(positive, metrics.of_kind(pairs, Kind.HARD)[0]) > 0.95
 
 
 def test_collapse_is_distinguished_from_learning():

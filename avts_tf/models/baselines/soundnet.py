@@ -7,7 +7,6 @@ distribution for the middle frame. The published student had two teachers (Image
 import keras
 import tensorflow as tf
 
-from avts_tf.data.sampling import POSITIVE
 from avts_tf.errors import UserError
 from avts_tf.models.baselines.common import FRONTEND, MiddleFrame, SplitLike, Waveform, batch_inputs
 from avts_tf.models.layers import BatchNorm
@@ -33,7 +32,7 @@ class SoundNet(TwoTower):
         return tf.reduce_sum(teacher * (tf.math.log(teacher + 1e-9) - tf.nn.log_softmax(outputs['audio'])), -1)
 
     def _batch_loss(self, outputs, batch):
-        return tf.reduce_mean(self.distances(outputs)[:, POSITIVE])
+        return tf.reduce_mean(self.distances(outputs)[:, 0])
 
 
 def build_soundnet(config):
