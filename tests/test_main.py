@@ -18,7 +18,6 @@ from avts_tf import modes
 from avts_tf.config import make_config, parameters
 from avts_tf.data import records
 from avts_tf.errors import UserError
-from avts_tf.training.trainer import count_plateaus, learning_rate_at
 from tests.helpers import PATIENCE_SECONDS, ROOT
 from tfrecords_tools.synthetic import write_world
 
@@ -184,23 +183,6 @@ def test_frames_that_are_no_pictures(tmp_path, flags, words):
 def test_every_parameter_is_a_flag_with_help():
     process = run_main('--help')
     assert all(f'{field.name}:' in process.stdout for _, field in parameters())
-
-
-def test_learning_rate():
-    train = make_config('paper', schedule='cosine', warmup_steps=10, learning_rate=1.0).train
-    assert learning_rate_at(train, 0, 100, []) == pytest.approx(0.1)
-    assert learning_rate_at(train, 50, 100, []) == pytest.approx(0.5)
-    assert learning_rate_at(train, 100, 100, []) == pytest.approx(0.0)
-    train = make_config('paper', schedule='plateau', learning_rate=1.0).train
-    assert learning_rate_at(train, 7, 100, [3.0, 2.0] + [2.5] * 4) == 1.0
-    assert learning_rate_at(train, 7, 100, [3.0, 2.0] + [2.5] * 5) == pytest.approx(0.1)
-
-
-def test_plateaus_are_counted_from_the_history():
-    assert count_plateaus([5, 4, 3, 2, 1]) == 0
-    assert count_plateaus([1, 2, 2, 2, 2, 2]) == 1
-    assert count_plateaus([1] + [2] * 10) == 2
-    assert count_plateaus([1] + [2] * 4 + [0.5] + [2] * 4) == 0
 
 
 @pytest.mark.parametrize(('flags', 'function', 'expected'), [

@@ -102,6 +102,12 @@ def worker_count() -> int:
     return _task()[0]
 
 
+def refuse_several_machines(name: str, value: object, problem: str) -> None:
+    """Raises a `UserError` about a parameter where `TF_CONFIG` names several machines."""
+    if worker_count() > 1:
+        raise UserError(name, value, problem)
+
+
 def is_chief() -> bool:
     """Whether this machine is the one that writes."""
     return _task()[1] == 0

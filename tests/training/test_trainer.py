@@ -289,27 +289,6 @@ def test_a_full_disk_is_said_and_costs_no_checkpoint(world, unbroken, tmp_path):
     assert names(run) == before and len(os.listdir(run / 'checkpoints')) == len(before)
 
 
-def test_weight_decay_is_of_kernels_alone():
-    import keras
-    import tensorflow as tf
-
-    from avts_tf.config import make_config
-    from avts_tf.models.layers import BatchNorm
-    from avts_tf.training.optimizer import make_optimizer
-
-    for optimizer in ('sgd', 'adamw'):
-        model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2, bias_initializer='ones'), BatchNorm()])
-        model.layers[1].beta.assign([1.0, 1.0])
-        before = [variable.numpy() for variable in model.trainable_variables]
-        chosen = make_optimizer(make_config('tiny', optimizer=optimizer, learning_rate=0.1, weight_decay=0.5))
-        chosen.learning_rate.assign(0.1)
-        chosen.build(model.trainable_variables)
-        chosen.apply([tf.zeros_like(value) for value in before], model.trainable_variables)
-        for variable, value in zip(model.trainable_variables, before, strict=True):
-            factor = 0.95 if variable.name == 'kernel' else 1.0
-            np.testing.assert_allclose(variable, factor * value, rtol=1e-5, err_msg=f'{optimizer} {variable.path}')
-
-
 @pytest.mark.slow
 def test_it_resumes_with_other_records(world, tmp_path, messages):
     from avts_tf.config import make_config

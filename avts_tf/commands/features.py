@@ -1,0 +1,72 @@
+"""Embed sounds and videos with exported towers."""
+
+import os
+import sys
+
+from avts_tf.commands._flags import EXPORT_DIR, OUTPUT, Flag
+
+PARAMETERS = False
+FLAGS = {
+    'Files': [
+        Flag('input', None, 'File, folder, glob in quotes, or CSV of sounds or videos. May be '
+             'repeated.', repeated=True),
+        OUTPUT,
+        EXPORT_DIR,
+        Flag('tower', None, 'Folder of an exported tower or of one version of it. May be repeated. '
+             'Default: EXPORT_DIR/audio_tower, and EXPORT_DIR/video_tower too where the input '
+             'holds videos.', repeated=True),
+        Flag('output_format', 'npz', 'npz, a file per sound or video; or tfrecord, a set of record '
+             'files per tower.', choices=('npz', 'tfrecord')),
+        Flag('overwrite', False, 'Write anew what is there already.'),
+        Flag('skip_existing', False, 'Leave what is there already and resume with the rest.'),
+    ],
+    'Windows': [
+        Flag('hop_seconds', None, 'Step between windows, in seconds. Default: a window, so that '
+             'they lie end to end.', type=float),
+        Flag('centered', False, 'Pad by half a window at both ends, so that the first window is '
+             'centred on 0 s.'),
+        Flag('batch_size', 32, 'Windows that go through a tower at once.', minimum=1),
+    ],
+    'Running': [
+        Flag('workers', 0, 'Decoding processes; 0 takes one per two processors.', minimum=0),
+        Flag('file_timeout_seconds', 120.0, 'Longest wait for the next part of a file, in seconds.',
+             minimum=0.1),
+    ],
+}
+
+
+def run(flags):
+    """Embeds files; the exit status is 1 if no file could be embedded."""
+    from avts_tf.data import workers
+    from avts_tf.errors import UserError
+    from avts_tf.inference import extraction
+    from avts_tf.inference.features import load_tower
+
+    if not flags.output:
+        raise UserError('output', None, 'give the folder to write features to.')
+    sources = extraction.find_inputs(flags.input or [])
+    paths = flags.tower or _default_towers(flags.export_dir, sources)
+    try:
+        with workers.interruptible():
+            towers = [load_tower(path) for path in paths]
+            summary = extraction.extract_features(
+                sources, flags.output, towers, hop_seconds=flags.hop_seconds,
+                centered=flags.centered, batch_size=flags.batch_size,
+                output_format=flags.output_format, overwrite=flags.overwrite,
+                skip_existing=flags.skip_existing, num_workers=flags.workers,
+                timeout_seconds=flags.file_timeout_seconds)
+    except workers.Interrupted as stopped:
+        print(f'Stopped. What is finished is in {flags.output}; the same command with '
+              '--skip_existing resumes with the rest.')
+        sys.exit(stopped.exit_status)
+    print(extraction.describe(summary, flags.output, towers))
+    if not summary['written'] + summary['existing']:
+        sys.exit(1)
+
+
+def _default_towers(export_dir, sources):
+    """The audio tower; the video tower too where there are videos."""
+    from avts_tf.inference import extraction
+    video_tower = os.path.join(export_dir, 'video_tower')
+    has_videos = any(map(extraction.is_video, sources)) and os.path.isdir(video_tower)
+    return [os.path.join(export_dir, 'audio_tower'), *([video_tower] if has_videos else [])]
