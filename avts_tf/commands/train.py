@@ -19,10 +19,10 @@ FLAGS = {
     'Files': [RUN_DIR, RECORDS_OR_DEMO, EVAL_RECORDS, SELECT_RECORDS, EXPORT_DIR],
     'Running': [
         DEVICES,
-        Flag('on_bad_record', 'skip', 'What to do with a record that cannot be used: leave it out, '
-             'count and name it; or stop.', choices=('skip', 'stop')),
-        Flag('checkpoint_minutes', 10.0, 'Minutes between checkpoints within an epoch; 0 writes one '
-             'after every step.', minimum=0.0),
+        Flag('on_bad_record', 'skip', 'What to do with a record that cannot be used: leave it '
+             'out, count and name it; or stop.', choices=('skip', 'stop')),
+        Flag('checkpoint_minutes', 10.0, 'Minutes between checkpoints within an epoch; 0 writes '
+             'one after every step.', minimum=0.0),
         Flag('keep_checkpoints', 3, 'Newest checkpoints to keep; the best is kept beside them.',
              minimum=1),
         Flag('deterministic', False, 'Have TensorFlow give the same bits each time on GPUs too; '
