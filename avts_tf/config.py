@@ -157,6 +157,10 @@ class TrainConfig:
     schedule: str = _parameter(
         'plateau', 'learning rate: a tenth after every 5 epochs without a lower loss, a half '
         'cosine to 0, or constant', choices=('plateau', 'cosine', 'constant'))
+    stage_learning_rate: str = _parameter(
+        'restart', 'with schedule=plateau, the learning rate at the start of a new stage: '
+        '"restart" begins again at `learning_rate`, "keep" keeps what it has fallen to; either '
+        'way a stage is judged by its own losses alone', choices=('restart', 'keep'))
     warmup_steps: int = _parameter(
         0, 'time in which the learning rate rises from 0', unit='steps', minimum=0)
     clip_norm: float = _parameter(

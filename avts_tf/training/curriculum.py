@@ -7,6 +7,7 @@ resumed.
 
 import collections.abc
 import dataclasses
+import itertools
 import re
 
 import keras
@@ -95,6 +96,12 @@ class Curriculum:
     def epochs(self) -> int:
         """Epochs of all stages together."""
         return sum(stage.epochs for stage in self.stages)
+
+    @property
+    def stage_starts(self) -> tuple[int, ...]:
+        """The epoch, from 0, with which each stage begins."""
+        ends = itertools.accumulate(stage.epochs for stage in self.stages)
+        return (0, *ends)[:-1]
 
     def stage(self, epoch: int) -> int:
         """The index of the stage of an epoch, which counts from 0; the last stage never ends."""

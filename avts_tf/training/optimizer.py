@@ -1,5 +1,6 @@
 """The optimiser and its learning rate."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -40,6 +41,8 @@ class LearningRate:
         train: `TrainConfig`.
         total_steps: steps of the whole training.
         losses: mean loss of each epoch that was done before, where a training is resumed.
+        stage_starts: epochs, from 0, with which a stage begins. The loss may rise with harder
+            negatives: the plateau schedule compares the losses of one stage only.
 
     Example:
         >>> rate = LearningRate(make_config('tiny').train, total_steps=100)
@@ -48,10 +51,12 @@ class LearningRate:
         >>> rate.end_epoch(loss=0.7)
     """
 
-    def __init__(self, train: TrainConfig, total_steps: int, losses: Sequence[float] = ()):
+    def __init__(self, train: TrainConfig, total_steps: int, losses: Sequence[float] = (),
+                 stage_starts: Sequence[int] = (0,)):
         self._train = train
         self._total_steps = total_steps
         self._losses = list(losses)
+        self._stage_starts = stage_starts
 
     def at(self, step: int) -> float:
         """The learning rate of a step, which counts from 0."""
@@ -61,12 +66,20 @@ class LearningRate:
             done = min(1.0, step / max(1, self._total_steps))
             return rate * 0.5 * (1.0 + math.cos(math.pi * done))
         if train.schedule == 'plateau':
-            return rate * PLATEAU_FACTOR ** count_plateaus(self._losses)
+            return rate * PLATEAU_FACTOR ** self._plateaus()
         return rate
 
     def end_epoch(self, loss: float) -> None:
         """Takes note of the mean loss of an epoch."""
         self._losses.append(loss)
+
+    def _plateaus(self) -> int:
+        """How often the learning rate has fallen."""
+        epoch = len(self._losses)
+        bounds = [*(start for start in self._stage_starts if start <= epoch), epoch]
+        of_stages = [count_plateaus(self._losses[first:last])
+                     for first, last in itertools.pairwise(bounds)]
+        return of_stages[-1] if self._train.stage_learning_rate == 'restart' else sum(of_stages)
 
 
 def count_plateaus(losses: Sequence[float]) -> int:

@@ -123,7 +123,8 @@ def train(
         else:
             picture_batch = _adapt_front_end(model, config, state, curriculum, on_bad_record)
         learning_rate = LearningRate(config.train, state.steps_per_epoch * curriculum.epochs,
-                                     [row['loss'] for row in state.rows])
+                                     [row['loss'] for row in state.rows],
+                                     curriculum.stage_starts)
         callbacks = [
             CurriculumCallback(curriculum, pipeline_state, state.epochs),
             SetLearningRate(learning_rate),

@@ -39,7 +39,7 @@ def test_two_stages_share_the_epochs_as_in_the_paper(epochs, first):
 
 def test_words():
     curriculum = parse_regime(' easy:2, easy=0.5 + hard=0.3+super-hard=0.2 : 3,super_hard:1', epochs=90)
-    assert curriculum.epochs == 6
+    assert curriculum.epochs == 6 and curriculum.stage_starts == (0, 2, 5)
     assert [curriculum.stage(epoch) for epoch in range(8)] == [0, 0, 1, 1, 1, 2, 2, 2]
     assert curriculum.mix(2) == NegativeMix(easy=0.5, hard=0.3, super_hard=0.2) and curriculum.mix(2).vector() == [0.5, 0.3, 0.2]
     assert curriculum.mix(100) == NegativeMix(super_hard=1.0)

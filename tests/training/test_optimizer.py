@@ -26,6 +26,37 @@ def test_a_tenth_after_five_epochs_without_a_lower_loss():
     assert rate.at(7) == pytest.approx(0.1)
 
 
+# Two stages, each of which learns: hard negatives raise the loss at first.
+LOSSES = [*np.linspace(0.50, 0.20, 50), *np.linspace(0.30, 0.21, 40)]
+
+
+def rates(losses, stage_starts, **values):
+    """The learning rate in each epoch."""
+    train = make_config('tiny', schedule='plateau', warmup_steps=0, learning_rate=1e-2,
+                        **values).train
+    rate, found = LearningRate(train, 9000, stage_starts=stage_starts), []
+    for epoch, loss in enumerate(losses):
+        found.append(rate.at(epoch))
+        resumed = LearningRate(train, 9000, losses[:epoch], stage_starts)
+        assert resumed.at(epoch) == found[-1]
+        rate.end_epoch(loss)
+    return found
+
+
+@pytest.mark.parametrize('stage_learning_rate', ['restart', 'keep'])
+def test_a_stage_is_not_judged_by_the_losses_of_the_one_before(stage_learning_rate):
+    found = rates(LOSSES, (0, 50), stage_learning_rate=stage_learning_rate)
+    assert found == [1e-2] * 90
+
+
+def test_a_new_stage_restarts_or_keeps_the_learning_rate():
+    losses = [0.5] * 8 + [0.9, 0.8, 0.7] + [0.7] * 6
+    restarted = rates(losses, (0, 8))
+    assert restarted == pytest.approx([1e-2] * 6 + [1e-3] * 2 + [1e-2] * 8 + [1e-3])
+    kept = rates(losses, (0, 8), stage_learning_rate='keep')
+    assert kept == pytest.approx([1e-2] * 6 + [1e-3] * 10 + [1e-4])
+
+
 def test_plateaus_are_counted():
     assert count_plateaus([5, 4, 3, 2, 1]) == 0
     assert count_plateaus([1, 2, 2, 2, 2, 2]) == 1
