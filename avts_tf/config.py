@@ -27,7 +27,7 @@ class ClipConfig:
 
     frames: int = _parameter(25, 'length of a window', unit='frames', minimum=1)
     fps: float = _parameter(25.0, 'frame rate of a window', unit='frames per second', minimum=0.1)
-    frame_size: int = _parameter(112, 'height and width of a frame', unit='pixels', minimum=8)
+    frame_size: int = _parameter(224, 'height and width of a frame', unit='pixels', minimum=8)
     sample_rate: int = _parameter(16000, 'audio sample rate', unit='Hz', minimum=1000)
 
     @property
@@ -77,7 +77,7 @@ class TowerConfig:
         'each dimension mean 0 and the same variance by batch norm; "none" leaves them',
         choices=('length', 'whiten', 'none'))
     head: str = _parameter(
-        'spans', 'how time enters the embedding: "average" pools it away; "flatten" gives each '
+        'average', 'how time enters the embedding: "average" pools it away; "flatten" gives each '
         'time step weights of its own; "spans" gives each of `head_spans` spans of the window its '
         'own part of the embedding, with the same weights',
         choices=('average', 'flatten', 'spans'))
@@ -85,7 +85,7 @@ class TowerConfig:
         8, 'spans of head=spans; must divide `embedding_size`', minimum=1)
     bfloat16: bool = _parameter(False, 'compute in bfloat16 (weights stay float32)')
     sync_batchnorm: bool = _parameter(
-        True, 'take batch-norm statistics over all replicas instead of over each')
+        False, 'take batch-norm statistics over all replicas instead of over each')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ class PairConfig:
     """Which windows are paired."""
 
     audio_windows: int = _parameter(
-        2, 'audio windows per clip: 1 draws a positive or a negative, each with probability 1/2; '
+        1, 'audio windows per clip: 1 draws a positive or a negative, each with probability 1/2; '
         'K > 1 gives one positive and K - 1 negatives', minimum=1)
     hard_gap_seconds: float = _parameter(
         0.5, 'least gap between the windows of a hard negative, where the clip is long enough',
@@ -115,7 +115,7 @@ class AugmentConfig:
         minimum=0.1, maximum=1.0)
     flip: bool = _parameter(True, 'mirror half of the clips')
     colour_jitter: float = _parameter(
-        0.2, 'greatest relative change of brightness, contrast and saturation; 0 is none',
+        0.0, 'greatest relative change of brightness, contrast and saturation; 0 is none',
         minimum=0.0, maximum=0.9)
     spec_augment: bool = _parameter(
         False, "mask bands and times of the log-mel with tensorflow-io's SpecAugment")
@@ -145,7 +145,7 @@ class TrainConfig:
         'squared', 'positive term of the contrastive loss: the squared distance or the distance',
         choices=('squared', 'unsquared'))
     easy_negatives: str = _parameter(
-        'weighted', 'what the contrastive loss compares an easy pair with: "drawn" is one other '
+        'drawn', 'what the contrastive loss compares an easy pair with: "drawn" is one other '
         'clip of the batch; "all" is the mean over all other clips; "weighted" is that mean with '
         'each weighing by the square of its loss', choices=('drawn', 'all', 'weighted'))
     temperature: float = _parameter(0.07, 'temperature of InfoNCE', minimum=1e-4)
@@ -153,7 +153,8 @@ class TrainConfig:
     learning_rate: float = _parameter(0.01, 'learning rate after the warm-up', minimum=0.0)
     momentum: float = _parameter(0.9, 'momentum of SGD', minimum=0.0, maximum=1.0)
     weight_decay: float = _parameter(
-        1e-4, 'decoupled weight decay; not of biases and batch norm', minimum=0.0)
+        1e-4, 'weight decay, not of biases and batch norm: with sgd added to the gradient (L2), '
+        'with adamw decoupled', minimum=0.0)
     schedule: str = _parameter(
         'plateau', 'learning rate: a tenth after every 5 epochs without a lower loss, a half '
         'cosine to 0, or constant', choices=('plateau', 'cosine', 'constant'))
@@ -210,19 +211,24 @@ class Config:
         return Config(**{name: GROUPS[name](**values) for name, values in groups.items()})
 
 
-# What the presets change of the defaults above, which are the method's own ("paper").
+# This project's recipe, with which small networks learn on small data too.
+_RECIPE = {
+    'audio_windows': 2, 'head': 'spans', 'easy_negatives': 'weighted', 'sync_batchnorm': True,
+}
+# What the presets change of the defaults above, which are those of the paper (docs/method.md).
 PRESETS = {
     'paper': {},
+    'large': {**_RECIPE, 'frame_size': 112, 'colour_jitter': 0.2, 'bfloat16': True},
     'small': {
-        'frame_size': 48, 'video_width': 0.25, 'audio_width': 0.25, 'batch_size': 32,
+        **_RECIPE, 'frame_size': 48, 'video_width': 0.25, 'audio_width': 0.25, 'batch_size': 32,
         'optimizer': 'adamw', 'learning_rate': 3e-3, 'schedule': 'cosine', 'warmup_steps': 50,
-        'crop_scale_min': 0.9, 'colour_jitter': 0.0, 'margin': 1.3,
+        'crop_scale_min': 0.9, 'margin': 1.3,
     },
     'tiny': {
-        'frames': 12, 'frame_size': 32, 'video_width': 0.125, 'audio_width': 0.25,
+        **_RECIPE, 'frames': 12, 'frame_size': 32, 'video_width': 0.125, 'audio_width': 0.25,
         'embedding_size': 64, 'batch_size': 16, 'optimizer': 'adamw', 'learning_rate': 2e-3,
         'schedule': 'cosine', 'warmup_steps': 50, 'epochs': 18, 'crop_scale_min': 0.9,
-        'colour_jitter': 0.0, 'margin': 1.3,
+        'margin': 1.3,
     },
 }
 
@@ -256,11 +262,13 @@ def describe_parameter(field: dataclasses.Field) -> str:
     return f'{meta["help"]}{notes}. Default: {field.default!r}{others}.'
 
 
-def make_config(preset: str = 'paper', **overrides: object) -> Config:
+def make_config(preset: str = 'small', **overrides: object) -> Config:
     """A checked `Config` from a preset and overrides by parameter name.
 
     Args:
-        preset: a key of `PRESETS`.
+        preset: a key of `PRESETS`: `paper`, the method of the paper, for several GPUs; `large`,
+            this project's recipe for a GPU; `small` and `tiny`, for CPUs. The default is that of
+            the command line.
         **overrides: parameter values by name; None leaves the preset's.
 
     Returns:

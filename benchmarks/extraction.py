@@ -142,7 +142,7 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         # The video tower goes unused: as small as it can be.
-        model = build_two_tower(make_config('paper', video_width=0.05, frame_size=16))
+        model = build_two_tower(make_config('large', bfloat16=False, video_width=0.05, frame_size=16))
         towers = {'avts': load_tower(export_towers(model, os.path.join(folder, 'models'), say=lambda line: None)['audio_tower'])}
         if FLAGS.openl3_files:
             towers['openl3'] = OpenL3Tower()

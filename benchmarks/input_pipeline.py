@@ -57,7 +57,7 @@ def write_shards(folder, name, count, seconds, size, audio_encoding='pcm16', sha
 def make_config(**values):
     """The configuration of the clips that are measured."""
     from avts_tf import config
-    return config.make_config('paper', **{'frames': 16, 'frame_size': 112, 'batch_size': 16, **values})
+    return config.make_config('large', bfloat16=False, **{'frames': 16, 'frame_size': 112, 'batch_size': 16, **values})
 
 
 def ours(pattern):
@@ -125,7 +125,7 @@ def waiting(pattern, steps=60):
     from avts_tf.models.two_tower import build_two_tower
     from avts_tf.training.optimizer import make_optimizer
     results = {}
-    for preset, values in (('small', {}), ('paper', {'frames': 16, 'frame_size': 112, 'batch_size': 4})):
+    for preset, values in (('small', {}), ('large', {'bfloat16': False, 'frames': 16, 'frame_size': 112, 'batch_size': 4})):
         chosen = config.make_config(preset, **{'passes_per_epoch': 50, 'shuffle_records': 8, **values})
         model = build_two_tower(chosen)
         model.compile(optimizer=make_optimizer(chosen))

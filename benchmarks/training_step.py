@@ -19,7 +19,7 @@ import sys
 import side_by_side
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-CASES = {'full': ('paper', {'frames': 16, 'frame_size': 112, 'batch_size': 4}), 'small': ('small', {})}
+CASES = {'full': ('large', {'bfloat16': False, 'frames': 16, 'frame_size': 112, 'batch_size': 4}), 'small': ('small', {})}
 MATMUL_SIZE = 2048
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from avts_tf.config import PRESETS, Config, describe_parameter, make_config, parameters
 from avts_tf.errors import UserError
+from avts_tf.training.curriculum import parse_regime
+from tests.helpers import ROOT
 
 
 @pytest.mark.parametrize(('values', 'words'), [
@@ -33,6 +35,36 @@ def test_presets_are_allowed_values_and_go_through_json(preset):
 def test_each_parameter_is_described_with_unit_range_and_default():
     described = {field.name: describe_parameter(field) for _, field in parameters()}
     assert described['sample_rate'] == 'audio sample rate [Hz, at least 1000]. Default: 16000.'
+    assert 'Default: 224 (large 112, small 48, tiny 32)' in described['frame_size']
     assert described['momentum'] == 'momentum of SGD [0.0 to 1.0]. Default: 0.9.'
-    assert '[pixels, at least 8]' in described['frame_size'] and 'small 48' in described['frame_size']
+    assert '[pixels, at least 8]' in described['frame_size']
     assert '[mc2, mc3, i3d]' in described['video_tower']
+
+
+# What the method does not depend on, or what its other values leave unused.
+NOT_OF_THE_METHOD = {
+    'head_spans', 'spec_freq_bands', 'spec_time_seconds', 'temperature', 'seed', 'teacher',
+    'shuffle_records',
+}
+
+
+def test_the_preset_paper_is_the_table_of_the_method():
+    lines = (ROOT / 'docs' / 'method.md').read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip('|').split('|')]
+            for line in lines if line.startswith('| ')]
+    assert rows.pop(0) == ['parameter', 'value', 'standing', 'remark']
+    assert {row[2] for row in rows} <= {'slides', 'code', 'recall', 'choice'}
+    preset = {name: str(value).lower() if isinstance(value, bool) else str(value)
+              for name, value in make_config('paper').values().items()
+              if name not in NOT_OF_THE_METHOD}
+    assert {row[0]: row[1] for row in rows} == preset and len(rows) == len(preset)
+
+
+def test_the_paper_changes_the_negatives_after_50_of_90_epochs():
+    train = make_config('paper').train
+    assert str(parse_regime(train.regime, train.epochs)) == 'easy:50,easy=0.75+hard=0.25:40'
+    assert make_config('paper').clip.window_seconds == 1.0
+
+
+def test_the_command_line_and_python_begin_with_the_same_preset():
+    assert make_config() == make_config('small')

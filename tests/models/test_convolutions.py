@@ -65,11 +65,11 @@ def networks():
     for values in [*PRESETS.values(), SMALLEST]:
         widths = {name: value for name, value in values.items() if name.endswith('_width')}
         small = {**widths, 'frames': 8, 'frame_size': 16}
-        yield build_audio_network(make_config('paper', **small), 46)
+        yield build_audio_network(make_config('large', bfloat16=False, **small), 46)
         for tower in ('mc2', 'mc3', 'i3d'):
-            yield build_video_tower(make_config('paper', video_tower=tower, **small))
+            yield build_video_tower(make_config('large', bfloat16=False, video_tower=tower, **small))
     for system, regime in (('multisensory', 'hard'), ('l3', 'easy')):
-        yield build_model(make_config('paper', system=system, regime=regime, **small))
+        yield build_model(make_config('large', bfloat16=False, system=system, regime=regime, **small))
 
 
 @pytest.fixture(scope='module')

@@ -64,15 +64,50 @@ def test_plateaus_are_counted():
     assert count_plateaus([1] + [2] * 4 + [0.5] + [2] * 4) == 0
 
 
-def test_weight_decay_is_of_kernels_alone():
-    for optimizer in ('sgd', 'adamw'):
-        model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2, bias_initializer='ones'), BatchNorm()])
-        model.layers[1].beta.assign([1.0, 1.0])
-        before = [variable.numpy() for variable in model.trainable_variables]
-        chosen = make_optimizer(make_config('tiny', optimizer=optimizer, learning_rate=0.1, weight_decay=0.5))
-        chosen.learning_rate.assign(0.1)
-        chosen.build(model.trainable_variables)
-        chosen.apply([tf.zeros_like(value) for value in before], model.trainable_variables)
-        for variable, value in zip(model.trainable_variables, before, strict=True):
-            factor = 0.95 if variable.name == 'kernel' else 1.0
-            np.testing.assert_allclose(variable, factor * value, rtol=1e-5, err_msg=f'{optimizer} {variable.path}')
+def small_model():
+    model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2, bias_initializer='ones'),
+                              BatchNorm()])
+    model.layers[1].beta.assign([1.0, 1.0])
+    return model
+
+
+def test_weight_decay_of_adamw_is_of_kernels_alone():
+    model = small_model()
+    before = [variable.numpy() for variable in model.trainable_variables]
+    optimizer = make_optimizer(make_config('tiny', optimizer='adamw', learning_rate=0.1,
+                                           weight_decay=0.5))
+    optimizer.build(model.trainable_variables)
+    optimizer.apply([tf.zeros_like(value) for value in before], model.trainable_variables)
+    for variable, value in zip(model.trainable_variables, before, strict=True):
+        factor = 0.95 if variable.name == 'kernel' else 1.0
+        np.testing.assert_allclose(variable, factor * value, rtol=1e-5, err_msg=variable.path)
+
+
+@pytest.mark.parametrize('weight_decay', [0.0, 0.1])
+def test_steps_of_sgd_are_those_of_the_formula(weight_decay):
+    model, rng = small_model(), np.random.default_rng(0)
+    optimizer = make_optimizer(make_config('paper', weight_decay=weight_decay))
+    optimizer.build(model.trainable_variables)
+    weights = [variable.numpy().astype(np.float64) for variable in model.trainable_variables]
+    velocities = [np.zeros_like(weight) for weight in weights]
+    decays = [weight_decay if variable.name == 'kernel' else 0.0
+              for variable in model.trainable_variables]
+    assert sum(decay > 0 for decay in decays) == (weight_decay > 0)
+    for learning_rate in (0.01, 0.01, 0.001, 0.01):         # as when it falls and restarts
+        gradients = [rng.normal(size=weight.shape).astype(np.float32) for weight in weights]
+        optimizer.learning_rate.assign(learning_rate)
+        optimizer.apply([tf.constant(gradient) for gradient in gradients],
+                        model.trainable_variables)
+        for index, decay in enumerate(decays):
+            velocities[index] = (0.9 * velocities[index]
+                                 - learning_rate * (gradients[index] + decay * weights[index]))
+            weights[index] = weights[index] + velocities[index]
+        for variable, weight in zip(model.trainable_variables, weights, strict=True):
+            np.testing.assert_allclose(variable, weight, rtol=1e-5, atol=1e-7,
+                                       err_msg=variable.path)
+
+
+def test_the_optimizer_goes_through_its_configuration():
+    optimizer = make_optimizer(make_config('paper'))
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert again.get_config() == optimizer.get_config() and again.l2 == 1e-4
