@@ -17,6 +17,10 @@ from avts_tf.config import Config
 PARAMETERS = True
 FLAGS = {
     'Files': [RUN_DIR, RECORDS_OR_DEMO, EVAL_RECORDS, SELECT_RECORDS, EXPORT_DIR],
+    'Starting': [
+        Flag('init_run_dir', None, 'Run folder of a finished training whose weights this one '
+             'starts from, such as the first stage of a curriculum.'),
+    ],
     'Running': [
         DEVICES,
         Flag('on_bad_record', 'skip', 'What to do with a record that cannot be used: leave it '
@@ -46,7 +50,8 @@ def run(flags: types.SimpleNamespace) -> None:
             config, records, flags.run_dir, eval_records=eval_records,
             select_records=flags.select_records, devices=flags.devices,
             on_bad_record=flags.on_bad_record, checkpoint_minutes=flags.checkpoint_minutes,
-            keep_checkpoints=flags.keep_checkpoints, deterministic=flags.deterministic)
+            keep_checkpoints=flags.keep_checkpoints, deterministic=flags.deterministic,
+            init_run_dir=flags.init_run_dir)
         if is_chief():
             _finish(flags, model, config, records, eval_records, before)
 

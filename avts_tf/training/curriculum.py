@@ -198,6 +198,8 @@ class CurriculumCallback(keras.callbacks.Callback):
         curriculum: `Curriculum`.
         state: `PipelineState` of the dataset that is trained on.
         initial_epoch: epoch that training starts with, from 0.
+        epochs_before: epochs of another training whose weights this one starts from; the pipeline
+            draws what comes after them.
 
     Example:
         >>> config, state = make_config('tiny'), PipelineState()
@@ -209,14 +211,16 @@ class CurriculumCallback(keras.callbacks.Callback):
         ...           callbacks=[CurriculumCallback(curriculum, state)])
     """
 
-    def __init__(self, curriculum: Curriculum, state: PipelineState, initial_epoch: int = 0):
+    def __init__(self, curriculum: Curriculum, state: PipelineState, initial_epoch: int = 0,
+                 epochs_before: int = 0):
         super().__init__()
+        self._epochs_before = epochs_before
         self.curriculum = curriculum
         self.state = state
         self._set(initial_epoch)
 
     def _set(self, epoch: int) -> None:
-        self.state.epoch.assign(epoch)
+        self.state.epoch.assign(self._epochs_before + epoch)
         self.state.mix.assign(self.curriculum.mix(epoch).vector())
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

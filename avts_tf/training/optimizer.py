@@ -77,6 +77,8 @@ class LearningRate:
         losses: mean loss of each epoch that was done before, where a training is resumed.
         stage_starts: epochs, from 0, with which a stage begins. The loss may rise with harder
             negatives: the plateau schedule compares the losses of one stage only.
+        first_step: step with which this training begins, where the optimiser has done others
+            before; the warm-up counts them, the cosine does not.
 
     Example:
         >>> rate = LearningRate(make_config('tiny').train, total_steps=100)
@@ -86,18 +88,19 @@ class LearningRate:
     """
 
     def __init__(self, train: TrainConfig, total_steps: int, losses: Sequence[float] = (),
-                 stage_starts: Sequence[int] = (0,)):
+                 stage_starts: Sequence[int] = (0,), first_step: int = 0):
         self._train = train
         self._total_steps = total_steps
         self._losses = list(losses)
         self._stage_starts = stage_starts
+        self._first_step = first_step
 
     def at(self, step: int) -> float:
-        """The learning rate of a step, which counts from 0."""
+        """The learning rate of a step; those of the optimiser count from 0."""
         train = self._train
         rate = train.learning_rate * min(1.0, (step + 1) / max(1, train.warmup_steps))
         if train.schedule == 'cosine':
-            done = min(1.0, step / max(1, self._total_steps))
+            done = min(1.0, (step - self._first_step) / max(1, self._total_steps))
             return rate * 0.5 * (1.0 + math.cos(math.pi * done))
         if train.schedule == 'plateau':
             return rate * PLATEAU_FACTOR ** self._plateaus()

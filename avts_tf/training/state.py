@@ -16,6 +16,8 @@ class TrainingState:
         records: glob of the records.
         shards: (path, number of records, stamp) of each file when the training began.
         steps_per_epoch: as the schedule of the learning rate counts them.
+        first_epoch: epochs of the runs that this one starts from, which come before its own.
+        first_step: steps of the optimiser that were done before this run.
     """
 
     epochs: int = 0
@@ -26,6 +28,8 @@ class TrainingState:
     records: str = ''
     shards: list = dataclasses.field(default_factory=list)
     steps_per_epoch: int = 0
+    first_epoch: int = 0
+    first_step: int = 0
 
     @property
     def steps_done(self) -> int:

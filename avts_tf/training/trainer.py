@@ -19,6 +19,7 @@ from avts_tf.errors import UserError
 from avts_tf.models.build import build_model
 from avts_tf.models.two_tower import TwoTower
 from avts_tf.training import faults
+from avts_tf.training.branch import read_first_run, start_from
 from avts_tf.training.callbacks import (
     EpochMetrics,
     SetLearningRate,
@@ -36,7 +37,13 @@ from avts_tf.training.devices import (
 )
 from avts_tf.training.loop import run_epochs
 from avts_tf.training.optimizer import LearningRate, make_optimizer
-from avts_tf.training.run_folder import KEPT_CHECKPOINTS, RunFolder, hold_run, load_inputs
+from avts_tf.training.run_folder import (
+    KEPT_CHECKPOINTS,
+    RunFolder,
+    hold_run,
+    load_inputs,
+    refuse_another_run,
+)
 from avts_tf.training.state import TrainingState
 
 CHECKPOINT_MINUTES = 10.0
@@ -54,7 +61,7 @@ def train(
     config: Config, records: str, run_dir: str, *, eval_records: str | None = None,
     select_records: str | None = None, devices: str | int = 'auto', on_bad_record: str = 'skip',
     checkpoint_minutes: float = CHECKPOINT_MINUTES, keep_checkpoints: int = KEPT_CHECKPOINTS,
-    deterministic: bool = False,
+    deterministic: bool = False, init_run_dir: str | None = None,
 ) -> TwoTower:
     """Trains the two towers, or resumes a training, until all stages are done.
 
@@ -73,6 +80,8 @@ def train(
         keep_checkpoints: newest checkpoints to keep, beside the best.
         deterministic: have TensorFlow use only operations that give the same bits each time; on a
             CPU it does anyway.
+        init_run_dir: run folder of a finished training whose weights this one starts from, and,
+            where both have the same optimiser, its state (docs/method.md); None starts anew.
 
     Returns:
         The trained `TwoTower`.
@@ -90,17 +99,21 @@ def train(
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     inputs = {'records': records, 'eval_records': eval_records, 'select_records': select_records}
+    origin = {'init_run_dir': init_run_dir}
     with hold_run(run_dir), logging_of_chief_only():
         curriculum = parse_regime(config.train.regime, config.train.epochs)
         # A mistake in the records should not cost a wait: look at them before anything is built.
-        newest = _newest_checkpoint(run_dir, config)
+        newest = _newest_checkpoint(run_dir, config, origin)
+        first_run = None
+        if init_run_dir and not newest:
+            first_run = read_first_run(init_run_dir, config)
         state = _initial_state(newest, records, config, run_dir, curriculum, inputs)
         strategy = _strategy(devices, config)
         pipeline_state = PipelineState()
         dataset = make_dataset(records, config, state=pipeline_state, shards=state.shard_counts(),
                                on_bad_record=on_bad_record)
         fixed_batches = _fixed_batches(inputs, config, state)
-        run = RunFolder(run_dir, config, inputs, keep_checkpoints)
+        run = RunFolder(run_dir, config, {**inputs, **origin}, keep_checkpoints)
         with strategy.scope():
             model = build_model(config)
             model.compile(optimizer=make_optimizer(config))
@@ -120,13 +133,15 @@ def train(
             steps = f' and {state.step} steps' if state.step else ''
             logger.info(f'Resuming after epoch {state.epochs}{steps}.')
             run.write_history(state.rows)
+        elif first_run:
+            start_from(first_run, model, state)
         else:
             picture_batch = _adapt_front_end(model, config, state, curriculum, on_bad_record)
         learning_rate = LearningRate(config.train, state.steps_per_epoch * curriculum.epochs,
                                      [row['loss'] for row in state.rows],
-                                     curriculum.stage_starts)
+                                     curriculum.stage_starts, state.first_step)
         callbacks = [
-            CurriculumCallback(curriculum, pipeline_state, state.epochs),
+            CurriculumCallback(curriculum, pipeline_state, state.epochs, state.first_epoch),
             SetLearningRate(learning_rate),
             EpochMetrics(model, fixed_batches, pipeline_state, state, config),
         ]
@@ -140,11 +155,16 @@ def train(
         return model
 
 
-def _newest_checkpoint(run_dir: str, config: Config) -> Checkpoint | None:
-    """The newest whole `Checkpoint` of a run folder that may not be there yet, or None."""
+def _newest_checkpoint(run_dir: str, config: Config, origin: dict) -> Checkpoint | None:
+    """The newest whole `Checkpoint` of a run folder that may not be there yet, or None.
+
+    Raises:
+        UserError: the run has another configuration, or another origin.
+    """
     if not os.path.exists(os.path.join(run_dir, 'config.json')):
         return None
     run = RunFolder(run_dir, config)
+    refuse_another_run('run_dir', run_dir, load_inputs(run_dir), origin)
     newest = run.read_checkpoint()
     if not newest and run.history():
         logger.warning(f'{run.checkpoints}: no checkpoint is whole; starting from the beginning.')

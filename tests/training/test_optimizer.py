@@ -18,6 +18,12 @@ def test_cosine_after_a_warm_up():
     assert rate.at(100) == pytest.approx(0.0)
 
 
+def test_a_training_from_another_run_has_its_own_cosine_and_no_second_warm_up():
+    train = make_config('tiny', schedule='cosine', warmup_steps=10, learning_rate=1.0).train
+    rate = LearningRate(train, 100, first_step=200)
+    assert rate.at(200) == 1.0 and rate.at(250) == pytest.approx(0.5)
+
+
 def test_a_tenth_after_five_epochs_without_a_lower_loss():
     train = make_config('tiny', schedule='plateau', warmup_steps=0, learning_rate=1.0).train
     rate = LearningRate(train, 100, [3.0, 2.0] + [2.5] * 4)

@@ -210,6 +210,72 @@ def test_interrupted_twice_and_damaged_it_ends_the_same(
     assert_same_run(run, model, *unbroken)
 
 
+def first_stage(unbroken, folder):
+    """A finished run of the first stage alone: what the unbroken one was after its first epoch."""
+    shutil.copytree(unbroken[0], folder)
+    os.remove(folder / 'checkpoints' / 'epoch-0002-step-000000.npz')
+    path = folder / 'config.json'
+    path.write_text(path.read_text().replace(SETTINGS['regime'], 'easy:1'))
+    return folder
+
+
+def test_a_second_stage_from_another_run_is_that_of_a_training_in_one_go(
+    world, unbroken, tmp_path, monkeypatch, messages
+):
+    from avts_tf.errors import UserError
+    from avts_tf.training.run_folder import RunFolder
+
+    first, run, save = first_stage(unbroken, tmp_path / 'first'), tmp_path / 'run', RunFolder.save
+    options = {'settings': {'regime': 'easy=0.5+hard=0.5:1'}, 'init_run_dir': str(first)}
+
+    class Killed(BaseException):
+        pass
+
+    def kill(folder, model, epochs, step=0, *arguments, **arrays):
+        save(folder, model, epochs, step, *arguments, **arrays)
+        if (epochs, step) == (0, 4):
+            raise Killed
+
+    monkeypatch.setattr(RunFolder, 'save', kill)
+    with pytest.raises(Killed):
+        train_run(world, run, **options)
+    assert any('Starting from the weights' in line and 'optimiser too' in line
+               for line in messages.messages)
+    monkeypatch.setattr(RunFolder, 'save', save)
+    shutil.rmtree(first)                                       # what has begun does not need it
+    model = train_run(world, run, **options)
+    for weight, expected in zip(
+            [*model.weights, *model.optimizer.variables],
+            [*unbroken[1].weights, *unbroken[1].optimizer.variables], strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy(), err_msg=weight.path)
+    (row,), (_, expected) = (RunFolder(str(folder), model.config).history() if folder == run
+                             else RunFolder(str(folder), unbroken[1].config).history()
+                             for folder in (run, unbroken[0]))
+    assert {**row, 'epoch': 2, 'stage': 1} == expected
+    with pytest.raises(UserError, match='another run .init_run_dir is .*first, asked for None'):
+        train_run(world, run, settings=options['settings'])
+
+
+def test_a_first_run_that_cannot_be_started_from(unbroken, tmp_path):
+    from avts_tf.config import make_config
+    from avts_tf.errors import UserError
+    from avts_tf.training.branch import read_first_run
+
+    first = first_stage(unbroken, tmp_path / 'first')
+    wanted = {**SETTINGS, 'regime': 'hard:1'}
+    assert read_first_run(str(first), make_config('tiny', **wanted)).same_optimizer
+    found = read_first_run(str(first), make_config('tiny', **{**wanted, 'optimizer': 'adamw'}))
+    assert not found.same_optimizer
+    with pytest.raises(UserError, match='^init_run_dir=.*frame_size is 16, asked for 24; embed'):
+        read_first_run(str(first), make_config(
+            'tiny', **{**wanted, 'frame_size': 24, 'embedding_size': 32}))
+    with pytest.raises(UserError, match='^init_run_dir=.*nothing: no run there'):
+        read_first_run(str(tmp_path / 'nothing'), make_config('tiny', **wanted))
+    os.remove(first / 'checkpoints' / 'epoch-0001-step-000000.npz')
+    with pytest.raises(UserError, match='not finished .0 of 1 epochs'):
+        read_first_run(str(first), make_config('tiny', **wanted))
+
+
 @pytest.mark.slow
 def test_killed_and_stopped_from_outside_it_ends_the_same(world, unbroken, tmp_path, messages):
     run = tmp_path / 'run'
