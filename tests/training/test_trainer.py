@@ -19,7 +19,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.helpers import PATIENCE_SECONDS, ROOT
+from tests.helpers import PATIENCE_SECONDS, ROOT, light_video_network
 
 # Small enough for seconds, of two stages and two passes an epoch, with a learning rate that follows
 # from the losses. Training magnifies rounding: a small rate, and SGD, because Adam divides small
@@ -39,7 +39,9 @@ def train_run(folder, run_dir, **options):
 
     config = make_config('tiny', **{**SETTINGS, **options.pop('settings', {})})
     options = {'checkpoint_minutes': 0.0, 'eval_records': f'{folder}/held-*', **options}
-    return train(config, f'{folder}/train-*', str(run_dir), **options)
+    records = f'{folder}/{options.pop("records", "train-*")}'
+    with light_video_network():
+        return train(config, records, str(run_dir), **options)
 
 
 def start_run(folder, run_dir, environment=None, **options):
@@ -61,6 +63,9 @@ def main(folder, run_dir, options):
     if limit := options.pop('file_limit', None):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     weights = options.pop('weights', None)
+    if options.pop('task', None) == 'gather':
+        gather_and_read()
+        return
     try:
         model = train_run(folder, run_dir, **options)
         if weights:
@@ -73,6 +78,26 @@ def main(folder, run_dir, options):
         print(error, flush=True)
         sys.stdout.flush()
         os._exit(2)  # beside a machine that is gone TensorFlow's own end can take long
+
+
+def gather_and_read():
+    """Prints what one of two machines gathers from both, and what it reads of two batches."""
+    import tensorflow as tf
+
+    from avts_tf.training.devices import is_chief, make_gather, make_strategy, own_batches
+
+    strategy = make_strategy('auto')
+    gather = make_gather(strategy, 2)
+    clips = tf.range(8, dtype=tf.int64)
+    dataset = tf.data.Dataset.from_tensor_slices(
+        {'example_hash': clips, 'audio_hash': clips[:, None], 'kind': tf.zeros([8, 1], tf.int32)})
+    batches = [{name: strategy.experimental_local_results(value)[0].numpy()
+                for name, value in batch.items()}
+               for batch in own_batches(dataset.batch(4), strategy)]
+    digests = [gather([int(batch['digest'][0]), 0]) for batch in batches]
+    print(json.dumps({'gathered': [list(row) for row in gather([int(not is_chief()), 7])],
+                      'clips': [batch['example_hash'].tolist() for batch in batches],
+                      'same_digest': all(one == other for one, other in digests)}), flush=True)
 
 
 @pytest.fixture
@@ -172,37 +197,22 @@ def test_an_unbroken_run(unbroken):
     assert training == {'epochs': 2, 'skipped_records': {'too_short': {'times': 4, 'first': ['clip-99']}}}
 
 
-def test_interrupted_twice_and_damaged_it_ends_the_same(
-    world, unbroken, tmp_path, monkeypatch, messages
-):
-    """In one process: a failure in the first stage, a signal in the second, a damaged file."""
+def test_stopped_and_damaged_it_ends_the_same(world, unbroken, tmp_path, monkeypatch, messages):
+    """In one process: a signal in the second stage, then a damaged file."""
     from avts_tf.errors import Stopped
     from avts_tf.training.run_folder import RunFolder
 
     run, save = tmp_path / 'run', RunFolder.save
-
-    class Killed(BaseException):
-        pass
-
-    def kill(folder, model, epochs, step=0, *arguments, **arrays):
-        if (epochs, step) == (0, 4):
-            raise Killed
-        save(folder, model, epochs, step, *arguments, **arrays)
 
     def terminate(folder, model, epochs, step=0, *arguments, **arrays):
         save(folder, model, epochs, step, *arguments, **arrays)
         if (epochs, step) == (1, 2):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(RunFolder, 'save', kill)
-    with pytest.raises(Killed):
-        train_run(world, run)
-    assert names(run)[-1] == 'epoch-0000-step-000003.npz'
-    monkeypatch.setattr(RunFolder, 'save', terminate)
-    with pytest.raises(Stopped, match='by SIGTERM after epoch 1 and 3 steps.*command resumes'):
-        train_run(world, run)
-    assert 'Resuming after epoch 0 and 3 steps.' in messages.messages
-    monkeypatch.setattr(RunFolder, 'save', save)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, 'save', terminate)
+        with pytest.raises(Stopped, match='by SIGTERM after epoch 1 and 3 steps.*command resumes'):
+            train_run(world, run)
     flip_byte(run / 'checkpoints' / 'epoch-0001-step-000003.npz')
     model = train_run(world, run)
     assert any('step-000003.npz: damaged' in message for message in messages.messages)
@@ -357,17 +367,13 @@ def test_a_full_disk_is_said_and_costs_no_checkpoint(world, unbroken, tmp_path):
 
 @pytest.mark.slow
 def test_it_resumes_with_other_records(world, tmp_path, messages):
-    from avts_tf.config import make_config
-    from avts_tf.training.trainer import train
-
-    config, run = make_config('tiny', **SETTINGS), str(tmp_path / 'run')
-    train(config, f'{world}/train-0000[01]*', run, eval_records=f'{world}/held-*',
-          checkpoint_minutes=100.0)
+    run = tmp_path / 'run'
+    train_run(world, run, records='train-0000[01]*', checkpoint_minutes=100.0)
     first = (tmp_path / 'run' / 'history.csv').read_text().splitlines()[1]
     for name in names(run):
         if name > 'epoch-0001-step-000000.npz':
             os.remove(tmp_path / 'run' / 'checkpoints' / name)
-    train(config, f'{world}/train-*', run, eval_records=f'{world}/held-*')
+    train_run(world, run)
     assert any('not those of before' in message for message in messages.messages)
     assert 'Resuming after epoch 1.' in messages.messages
     assert (tmp_path / 'run' / 'history.csv').read_text().splitlines()[1] == first
@@ -406,6 +412,28 @@ def test_held_out_clips_that_cannot_be_used_are_told_before_the_training(world, 
         train_run(tmp_path, tmp_path / 'run')
 
 
+def test_nan_is_named_with_epoch_step_and_clips(world):
+    import keras
+
+    from avts_tf.data import records
+    from avts_tf.errors import Diverged
+    from avts_tf.training import faults
+    from avts_tf.training.state import TrainingState
+
+    shards = [(path, count, '') for path, count in records.find_shards(f'{world}/train-0*')]
+    state = TrainingState(step=3, shards=shards)
+    clips = np.array([0])
+    faults.check_loss(1.0, clips, state, 0)
+    with pytest.raises(Diverged, match='the loss is nan in epoch 1, step 3. .*`learning_rate`'):
+        faults.check_loss(float('nan'), clips, state, 0)
+    model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
+    faults.check_weights(model, state, 0)
+    model.layers[0].kernel.assign([[np.inf]])
+    with pytest.raises(Diverged, match='weights are NaN or infinite after epoch 1, step 3'):
+        faults.check_weights(model, state, 0)
+
+
+@pytest.mark.slow
 def test_weights_that_are_nan_are_not_kept(world, tmp_path):
     from avts_tf.errors import Diverged
 
@@ -436,6 +464,7 @@ def test_machines_that_see_other_records_are_told(tmp_path):
             check_agreement([one, MachineReport(*other, 0, 0)])
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_nan_stops_and_names_epoch_step_and_clips(world, tmp_path):
     from avts_tf.errors import UserError
 
@@ -478,6 +507,15 @@ def assert_close(values, model):
         np.testing.assert_allclose(value, weight.numpy(), rtol=1e-4, atol=1e-5, err_msg=weight.path)
 
 
+def test_two_machines_gather_numbers_and_read_their_halves(tmp_path):
+    finished = ends(start_workers('', '', tmp_path, task='gather'))
+    assert [status for status, _ in finished] == [0, 0], finished
+    assert [json.loads(output) for _, output in finished] == [
+        {'gathered': [[0, 7], [1, 7]], 'clips': [[0, 1], [4, 5]], 'same_digest': True},
+        {'gathered': [[0, 7], [1, 7]], 'clips': [[2, 3], [6, 7]], 'same_digest': True}]
+
+
+@pytest.mark.slow
 def test_two_machines_resume_as_one_would(world, unbroken, tmp_path):
     # From the middle of a training on one machine.
     run = tmp_path / 'run'
