@@ -33,7 +33,8 @@ __version__ = '0.1.0'
 # answer --help and a mistyped flag without it.
 _HOMES = {
     'config': ['Config', 'make_config'],
-    'data.pipeline': ['PipelineState', 'make_dataset'],
+    'data.pipeline': ['make_dataset'],
+    'data.state': ['PipelineState'],
     'errors': ['UserError'],
     'inference.features': ['load_tower'],
     'models.losses': ['ContrastiveLoss'],

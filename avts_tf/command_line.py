@@ -6,12 +6,14 @@ With no flags it writes a small synthetic world, trains the `tiny` preset on it 
 of the curriculum, measures synchronisation on videos that it never saw, and exports both towers.
 """
 
+import functools
 import shutil
 import sys
 import textwrap
 import types
+from collections.abc import Callable
 
-from absl import flags, logging
+from absl import flags
 
 from avts_tf import commands, program
 from avts_tf.commands._flags import Flag, flag_groups
@@ -28,35 +30,46 @@ _HELP = ('help', 'helpshort', 'helpfull', 'h', '?')
 
 
 def run() -> None:
-    """Runs the command line: picks the mode's module, reads its flags and calls its `run`."""
-    given = _given(sys.argv[1:])
+    """Runs the command line."""
+    program.run(lambda call: call(), read=lambda argv: read(argv[1:]))
+
+
+def read(arguments: list[str]) -> Callable[[], None]:
+    """Reads the arguments of the command line, without those of the program's name.
+
+    Returns:
+        The call that does what they ask for.
+
+    Raises:
+        UserError: a flag or a value does not exist, or is not of this mode.
+    """
+    arguments = flags.FlagValues().read_flags_from_files(arguments)  # of --flagfile
+    given = _given(arguments)
     mode = given.get('mode', DEFAULT_MODE)
     if mode not in commands.modes():
-        _exit(f'--mode={mode}: use one of {", ".join(commands.modes())}.')
+        raise UserError('mode', mode, f'use one of {", ".join(commands.modes())}.')
     command = commands.load(mode)
     groups = flag_groups(command)
     if not given.keys().isdisjoint(_HELP):
         print(_help_on_mode(mode, command, groups) if 'mode' in given else _help())
-        return
-    flags.DEFINE_enum('mode', DEFAULT_MODE, commands.modes(), 'What to do.')
+        sys.exit(0)
     own = [flag for group in groups.values() for flag in group]
-    for flag in own:
-        flag.define()
     _refuse_unknown(given, mode, {flag.name for flag in own})
-    program.run(lambda argv: _run(argv, command, own))
-
-
-def _run(argv: list[str], command: types.ModuleType, own: list[Flag]) -> None:
-    """Hands the values of the flags to a mode."""
-    if len(argv) > 1:
-        raise UserError(None, repr(argv[1]), 'is no flag; flags look like --name=value (--help '
+    values = flags.FlagValues()
+    flags.DEFINE_string('mode', mode, 'What to do.', flag_values=values)
+    for flag in own:
+        flag.define(values)
+    try:
+        rest = values(['', *arguments])[1:]
+    except flags.Error as error:
+        raise UserError(None, None, f'{error} (--help lists the flags)') from None
+    if rest:
+        raise UserError(None, repr(rest[0]), 'is no flag; flags look like --name=value (--help '
                         'lists them).')
-    logging.set_verbosity(logging.WARNING)
-    values = {flag.name: flags.FLAGS[flag.name].value for flag in own}
-    names = {field.name for _, field in parameters()} if command.PARAMETERS else set()
-    chosen = {name: values[name] for name in names if values[name] is not None}
-    others = {name: value for name, value in values.items() if name not in names}
-    command.run(types.SimpleNamespace(**others, parameters=chosen))
+    of_config = {field.name for _, field in parameters()} if command.PARAMETERS else set()
+    chosen = {name: values[name].value for name in of_config if values[name].value is not None}
+    others = {flag.name: values[flag.name].value for flag in own if flag.name not in of_config}
+    return functools.partial(command.run, types.SimpleNamespace(**others, parameters=chosen))
 
 
 def _given(arguments: list[str]) -> dict[str, str]:
@@ -72,23 +85,18 @@ def _given(arguments: list[str]) -> dict[str, str]:
 
 
 def _refuse_unknown(given: dict[str, str], mode: str, own: set[str]) -> None:
-    """Ends the program where a flag belongs to other modes, or is gone."""
+    """Raises a `UserError` where a flag belongs to other modes, or is gone."""
     for name in given:
         if name in GONE:
-            _exit(f'--{name}: is gone: {GONE[name]}.')
+            raise UserError(name, None, f'is gone: {GONE[name]}.')
         names = {name, name.removeprefix('no')}
         if names.isdisjoint(own):
             readers = [other for other in commands.modes()
                        for group in flag_groups(commands.load(other)).values()
                        if any(flag.name in names for flag in group)]
             if readers:
-                _exit(f'--{name}: has no meaning for --mode={mode}, only for '
-                      f'{", ".join(dict.fromkeys(readers))}; leave it out.')
-
-
-def _exit(message: str) -> None:
-    print(f'{program.name()}: {message}', file=sys.stderr)
-    sys.exit(2)
+                raise UserError(name, None, f'has no meaning for `mode`={mode}, only for '
+                                f'{", ".join(dict.fromkeys(readers))}; leave it out.')
 
 
 def _help() -> str:

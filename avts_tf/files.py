@@ -1,9 +1,11 @@
 """Files that are whole or as they were before, and folders that one process at a time writes."""
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
+import stat
 import threading
 from collections.abc import Iterator
 
@@ -31,9 +33,9 @@ def replacing(path: str) -> Iterator[str]:
     aside = os.path.join(folder, f'.{digest}{ASIDE}')
     try:
         yield aside
-        _bring_to_disk(aside)
+        bring_to_disk(aside)
         os.replace(aside, path)
-        _bring_to_disk(folder or '.')  # the new name too
+        bring_to_disk(folder or '.')  # the new name too
     except BaseException:
         with contextlib.suppress(OSError):
             os.remove(aside)
@@ -67,7 +69,8 @@ def updating(path: str) -> Iterator[None]:
                         's.') from None
 
 
-def _bring_to_disk(path: str) -> None:
+def bring_to_disk(path: str) -> None:
+    """Waits until a file's content, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -140,3 +143,43 @@ def locked(
             if made:
                 os.rmdir(folder)  # fails, as it should, where anything was written
         lock.release()
+
+
+def file_problem(path: str | os.PathLike) -> str:
+    """Why a path is no file that can be read, in words; '' where it is one."""
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError:
+        return 'its path holds a NUL, which no file name can'
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return 'it is a link that leads back to itself'
+        if error.errno == errno.ENAMETOOLONG:
+            return 'its name is too long for a file system'
+        if error.errno == errno.ENOENT and os.path.islink(path):
+            return 'it is a link to a file that is not there'
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return 'there is no such file'
+        return f'it cannot be reached: {error.strerror}'
+    if stat.S_ISREG(mode):
+        return ''
+    kinds = {
+        stat.S_IFDIR: 'folder', stat.S_IFIFO: 'FIFO', stat.S_IFSOCK: 'socket',
+        stat.S_IFCHR: 'device', stat.S_IFBLK: 'device',
+    }
+    kind = kinds.get(stat.S_IFMT(mode), 'special file')
+    return f'it is a {kind}, not a file with content'
+
+
+def csv_cell(value: object) -> object:
+    """A value for a report's CSV: text that a spreadsheet would take for a formula gets a ' first.
+
+    Numbers stay, as text too.
+    """
+    if not isinstance(value, str) or not value.startswith(('=', '+', '-', '@', '\t', '\r')):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

@@ -4,11 +4,14 @@ The library speaks through `logging`, by loggers below `avts_tf` and `tfrecords_
 knowing as INFO, what is amiss as WARNING. A program shows both on standard output.
 """
 
+import contextlib
 import importlib
 import logging
 import os
 import sys
 import tempfile
+from collections.abc import Callable
+from typing import Any
 
 import tqdm
 from absl import app, flags
@@ -16,65 +19,83 @@ from absl import app, flags
 from avts_tf.errors import Stopped, UserError
 
 
-def name():
+def name() -> str:
     """What the running program is called, for messages: main.py, avts, write.py."""
     return os.path.basename(sys.argv[0])
 
 
-def command():
-    """The words that a command line of this project begins with: those of the program that is running, where it is installed."""
+def command() -> list[str]:
+    """The words that a command line begins with: `avts` where that is what is running."""
     return ['avts'] if name() == 'avts' else ['python', 'main.py']
 
 
-def run(main, *, known_only=False, tensorflow=True):
+def run(
+    main: Callable[[Any], None], *, read: Callable[[list[str]], Any] | None = None,
+    known_only: bool = False, tensorflow: bool = True,
+) -> None:
     """Reads the flags and runs a program.
 
     --help ends with status 0; a flag that cannot be read, or a `UserError`, with one message and
     status 2; a signal with one message and 128 + its number.
 
     Args:
-        main: function of the arguments that are no flags, the name of the program first.
-        known_only: whether flags that are not defined are handed to `main` instead of being refused.
+        main: function of what `read` returns.
+        read: function of the arguments, the name of the program first; None reads absl's global
+            flags and returns the arguments that are no flags, the name of the program first.
+        known_only: whether `main` gets flags that are not defined, instead of their being refused.
         tensorflow: whether `main` needs TensorFlow, which is then imported before it.
     """
     # TensorFlow's own notes say nothing to a user; what goes wrong still raises an exception.
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
     def parse(argv):
-        module = sys.modules[main.__module__]
-        for flag in flags.FLAGS.get_key_flags_for_module(module):  # --help shows those of the module with this name
-            flags.FLAGS.register_key_flag_for_module(argv[0], flag)
-        sys.modules['__main__'].__doc__ = module.__doc__
-        try:
-            rest = flags.FLAGS(argv, known_only=known_only)
-        except flags.Error as error:
-            print(f'{name()}: {error} (--help lists the flags)', file=sys.stderr)
-            sys.exit(2)
-        except SystemExit:  # of absl's help flags, with the status of a failure
-            sys.exit(0)
-        except BrokenPipeError:  # --help | head
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            sys.exit(0)
-        if tensorflow:
-            import_tensorflow()
-        return rest
+        with _explaining():
+            if read:
+                flags.FLAGS(argv[:1])  # absl's own, which its `app` looks at
+                result = read(argv)
+            else:
+                result = _read_global_flags(argv, sys.modules[main.__module__], known_only)
+            if tensorflow:
+                import_tensorflow()
+        return result
+
+    def explained(result):
+        with _explaining():
+            main(result)
 
     show_messages()
-
-    def explained(argv):
-        try:
-            main(argv)
-        except UserError as error:
-            print(f'{name()}: {error.on_command_line()}', file=sys.stderr)
-            sys.exit(2)
-        except Stopped as stop:
-            print(f'{name()}: {stop}', file=sys.stderr)
-            sys.exit(128 + stop.signal_number)
-        except KeyboardInterrupt:
-            print(f'{name()}: stopped. The same command resumes the work.', file=sys.stderr)
-            sys.exit(130)
-
     app.run(explained, flags_parser=parse)
+
+
+def _read_global_flags(argv, module, known_only):
+    for flag in flags.FLAGS.get_key_flags_for_module(module):  # --help shows those of this name
+        flags.FLAGS.register_key_flag_for_module(argv[0], flag)
+    sys.modules['__main__'].__doc__ = module.__doc__
+    try:
+        return flags.FLAGS(argv, known_only=known_only)
+    except flags.Error as error:
+        raise UserError(None, None, f'{error} (--help lists the flags)') from None
+    except SystemExit:  # of absl's help flags, with the status of a failure
+        sys.exit(0)
+
+
+@contextlib.contextmanager
+def _explaining():
+    """Ends the program with a message and a status instead of a stack trace."""
+    try:
+        yield
+    except UserError as error:
+        print(f'{name()}: {error.on_command_line()}', file=sys.stderr)
+        sys.exit(2)
+    except Stopped as stop:
+        print(f'{name()}: {stop}', file=sys.stderr)
+        sys.exit(128 + stop.signal_number)
+    except KeyboardInterrupt:
+        print(f'{name()}: stopped. The same command resumes the work.', file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
 
 
 class _Messages(logging.Handler):
@@ -86,7 +107,7 @@ class _Messages(logging.Handler):
             print(f'{level}{record.getMessage()}', flush=True)
 
 
-def show_messages():
+def show_messages() -> None:
     """Has the messages of the library appear on standard output."""
     for package in ('avts_tf', 'tfrecords_tools'):
         logger = logging.getLogger(package)
@@ -95,10 +116,10 @@ def show_messages():
         logger.propagate = False
 
 
-def import_tensorflow():
-    """Imports TensorFlow and keeps back what its libraries say meanwhile, unless it fails.
+def import_tensorflow() -> None:
+    """Imports TensorFlow and keeps back what its libraries print meanwhile, unless it fails.
 
-    They heed no log level while they are loaded.
+    They obey no log level while they are loaded.
     """
     sys.stderr.flush()
     shown = os.dup(2)

@@ -35,6 +35,7 @@ def write_shards(folder, name, count, seconds, size, audio_encoding='pcm16', sha
     from PIL import Image
 
     from avts_tf.data import records
+    from avts_tf.data.shards import shard_path
     rng, (height, width) = np.random.default_rng(0), size
     smooth = rng.uniform(0, 255, [8, 8, 8, 3])
     pictures = []
@@ -45,7 +46,7 @@ def write_shards(folder, name, count, seconds, size, audio_encoding='pcm16', sha
         Image.fromarray(noisy).save(buffer, 'JPEG', quality=90)
         pictures.append(buffer.getvalue())
     for shard in range(shards):
-        with tf.io.TFRecordWriter(records.shard_path(os.path.join(folder, name), shard, shards)) as writer:
+        with tf.io.TFRecordWriter(shard_path(os.path.join(folder, name), shard, shards)) as writer:
             for number in range(shard, count, shards):
                 frames = [pictures[(number + i) % len(pictures)] for i in range(round(seconds * FPS))]
                 sound = rng.integers(-9000, 9000, round(seconds * 16000), dtype=np.int16)
@@ -71,8 +72,9 @@ def decoding(pattern):
     import tensorflow as tf
 
     from avts_tf.data import records
+    from avts_tf.data.shards import find_shards
     clip_frames, batch = make_config().clip.frames, make_config().train.batch_size
-    paths = [path for path, _ in records.find_shards(pattern)]
+    paths = [path for path, _ in find_shards(pattern)]
     frames = next(iter(tf.data.TFRecordDataset(paths).map(records.parse))).frames[:clip_frames]
     clips = tf.data.Dataset.from_tensors(frames).repeat()
     one_type = tf.TensorSpec([HEIGHT, WIDTH, 3], tf.uint8)
@@ -86,6 +88,7 @@ def all_frames(pattern):
     import tensorflow as tf
 
     from avts_tf.data import records
+    from avts_tf.data.shards import find_shards
     config = make_config()
     size, count = config.clip.frame_size, config.clip.frames
 
@@ -96,7 +99,7 @@ def all_frames(pattern):
         pixels = tf.image.resize(pixels[start:start + count], [size, size])
         return tf.cast(pixels, tf.uint8), record.waveform[:config.clip.window_samples]
 
-    paths = [path for path, _ in records.find_shards(pattern)]
+    paths = [path for path, _ in find_shards(pattern)]
     data = tf.data.TFRecordDataset(paths).repeat().map(records.parse, tf.data.AUTOTUNE).map(clip, tf.data.AUTOTUNE)
     return data.batch(config.train.batch_size).prefetch(tf.data.AUTOTUNE)
 

@@ -23,7 +23,7 @@ ROUNDS = 7
 def make_parts(preset, folder):
     """(config, glob of records); the records are written once."""
     from avts_tf.config import make_config
-    from tfrecords_tools.synthetic import write_world
+    from avts_tf.data.synthetic import write_world
 
     config, prefix = make_config(preset), os.path.join(folder, f'{preset}-world')
     if not os.path.exists(prefix + '.json'):
@@ -99,7 +99,8 @@ def measure_checkpoint(preset, folder):
 
 def measure_skip(preset, folder):
     """Median seconds per clip of (going through an epoch, going back to its last batch)."""
-    from avts_tf.data.pipeline import PipelineState, make_dataset
+    from avts_tf.data.pipeline import make_dataset
+    from avts_tf.data.state import PipelineState
 
     config, pattern = make_parts(preset, folder)
     state = PipelineState()

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from avts_tf import build_two_tower, files, modes
+from avts_tf import build_two_tower, command_line, files
 from avts_tf.config import make_config
 from avts_tf.errors import UserError
 from avts_tf.inference import export, extraction
@@ -94,24 +94,46 @@ def test_whatever_writes_a_folder_is_refused_while_another_process_does(tmp_path
     monkeypatch.setattr(export, 'EXPORT_WAIT_SECONDS', 0.1)
     folder, records = str(tmp_path / 'run'), str(tmp_path / 'none-*')
     config = make_config('tiny')
-    commands = {
+    calls = {
         'train': lambda: training.train(config, records, folder),
-        '--mode=train': lambda: modes.run_train(config, records, None, folder, str(tmp_path / 'towers'), 'auto'),
-        '--mode=tune': lambda: modes.run_tune('tiny', {}, records, records, folder, 1, 'auto'),
-        '--mode=action_recognition': lambda: modes.run_action_recognition(
-            'tiny', {}, records, records, folder, 'scratch', None, [], 'auto'),
-        '--mode=audio_classification': lambda: modes.run_audio_classification(
-            None, {}, records, '', '', folder, '', '', features='mfcc', pooling=None),
+        **{f'--mode={mode}': command_line.read([
+            f'--mode={mode}', f'--run_dir={folder}', *flags, f'--records={records}', f'--eval_records={records}'])
+           for mode, flags in {'train': [], 'tune': ['--trials=1'], 'action_recognition': []}.items()},
+        '--mode=audio_classification': command_line.read([
+            '--mode=audio_classification', f'--run_dir={folder}', '--input=none', '--features=mfcc']),
         'extract_features': lambda: extraction.extract_features([], folder, []),
-        'export_towers': lambda: export.export_towers(build_two_tower(config), folder, lambda line: None),
+        'export_towers': lambda: export.export_towers(build_two_tower(config), folder),
     }
     process = other_process(folder)
     try:
-        for name, command in commands.items():
+        for name, call in calls.items():
             with pytest.raises(UserError, match=f'={folder}: another process'):
-                command()
+                call()
                 pytest.fail(name)
         assert os.listdir(folder) == [files.LOCK]
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize(('value', 'expected'), [
+    ('=1+1', "'=1+1"), ('+a.wav', "'+a.wav"), ('-a', "'-a"), ('@x', "'@x"), ('-23.4', '-23.4'),
+    ('+1e3', '+1e3'), ('a=b', 'a=b'), ('', ''), (-1.5, -1.5), (None, None), ('\t=1', "'\t=1"),
+])
+def test_cells_that_a_spreadsheet_would_calculate(value, expected):
+    assert files.csv_cell(value) == expected
+
+
+def test_what_is_no_file_is_named_in_words(tmp_path):
+    (tmp_path / 'a').write_text('')
+    os.mkfifo(tmp_path / 'fifo')
+    os.symlink('loop', tmp_path / 'loop')
+    os.symlink('nowhere', tmp_path / 'dangling')
+    assert files.file_problem(tmp_path / 'a') == ''
+    for path, words in {
+        tmp_path / 'fifo': 'FIFO', '/dev/null': 'device', tmp_path: 'folder',
+        tmp_path / 'loop': 'leads back to itself', tmp_path / 'a' / 'b': 'no such file',
+        tmp_path / 'dangling': 'a link to a file that is not there', 'a' * 300: 'too long',
+        tmp_path / 'none': 'no such file', 'a\0b': 'NUL',
+    }.items():
+        assert words in files.file_problem(path)

@@ -1,9 +1,9 @@
 """The command line as a newcomer uses it: a whole run, resuming, and mistakes."""
 
 import csv
-import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,13 +13,14 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from avts_tf import command_line as main
-from avts_tf import modes
+from avts_tf import command_line, commands
+from avts_tf.commands import _demo, evaluate
 from avts_tf.config import make_config, parameters
 from avts_tf.data import records
+from avts_tf.data.shards import find_shards
+from avts_tf.data.synthetic import write_world
 from avts_tf.errors import UserError
 from tests.helpers import PATIENCE_SECONDS, ROOT
-from tfrecords_tools.synthetic import write_world
 
 # Small enough for seconds: nothing is learned by it, everything is gone through.
 TINY = ['--preset=tiny', '--frame_size=16', '--batch_size=8', '--warmup_steps=2', '--regime=easy:1,easy=0.5+hard=0.5:1']
@@ -29,6 +30,10 @@ def run_main(*flags):
     environment = {**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '2', 'CUDA_VISIBLE_DEVICES': ''}
     return subprocess.run([sys.executable, str(ROOT / 'main.py'), *flags], check=False, capture_output=True, text=True,
                           env=environment, timeout=PATIENCE_SECONDS)
+
+
+def _main(*flags):
+    command_line.read(list(flags))()
 
 
 @pytest.fixture(scope='module')
@@ -43,8 +48,7 @@ def world(tmp_path_factory):
 def finished(world, tmp_path_factory):
     """A run that was stopped after one epoch and gone on with, and one that was not stopped."""
     folder = tmp_path_factory.mktemp('runs')
-    flags = [*TINY, f'--records={world}/train-*-of-*', f'--eval_records={world}/held-*-of-*', f'--export_dir={folder}/models',
-             '--export_resample']
+    flags = [*TINY, f'--records={world}/train-*-of-*', f'--eval_records={world}/held-*-of-*', f'--export_dir={folder}/models']
     unbroken = run_main(*flags, f'--run_dir={folder}/unbroken')
     assert unbroken.returncode == 0, unbroken.stderr
     return folder, flags, unbroken
@@ -77,7 +81,6 @@ def test_exported_towers_tell_of_their_training(finished):
     folder, _, _ = finished
     metadata = {name: json.loads((folder / f'models/{name}/1/assets/metadata.json').read_text())
                 for name in ('audio_tower', 'video_tower')}
-    assert metadata['audio_tower']['resampling'] and not metadata['video_tower']['resampling']
     training = metadata['video_tower']['training']
     assert training['epochs'] == 2
     assert training['records'] == {'glob': 'train-*-of-*', 'records': 20, 'datasets': ['synthetic']}
@@ -134,10 +137,10 @@ def test_mistakes(world, tmp_path, flags, words):
         flags.append(f'--run_dir={tmp_path}/run')
     if '--mode=evaluate' not in flags:
         flags += ['--epochs=2', '--preset=tiny']
-    main.FLAGS.unparse_flags()
     with pytest.raises(UserError) as error:
-        main.main(main.FLAGS(['main.py', *flags]))
-    assert all(word in str(error.value) for word in words), error.value
+        _main(*flags)
+    message = error.value.on_command_line()
+    assert all(word in message for word in words), message
 
 
 def test_a_mistake_is_one_message_and_exit_status_2(world, tmp_path):
@@ -175,59 +178,85 @@ def test_frames_that_are_no_pictures(tmp_path, flags, words):
     with tf.io.TFRecordWriter(str(tmp_path / 'broken')) as writer:
         for number in range(8):
             writer.write(records.encode(records.Video(f'clip{number}', [b'no picture'] * 75, 25.0, 8, 8, sound, 16000)))
-    main.FLAGS.unparse_flags()
     with pytest.raises(UserError, match=words):
-        main.main(main.FLAGS(['main.py', *TINY, f'--records={tmp_path}/broken', f'--run_dir={tmp_path}/run', *flags]))
+        _main(*TINY, f'--records={tmp_path}/broken', f'--run_dir={tmp_path}/run', *flags)
 
 
-def test_every_parameter_is_a_flag_with_help():
-    process = run_main('--help')
-    assert all(f'{field.name}:' in process.stdout for _, field in parameters())
+def _shown(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        command_line.read(list(arguments))
+    assert end.value.code == 0
+    return capsys.readouterr().out
 
 
-@pytest.mark.parametrize(('flags', 'function', 'expected'), [
-    (['--mode=evaluate', '--run_dir=r', '--checkpoint=best', '--windows_per_record=2', '--shortcuts'], 'run_evaluate',
-     {'run_dir': 'r', 'which': 'best', 'windows_per_record': 2, 'shortcuts': True}),
-    (['--mode=export', '--run_dir=r', '--export_dir=e', '--export_resample', '--checkpoint=best'], 'run_export',
-     {'run_dir': 'r', 'export_dir': 'e', 'export_resample': True, 'which': 'best'}),
-    (['--mode=offset', '--run_dir=r', '--input=a', '--input=b', '--output=o', '--max_offset_seconds=0.5',
-      '--min_confidence=0.7', '--fix'], 'run_offset',
-     {'run_dir': 'r', 'inputs': ['a', 'b'], 'output_dir': 'o', 'max_offset_seconds': 0.5,
-      'min_confidence': 0.7, 'fix': True}),
-    (['--mode=tune', '--records=t', '--eval_records=h', '--run_dir=r', '--trials=3', '--margin=0.7'], 'run_tune',
-     {'preset': 'small', 'given': {'margin': 0.7}, 'records': 't', 'eval_records': 'h', 'run_dir': 'r', 'trials': 3}),
-    (['--mode=train', '--records=t', '--on_bad_record=stop', '--checkpoint_minutes=2', '--keep_checkpoints=5', '--deterministic'],
-     'run_train', {'options': {'on_bad_record': 'stop', 'checkpoint_minutes': 2.0, 'keep_checkpoints': 5, 'deterministic': True}}),
-    (['--mode=action_recognition', '--records=t', '--eval_records=h', '--init=runs/first', '--streams=both'],
-     'run_action_recognition', {'init': 'runs/first', 'init_run_dir': None, 'records': 't', 'eval_records': 'h'}),
+def test_help_lists_the_modes_a_line_each(capsys):
+    lines = _shown(capsys, '--help').splitlines()
+    for mode in commands.modes():
+        line, = [line for line in lines if line.startswith(f'  {mode} ')]
+        assert len(line) <= 120 and line.endswith('.')
+
+
+def test_every_parameter_is_a_flag_with_help(capsys):
+    shown = _shown(capsys, '--mode=train', '--help')
+    assert all(f'  --{field.name}' in shown for _, field in parameters())
+
+
+@pytest.mark.parametrize('mode', commands.modes())
+def test_help_on_a_mode_shows_its_flags_only(mode, capsys):
+    shown = _shown(capsys, f'--mode={mode}', '--help')
+    command = commands.load(mode)
+    own = {flag.name for group in command.FLAGS.values() for flag in group}
+    named = set(re.findall(r'^  --(\w+)', shown, re.M))
+    config = {'preset', *(field.name for _, field in parameters())}
+    assert named == own | (config if command.PARAMETERS else set())
+    assert max(map(len, shown.splitlines())) <= 120
+
+
+def test_a_flag_file_may_name_the_mode(tmp_path):
+    (tmp_path / 'flags').write_text('--mode=offset\n--min_confidence=0.5\n')
+    call = command_line.read([f'--flagfile={tmp_path}/flags'])
+    assert call.func is commands.load('offset').run and call.args[0].min_confidence == 0.5
+
+
+@pytest.mark.parametrize(('flags', 'words'), [
+    (['--mode=offset', '--trials=3'], '--trials: .*only for tune'),
+    (['--mode=evaluate', '--nofreeze'], '--nofreeze: .*only for action_recognition'),
+    (['--mode=export', '--export_resample'], '--export_resample: is gone'),
+    (['--mode=never'], '--mode=never: use one of'), (['--margn=1'], "'margn'. Did you mean: margin"),
 ])
-def test_flags_reach_what_they_are_for(monkeypatch, flags, function, expected):
-    signature, called = inspect.signature(getattr(modes, function)), {}
-    monkeypatch.setattr(modes, function, lambda *given, **named: called.update(signature.bind(*given, **named).arguments))
-    main.FLAGS.unparse_flags()
-    main.main(main.FLAGS(['main.py', *flags]))
-    assert expected.items() <= called.items()
+def test_flags_that_do_not_belong_are_refused(flags, words):
+    with pytest.raises(UserError) as error:
+        command_line.read(flags)
+    assert re.search(words, error.value.on_command_line())
+
+
+@pytest.mark.parametrize(('flags', 'expected'), [
+    (['--mode=evaluate', '--checkpoint=best', '--windows_per_record=2', '--shortcuts'],
+     {'checkpoint': 'best', 'windows_per_record': 2, 'shortcuts': True, 'parameters': {}}),
+    (['--mode=offset', '--input=a', '--input=b', '--max_offset_seconds=0.5', '--fix'],
+     {'input': ['a', 'b'], 'max_offset_seconds': 0.5, 'fix': True}),
+    (['--mode=tune', '--records=t', '--trials=3', '--margin=0.7', '--flip=false'],
+     {'preset': None, 'records': 't', 'trials': 3, 'parameters': {'margin': 0.7, 'flip': False}}),
+    (['--records=t', '--noflip', '--checkpoint_minutes=2', '--deterministic'],
+     {'records': 't', 'checkpoint_minutes': 2.0, 'deterministic': True, 'parameters': {'flip': False}}),
+    (['--mode=action_recognition', '--splits=1,2'], {'splits': ['1', '2'], 'init_run_dir': None}),
+])
+def test_flags_reach_the_mode(flags, expected):
+    assert expected.items() <= vars(command_line.read(flags).args[0]).items()
 
 
 def test_without_records_a_world_is_made_once(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(modes, 'DEMO_VIDEOS', 6)
-    monkeypatch.setattr(modes, 'DEMO_EVAL_VIDEOS', 3)
-    monkeypatch.setattr(modes, 'run_train', lambda config, train, held, *rest, **options: calls.append((config, train, held)))
+    monkeypatch.setattr(_demo, 'VIDEOS', {'train': (6, 0), 'eval': (3, 1)})
     for _ in range(2):
-        main.FLAGS.unparse_flags()
-        main.main(main.FLAGS(['main.py', f'--run_dir={tmp_path}/run']))
+        flags = command_line.read([f'--run_dir={tmp_path}/run']).args[0]
+        calls.append(_demo.records_or_demo(flags)[1:])
     (config, train, held), again = calls
     assert again == calls[0] and config == make_config('tiny')
-    assert [sum(count for _, count in records.find_shards(pattern)) for pattern in (train, held)] == [6, 3]
+    assert [sum(count for _, count in find_shards(pattern)) for pattern in (train, held)] == [6, 3]
 
 
 # A run that is finished.
-
-def _main(*flags):
-    main.FLAGS.unparse_flags()
-    main.main(main.FLAGS(['main.py', *flags]))
-
 
 def _contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
@@ -248,7 +277,7 @@ def copied(finished, tmp_path):
 def test_a_finished_run_is_not_overwritten_by_other_records(copied, world, flag, other):
     flags, run, models = copied
     before, exported = _contents(run), _contents(models)
-    with pytest.raises(UserError, match=f'--{flag}=.*is finished.*--mode=evaluate.*another --run_dir'):
+    with pytest.raises(UserError, match=f'{flag}=.*is finished.*evaluate.*another'):
         _main(*flags, f'--{flag}={world}/{other}')
     assert _contents(run) == before and _contents(models) == exported
 
@@ -275,8 +304,8 @@ def test_evaluation_knows_what_was_chosen_on(copied, world, monkeypatch, select,
     config, measured = json.loads((run / 'config.json').read_text()), []
     config['inputs']['select_records'] = select and f'{world}/{select}'
     (run / 'config.json').write_text(json.dumps(config))
-    monkeypatch.setattr(modes, 'load_model', lambda *_: (None, 2))
-    monkeypatch.setattr(modes, '_measure', lambda *_, **options: measured.append(options['chosen_on']))
+    monkeypatch.setattr('avts_tf.training.trainer.load_model', lambda *_: (None, 2))
+    monkeypatch.setattr(evaluate, 'measure', lambda *_, **options: measured.append(options['chosen_on']))
     _main('--mode=evaluate', f'--run_dir={run}', *flags)
     assert measured == [chosen and f'{world}/{chosen}']
 

@@ -41,7 +41,7 @@ def test_help_is_no_failure_and_waits_for_no_library(program):
     assert imported.split() == ['imported']
     assert process.stderr == ''
     told = '\n'.join(text)
-    assert 'flags:' in told and ('--run_dir:' if program == 'main.py' else '--output:') in told
+    assert ('--mode=MODE' if program == 'main.py' else '--output:') in told
 
 
 @pytest.mark.parametrize('program', PROGRAMS)

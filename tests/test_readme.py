@@ -5,8 +5,8 @@ import warnings
 
 import pytest
 
+from avts_tf.data.synthetic import write_world
 from tests.helpers import ROOT
-from tfrecords_tools.synthetic import write_world
 
 BLOCKS = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
 # What would take long, and what stands for it here.

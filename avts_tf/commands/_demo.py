@@ -3,9 +3,9 @@
 import os
 
 from avts_tf.config import Config, make_config
-from avts_tf.data.records import summary_path
+from avts_tf.data.shards import summary_path
+from avts_tf.data.synthetic import write_world
 from avts_tf.training.devices import refuse_several_machines
-from tfrecords_tools.synthetic import write_world
 
 VIDEOS = {'train': (192, 0), 'eval': (64, 1)}  # number of videos and seed of each set
 

@@ -31,24 +31,21 @@ class Flag:
     maximum: float | None = None
     repeated: bool = False
 
-    def define(self) -> None:
-        """Defines it in absl's flags."""
+    def define(self, values: flags.FlagValues) -> None:
+        """Defines it among absl's flags."""
         kind = type(self.default) if self.default is not None else self.type
-        limits = {'lower_bound': self.minimum, 'upper_bound': self.maximum}
+        common = {'name': self.name, 'default': self.default, 'help': self.help,
+                  'flag_values': values}
         if self.repeated:
-            flags.DEFINE_multi_string(self.name, self.default, self.help)
+            flags.DEFINE_multi_string(**common)
         elif self.choices:
-            flags.DEFINE_enum(self.name, self.default, list(self.choices), self.help)
-        elif kind is bool:
-            flags.DEFINE_boolean(self.name, self.default, self.help)
-        elif kind is int:
-            flags.DEFINE_integer(self.name, self.default, self.help, **limits)
-        elif kind is float:
-            flags.DEFINE_float(self.name, self.default, self.help, **limits)
-        elif kind is list:
-            flags.DEFINE_list(self.name, self.default, self.help)
+            flags.DEFINE_enum(**common, enum_values=list(self.choices))
+        elif kind in (int, float):
+            define = flags.DEFINE_integer if kind is int else flags.DEFINE_float
+            define(**common, lower_bound=self.minimum, upper_bound=self.maximum)
         else:
-            flags.DEFINE_string(self.name, self.default, self.help)
+            {bool: flags.DEFINE_boolean, list: flags.DEFINE_list}.get(
+                kind, flags.DEFINE_string)(**common)
 
 
 RUN_DIR = Flag('run_dir', 'runs/demo', 'Folder of the run: configuration, checkpoints, history, '

@@ -38,7 +38,7 @@ FLAGS = {
 def run(flags):
     """Fine-tunes and measures, for each split where there are several."""
     from avts_tf.config import make_config
-    from avts_tf.data.records import naming_damage
+    from avts_tf.data.shards import naming_damage
     from avts_tf.errors import UserError
     from avts_tf.evaluation import action
     from avts_tf.training.devices import refuse_several_machines

@@ -15,7 +15,7 @@ FLAGS = {
 
 def run(flags):
     """Evaluates a checkpoint; records that are not given are those of the training."""
-    from avts_tf.data.records import naming_damage
+    from avts_tf.data.shards import naming_damage
     from avts_tf.errors import UserError
     from avts_tf.training.run_folder import load_inputs, load_model
 

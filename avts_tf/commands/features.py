@@ -37,28 +37,24 @@ FLAGS = {
 
 def run(flags):
     """Embeds files; the exit status is 1 if no file could be embedded."""
-    from avts_tf.data import workers
     from avts_tf.errors import UserError
     from avts_tf.inference import extraction
     from avts_tf.inference.features import load_tower
+    from avts_tf.signals import stop_on_signals
 
     if not flags.output:
         raise UserError('output', None, 'give the folder to write features to.')
     sources = extraction.find_inputs(flags.input or [])
     paths = flags.tower or _default_towers(flags.export_dir, sources)
-    try:
-        with workers.interruptible():
-            towers = [load_tower(path) for path in paths]
-            summary = extraction.extract_features(
-                sources, flags.output, towers, hop_seconds=flags.hop_seconds,
-                centered=flags.centered, batch_size=flags.batch_size,
-                output_format=flags.output_format, overwrite=flags.overwrite,
-                skip_existing=flags.skip_existing, num_workers=flags.workers,
-                timeout_seconds=flags.file_timeout_seconds)
-    except workers.Interrupted as stopped:
-        print(f'Stopped. What is finished is in {flags.output}; the same command with '
-              '--skip_existing resumes with the rest.')
-        sys.exit(stopped.exit_status)
+    with stop_on_signals(f'What is finished is in {flags.output}; the same command with '
+                         '--skip_existing resumes with the rest.'):
+        towers = [load_tower(path) for path in paths]
+        summary = extraction.extract_features(
+            sources, flags.output, towers, hop_seconds=flags.hop_seconds,
+            centered=flags.centered, batch_size=flags.batch_size,
+            output_format=flags.output_format, overwrite=flags.overwrite,
+            skip_existing=flags.skip_existing, num_workers=flags.workers,
+            timeout_seconds=flags.file_timeout_seconds)
     print(extraction.describe(summary, flags.output, towers))
     if not summary['written'] + summary['existing']:
         sys.exit(1)

@@ -29,7 +29,7 @@ FLAGS = {
 def run(flags):
     """Measures files; without --input, calibrates: how well can this model measure?"""
     from avts_tf import files
-    from avts_tf.data.records import naming_damage
+    from avts_tf.data.shards import naming_damage
     from avts_tf.errors import UserError
     from avts_tf.evaluation.offset import calibrate, measure_files
     from avts_tf.inference import extraction

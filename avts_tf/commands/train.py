@@ -38,7 +38,7 @@ FLAGS = {
 def run(flags: types.SimpleNamespace) -> None:
     """Trains on --records, or on a small synthetic world where there are none."""
     from avts_tf.commands._demo import records_or_demo
-    from avts_tf.data.records import naming_damage
+    from avts_tf.data.shards import naming_damage
     from avts_tf.training.devices import is_chief
     from avts_tf.training.run_folder import hold_run
     from avts_tf.training.trainer import train
@@ -96,7 +96,7 @@ def _finish(flags: types.SimpleNamespace, model: object, config: Config, records
 
 def _is_complete(run_dir: str, epochs: int, records: str, export_dir: str) -> bool:
     """Whether a training of so many epochs is measured on these records and exported."""
-    from avts_tf.data.records import same_files
+    from avts_tf.data.shards import same_files
     from avts_tf.training.run_folder import load_result
     result = load_result(run_dir)
     sync, exported = result.get('sync', {}), list(result.get('exported', {}).values())

@@ -21,7 +21,7 @@ FLAGS = {
 def run(flags: types.SimpleNamespace) -> None:
     """Searches the space of training/tune.py; parameters that are given as flags are held."""
     from avts_tf.commands._demo import records_or_demo
-    from avts_tf.data.records import naming_damage
+    from avts_tf.data.shards import naming_damage
     from avts_tf.training.devices import refuse_several_machines
     from avts_tf.training.run_folder import hold_run
     from avts_tf.training.tune import tune

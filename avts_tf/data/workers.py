@@ -1,8 +1,8 @@
-"""Runs a function over tasks in worker processes that may die or hang: such a death costs its own task and no other.
+"""Runs a function over tasks in worker processes; one that dies or hangs costs its task only.
 
-Decoders are native code and some files kill them. Python's own pools break as a whole when a worker dies, so each worker here
-has a pipe of its own and is replaced when it is gone. Where the calling process dies, by SIGKILL too, its workers end: at once on
-Linux, elsewhere when their task is done.
+Decoders are native code and some files kill them. Python's own pools break as a whole when a worker
+dies, so each worker here has a pipe of its own and is replaced when it is gone. Where the calling
+process dies, by SIGKILL too, its workers end: at once on Linux, elsewhere when their task is done.
 """
 
 import collections
@@ -19,43 +19,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 TIMEOUT, CRASHED = 'timeout', 'crashed'
 
-# Results that wait for an earlier, slower task stay in memory: this many per worker at most, and about this much in all.
+Failure = tuple[str, str]  # reason, detail
+
+# Results that wait for an earlier, slower task stay in memory: this many per worker at most, and
+# about this much in all.
 _AHEAD = 4
 _AHEAD_BYTES = 2**28
-# Address space of a worker. A file whose decoding needs more costs itself alone, and not the machine's memory. The same on every
-# machine, because what is written may not depend on it.
+# Address space of a worker. A file whose decoding needs more costs itself alone, and not the
+# machine's memory. The same on every machine, because what is written may not depend on it.
 _WORKER_BYTES = 8 * 2**30
 _PULSE_SECONDS = 1.0  # longest wait at a time, so that a pause of this process is seen
 _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal that asks the program to end; `exit_status` is 128 and its number, as shells have it."""
-
-    @property
-    def exit_status(self):
-        return 128 + self.args[0]
-
-
-@contextlib.contextmanager
-def interruptible():
-    """Within it Ctrl-C and SIGTERM raise `Interrupted`, once: what is left to write after it is written in peace."""
-    def interrupt(number, _):
-        for again in before:
-            signal.signal(again, signal.SIG_IGN)
-        raise Interrupted(number)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @dataclasses.dataclass
@@ -67,25 +46,34 @@ class _Worker:
     deadline: float = float('inf')
 
 
-def run_in_order(function, tasks, workers, timeout_seconds):
-    """Calls `function(task)` for each task in worker processes and yields the outcomes in the order of the tasks.
+def run_in_order(
+    function: Callable[[Any], Any], tasks: Sequence, workers: int, timeout_seconds: float,
+) -> Iterator[tuple[Any, Failure | None]]:
+    """Calls a function for each task in worker processes; outcomes come in the order of the tasks.
 
-    `function`, tasks and results are pickled. A worker imports the function's module and nothing of the calling program.
-    Closing the generator ends the workers. The thread that began the generator must live as long as it does.
+    Function, tasks and results are pickled. A worker imports the function's module and nothing of
+    the calling program. Closing the generator ends the workers. The thread that began the generator
+    must live as long as it does.
 
     Args:
-        function: of a module's top level.
+        function: of a module's top level, takes a task.
         tasks: list.
         workers: number of processes, at least 1.
-        timeout_seconds: longest time for one task; a worker that takes longer is killed. Time for which this process was
-            itself stopped (Ctrl-Z) does not count.
+        timeout_seconds: longest time for one task; a worker that takes longer is killed. Time for
+            which this process was itself stopped (Ctrl-Z) does not count.
 
     Yields:
-        Per task (result, None), or (None, (reason, detail)) where reason is `TIMEOUT` or `CRASHED`, which is also the reason
-        where the function raised.
+        Per task (result, None), or (None, (reason, detail)) where reason is `TIMEOUT` or `CRASHED`,
+        which is also the reason where the function raised.
 
     Raises:
         RuntimeError: a worker died before it took a task, so none ever will.
+
+    Example:
+        >>> from avts_tf.data import media, workers
+        >>> tasks = [(path, media.MediaOptions()) for path in paths]
+        >>> for clip, failure in workers.run_in_order(media.try_media, tasks, 2, 60.0):
+        ...     print(failure or clip)
     """
     pool = [_start(function) for _ in range(min(workers, len(tasks)))]
     outcomes, handed_out = {}, 0  # outcomes as they came, pickled
@@ -95,11 +83,13 @@ def run_in_order(function, tasks, workers, timeout_seconds):
                 full = sum(map(len, outcomes.values())) > _AHEAD_BYTES
                 for worker in pool:
                     ahead = 1 if full else _AHEAD * workers
-                    if worker.ready and worker.task is None and handed_out < min(len(tasks), wanted + ahead):
+                    idle = worker.ready and worker.task is None
+                    if idle and handed_out < min(len(tasks), wanted + ahead):
                         _hand_out(worker, handed_out, tasks[handed_out], timeout_seconds)
                         handed_out += 1
                 begin = time.monotonic()
-                patience = min(max(0.0, min(worker.deadline for worker in pool) - begin), _PULSE_SECONDS)
+                left = max(0.0, min(worker.deadline for worker in pool) - begin)
+                patience = min(left, _PULSE_SECONDS)
                 waiting = {worker.connection: worker for worker in pool}
                 heard = multiprocessing.connection.wait(waiting, patience)
                 late = time.monotonic() - begin - patience
@@ -112,7 +102,8 @@ def run_in_order(function, tasks, workers, timeout_seconds):
                         pool[pool.index(worker)] = _start(function)
                 for i, worker in enumerate(pool):
                     if worker.deadline <= time.monotonic() and not worker.connection.poll():
-                        outcomes[worker.task] = pickle.dumps((None, (TIMEOUT, f'not done after {timeout_seconds:g} s')))
+                        outcomes[worker.task] = pickle.dumps(
+                            (None, (TIMEOUT, f'not done after {timeout_seconds:g} s')))
                         _end(worker)
                         pool[i] = _start(function)
             yield pickle.loads(outcomes.pop(wanted))
@@ -121,27 +112,30 @@ def run_in_order(function, tasks, workers, timeout_seconds):
             _end(worker)
 
 
-def stream_in_order(function, tasks, workers, timeout_seconds):
-    """Like `run_in_order` for results that come in parts: passes on what `function(task)` yields, task after task.
+def stream_in_order(
+    function: Callable[[Any], Iterable], tasks: Sequence, workers: int, timeout_seconds: float,
+) -> Iterator[tuple[int, Any, Failure | None]]:
+    """As `run_in_order`, for a function that yields parts, which are passed on task after task.
 
-    A worker is never further ahead than its pipe holds, so memory is bounded by the size of a part. The thread that began the
-    generator must live as long as it does.
+    A worker is never further ahead than its pipe holds, so memory is bounded by the size of a part.
+    The thread that began the generator must live as long as it does.
 
     Args:
-        function: of a module's top level, yields parts.
+        function: of a module's top level, takes a task and yields parts.
         tasks: list.
         workers: number of processes, at least 1.
-        timeout_seconds: longest wait for one part; a worker that takes longer is killed. As there, time for which this process
-            was itself stopped does not count.
+        timeout_seconds: longest wait for one part; a worker that takes longer is killed. As there,
+            time for which this process was itself stopped does not count.
 
     Yields:
-        Per part (number of the task, part, None), and last of each task (number of the task, None, failure): None where it
-        came to its end, or (reason, detail) as from `run_in_order`.
+        Per part (number of the task, part, None), and last of each task (number of the task, None,
+        failure): None where it came to its end, or (reason, detail) as from `run_in_order`.
 
     Raises:
         RuntimeError: a worker died before it took a task, so none ever will.
     """
-    pool = collections.deque(_start(function, 'serve_parts') for _ in range(min(workers, len(tasks))))
+    count = min(workers, len(tasks))
+    pool = collections.deque(_start(function, 'serve_parts') for _ in range(count))
     try:
         for number, worker in enumerate(pool):
             _hand_out(worker, number, tasks[number], timeout_seconds)
@@ -172,26 +166,29 @@ def stream_in_order(function, tasks, workers, timeout_seconds):
             _end(worker)
 
 
-def _comes(worker, timeout_seconds):
-    """Whether a worker sends something in time; time for which this process was itself stopped does not count."""
+def _comes(worker: _Worker, timeout_seconds: float) -> bool:
+    """Whether a worker sends something in time; time for which this process stopped is left out."""
     pulses = math.ceil(timeout_seconds / _PULSE_SECONDS)
     return any(worker.connection.poll(timeout_seconds / pulses) for _ in range(pulses))
 
 
-def _start(function, life='serve'):
-    # Neither a fork, which can hang in a process with TensorFlow's threads, nor multiprocessing's spawn, which imports the
-    # main program again in each worker, with TensorFlow: seconds and half a gigabyte.
+def _start(function: Callable, serve: str = 'serve') -> _Worker:
+    # Neither a fork, which can hang in a process with TensorFlow's threads, nor multiprocessing's
+    # spawn, which imports the main program again in each worker, with TensorFlow: seconds and half
+    # a gigabyte.
     ours, theirs = multiprocessing.Pipe()
-    code = f'import sys; sys.path[:] = {sys.path!r}; from {__name__} import {life}; {life}({theirs.fileno()}, {os.getpid()})'
-    process = subprocess.Popen([sys.executable, '-c', code], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+    code = (f'import sys; sys.path[:] = {sys.path!r}; from {__name__} import {serve}; '
+            f'{serve}({theirs.fileno()}, {os.getpid()})')
+    process = subprocess.Popen(
+        [sys.executable, '-c', code], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     theirs.close()  # else the end of the process would not be seen as the end of the pipe
     with contextlib.suppress(OSError):  # it died already: `_listen` says so
         ours.send(function)
     return _Worker(process, ours)
 
 
-def serve(file_descriptor, parent):
-    """The life of a worker: takes the function, says that it is there, then answers task after task.
+def serve(file_descriptor: int, parent: int) -> None:
+    """Runs in a worker: takes the function, reports that it is ready, then answers task after task.
 
     Args:
         file_descriptor: of its end of the pipe.
@@ -200,13 +197,16 @@ def serve(file_descriptor, parent):
     for function, task, answer in _tasks(file_descriptor, parent):
         try:
             outcome = pickle.dumps((function(task), None))
-        except Exception as error:  # whatever goes wrong costs this task alone, and the report tells it
+        except Exception as error:  # costs this task alone, and is reported
             outcome = pickle.dumps((None, (CRASHED, f'{type(error).__name__}: {error}')))
         answer(outcome)
 
 
-def serve_parts(file_descriptor, parent):
-    """As `serve`, for `stream_in_order`: answers (part, None, False) per part, then (None, failure, True)."""
+def serve_parts(file_descriptor: int, parent: int) -> None:
+    """As `serve`, for `stream_in_order`.
+
+    Answers (part, None, False) per part, then (None, failure, True).
+    """
     for function, task, answer in _tasks(file_descriptor, parent):
         failure = None
         try:
@@ -217,13 +217,15 @@ def serve_parts(file_descriptor, parent):
         answer(pickle.dumps((None, failure, True)))
 
 
-def _tasks(file_descriptor, parent):
+def _tasks(
+    file_descriptor: int, parent: int,
+) -> Iterator[tuple[Callable, Any, Callable[[bytes], None]]]:
     """Yields (function, task, function that sends bytes back)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     _die_with(parent)
     connection = multiprocessing.connection.Connection(file_descriptor)
 
-    def answer(outcome):
+    def answer(outcome: bytes) -> None:
         try:
             connection.send_bytes(outcome)
         except BrokenPipeError:  # the parent is gone
@@ -238,8 +240,8 @@ def _tasks(file_descriptor, parent):
             return
 
 
-def _die_with(parent):
-    """Makes this process the first to go where memory ends, and ends it when its parent does, also inside a decoder."""
+def _die_with(parent: int) -> None:
+    """Ends this process with its parent, also inside a decoder, and first where memory runs out."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[1]
     limit = _WORKER_BYTES if limit == resource.RLIM_INFINITY else min(limit, _WORKER_BYTES)
     with contextlib.suppress(ValueError, OSError):
@@ -249,21 +251,28 @@ def _die_with(parent):
     end_with(parent, signal.SIGKILL)
 
 
-def end_with(parent, number):
-    """Has the system send this process a signal when its parent, a process id, ends; ends it where that is gone already."""
+def end_with(parent: int, number: int) -> None:
+    """Has the system send this process a signal when its parent ends (on Linux).
+
+    Exits where the parent has ended already.
+
+    Args:
+        parent: its process id.
+        number: of the signal.
+    """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         sys.exit()
 
 
-def _hand_out(worker, number, task, timeout_seconds):
+def _hand_out(worker: _Worker, number: int, task: Any, timeout_seconds: float) -> None:
     worker.task, worker.deadline = number, time.monotonic() + timeout_seconds
     with contextlib.suppress(OSError):  # it died meanwhile: `_listen` meets the end of its pipe
         worker.connection.send(task)
 
 
-def _listen(worker, outcomes):
+def _listen(worker: _Worker, outcomes: dict[int, bytes]) -> None:
     """Takes what a worker sent; a dead worker's task is given up and its connection closed."""
     try:
         outcome = worker.connection.recv_bytes()
@@ -272,26 +281,25 @@ def _listen(worker, outcomes):
         worker.process.wait()  # it is dying by itself: the exit code is to be its own
         if not worker.ready:
             raise RuntimeError(
-                f'a worker process ended as it started ({_how_it_ended(worker.process)}); its own message stands above.'
-            ) from None
+                f'a worker process ended as it started ({_how_it_ended(worker.process)}); its own '
+                'message is above.') from None
         if worker.task is not None:
-            outcomes[worker.task] = pickle.dumps(
-                (None, (CRASHED, f'the decoding process died: {_how_it_ended(worker.process)}'))
-            )
+            detail = f'the decoding process died: {_how_it_ended(worker.process)}'
+            outcomes[worker.task] = pickle.dumps((None, (CRASHED, detail)))
         return
     if worker.ready:
         outcomes[worker.task] = outcome
     worker.ready, worker.task, worker.deadline = True, None, float('inf')
 
 
-def _end(worker):
+def _end(worker: _Worker) -> None:
     if not worker.connection.closed:
         worker.process.kill()  # first, so that it has no time to complain of a closed pipe
         worker.connection.close()
     worker.process.wait()
 
 
-def _how_it_ended(process):
+def _how_it_ended(process: subprocess.Popen) -> str:
     if process.returncode < 0:
         return signal.Signals(-process.returncode).name
     return f'exit code {process.returncode}'

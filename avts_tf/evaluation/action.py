@@ -17,7 +17,10 @@ import tensorflow as tf
 from avts_tf import plots, progress
 from avts_tf.config import Config
 from avts_tf.data import records
-from avts_tf.data.pipeline import PipelineState, in_plain_tensorflow, make_labelled_dataset
+from avts_tf.data.reading import in_plain_tensorflow
+from avts_tf.data.shards import find_shards
+from avts_tf.data.state import PipelineState
+from avts_tf.data.window_datasets import make_labelled_dataset
 from avts_tf.errors import UserError
 from avts_tf.evaluation.classification import (
     classification_metrics,
@@ -203,7 +206,7 @@ def read_labels(pattern, prefix, flag):
     Raises:
         UserError: a record has no such label or several, or two records of one name differ in it.
     """
-    paths = [path for path, _ in records.find_shards(pattern, flag)]
+    paths = [path for path, _ in find_shards(pattern, flag)]
     labels = {}
     for example, found in tf.data.TFRecordDataset(paths).map(in_plain_tensorflow(records.parse_labels)).as_numpy_iterator():
         example, found = example.decode(), [label.decode() for label in found]
@@ -325,7 +328,7 @@ def score_videos(classifier, pattern, class_of, config, protocol, say):
     """Softmax of each video, averaged over its windows: float32 [N, C], and the true classes, int [N]."""
     state = PipelineState()
     dataset = make_labelled_dataset(pattern, config, class_of, windows=protocol.clips_per_video, streams=STREAMS[protocol.streams],
-                                    state=state, flag='eval_records')
+                                    state=state, parameter='eval_records')
     probabilities = tf.function(
         lambda inputs: tf.reduce_mean(tf.nn.softmax(classifier(inputs, training=False)), 0), autograph=False)
     scores, truth = [], []

@@ -36,7 +36,7 @@ from sklearn.svm import SVC, LinearSVC
 
 from avts_tf import plots, progress
 from avts_tf.data import media, workers
-from avts_tf.data.layouts import find_sources
+from avts_tf.data.datasets import DATASETS, find_sources
 from avts_tf.errors import UserError
 from avts_tf.evaluation import mfcc, subnet
 from avts_tf.evaluation.classification import percent, wilson_interval
@@ -51,9 +51,6 @@ CLASSIFIERS = ('svm', 'random_forest', 'knn')
 POOLINGS = ('mean', 'mean_std', 'cells')
 
 WINDOW_SECONDS = 2.0
-WINDOWS, MANY_WINDOWS = 10, {'dcase2014': 60}           # per clip
-CLIP_SECONDS = {'esc10': 5.0, 'esc50': 5.0}             # what the collection says; decoded files differ by a codec's frames
-OFFICIAL_FOLDS = {'esc10': 5, 'esc50': 5}
 TRAIN_PARTS, TEST_PARTS = ('train', 'development'), ('test', 'held', 'evaluation')
 CELLS = 2, 5                                            # of conv5's time and bands, for pooling "cells"
 C_VALUES = tuple(10.0**power for power in range(-4, 1))
@@ -93,7 +90,7 @@ def classify_sounds(input_path, dataset, protocol, config, run_dir='', tower_dir
     """Measures a kind of features on a collection; writes `result.json` and two pictures to a folder.
 
     Args:
-        input_path: collection, as `layouts.find_sources` takes it.
+        input_path: collection, as `datasets.find_sources` takes it.
         dataset: its layout.
         protocol: `Protocol`.
         config: `Config` of the tower for "random" and "scratch".
@@ -121,14 +118,14 @@ def classify_sounds(input_path, dataset, protocol, config, run_dir='', tower_dir
     os.makedirs(os.path.join(output, 'plots'), exist_ok=True)
 
     sample_rate = mfcc.SAMPLE_RATE if protocol.features == 'mfcc' else (tower or config.clip).sample_rate
-    sources, waveforms, skipped = read_sounds(sources, sample_rate, CLIP_SECONDS.get(dataset), say)
+    sources, waveforms, skipped = read_sounds(sources, sample_rate, DATASETS[dataset].clip_seconds, say)
     names = sorted({source.label for source in sources})
     folds = plan_folds(sources, protocol, input_path)
     labels = np.array([names.index(source.label) for source in sources])
     groups = np.array([source.group for source in sources])
-    window_count = MANY_WINDOWS.get(dataset, WINDOWS)
+    window_count = DATASETS[dataset].windows_per_clip
     say(f'{len(sources)} sounds of {len(names)} classes; tested: {", ".join(fold.name for fold in folds)}.')
-    published = OFFICIAL_FOLDS.get(dataset, 0)
+    published = DATASETS[dataset].folds
     if not protocol.make_folds and len(folds) < published:
         say(f'{len(folds)} of the {published} published folds are there: each test learns from {len(folds) - 1} folds instead of '
             f'{published - 1}, so that its accuracy is not that of the full protocol.')
@@ -169,7 +166,7 @@ def plan_folds(sources, protocol, input_path):
     """The tests that a collection's parts ask for.
 
     Args:
-        sources: list of `layouts.Source`.
+        sources: list of `datasets.Source`.
         protocol: `Protocol`.
         input_path: for the messages.
 
@@ -243,7 +240,7 @@ def read_sounds(sources, sample_rate, clip_seconds, say):
     """Decodes sounds in processes of their own.
 
     Args:
-        sources: list of `layouts.Source`.
+        sources: list of `datasets.Source`.
         sample_rate: Hz.
         clip_seconds: length to pad with silence or cut to; None keeps each as it is.
         say: function that shows a line of text.
@@ -256,7 +253,7 @@ def read_sounds(sources, sample_rate, clip_seconds, say):
     """
     # Silence too is a sound of a class, and a published fold has a fixed number of clips.
     tasks = [(source.path, media.MediaOptions(
-        sample_rate=sample_rate, sound_only=True, start_seconds=source.start_seconds, end_seconds=source.end_seconds,
+        sample_rate=sample_rate, audio_only=True, start_seconds=source.start_seconds, end_seconds=source.end_seconds,
         silent_below_db=None, max_seconds=0.0)) for source in sources]
     usable, waveforms, skipped = [], [], collections.Counter()
     with contextlib.closing(workers.run_in_order(media.try_media, tasks, os.cpu_count(), FILE_TIMEOUT_SECONDS)) as outcomes:

@@ -23,7 +23,8 @@ import numpy as np
 import tensorflow as tf
 
 from avts_tf import files, plots, progress
-from avts_tf.data import media, records, workers
+from avts_tf.data import images, media, records, workers
+from avts_tf.data.shards import find_shards
 from avts_tf.errors import UserError
 from avts_tf.models.audio import embed_waveform
 from avts_tf.training.run_folder import load_result, update_result
@@ -154,13 +155,9 @@ def _embed(tower, stream, length, starts):
 
 def _pixels(frames, size):
     """JPEGs of one size, string [F], to their largest centred squares, uint8 [F, size, size, 3], as in evaluation."""
-    height, width = tf.unstack(tf.io.extract_jpeg_shape(frames[0])[:2])
-    side = tf.minimum(height, width)
-    window = tf.stack([(height - side) // 2, (width - side) // 2, side, side])
-    resized = tf.map_fn(
-        lambda jpeg: tf.image.resize(tf.io.decode_and_crop_jpeg(jpeg, window, channels=3), [size, size]), frames,
-        fn_output_signature=tf.TensorSpec([size, size, 3], tf.float32))
-    return tf.cast(tf.round(resized), tf.uint8)
+    shape = images.jpeg_size(frames[0])
+    return tf.map_fn(lambda jpeg: images.decode_square(jpeg, shape, size), frames,
+                     fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
 
 
 def shift_sound(waveform, samples):
@@ -194,7 +191,7 @@ def calibrate(model, pattern, run_dir, max_offset_seconds, min_confidence, say=p
     shifts = [shift for shift in CALIBRATION_SHIFTS_SECONDS if abs(shift) <= max_offset_seconds]
     errors, curves, foreign = {shift: [] for shift in shifts}, [], []
     sides, left_out, total, before = [], 0, 0, None
-    paths = [path for path, _ in records.find_shards(pattern, 'eval_records')]
+    paths = [path for path, _ in find_shards(pattern, 'eval_records')]
     for serialized in progress.bar(tf.data.TFRecordDataset(paths), 'offset of shifted records', unit='record'):
         total += 1
         try:
@@ -214,7 +211,7 @@ def calibrate(model, pattern, run_dir, max_offset_seconds, min_confidence, say=p
                 found = True
         left_out += not found
         if found:
-            sides.append(min(tf.io.extract_jpeg_shape(record.frames[0])[:2].numpy()))
+            sides.append(min(images.jpeg_size(record.frames[0]).numpy()))
             curve = offset_curve(model, picture, before, max_offset_seconds) if before is not None else None
             if curve and curve.best:
                 foreign.append(curve.best[1])
@@ -316,7 +313,7 @@ def measure_files(
 
     Args:
         model: trained `TwoTower`.
-        sources: list of `layouts.Source`.
+        sources: list of `datasets.Source`.
         run_dir: run folder, whose calibration gives the confidence.
         output_dir: folder for what is written.
         max_offset_seconds: see `offset_curve`.
@@ -433,7 +430,7 @@ def write_in_sync(path, output_dir, offset_seconds):
 def _copy_delayed(path, output_path, offset_seconds):
     """Copies the packets of a file; returns per kind of stream their number, and the first and last time in seconds."""
     late, times = 'video' if offset_seconds > 0 else 'audio', {'video': [], 'audio': []}
-    with media._open(path) as source, av.open(output_path, 'w') as target:
+    with media.open_file(path) as source, av.open(output_path, 'w') as target:
         streams = {stream.index: target.add_stream_from_template(stream)
                    for stream in source.streams if stream.type in times}
         waiting = {index: [] for index in streams}  # Matroska gives the first packets no time of decoding
@@ -465,7 +462,7 @@ def _copy_delayed(path, output_path, offset_seconds):
 def _differs(path, expected):
     """In words, how the packets of a file differ from the expected, the time of its beginning left aside; '' where they do not."""
     times = {kind: [] for kind in expected}
-    with media._open(path) as file:
+    with media.open_file(path) as file:
         for packet in file.demux([stream for stream in file.streams if stream.type in times]):
             if packet.size and packet.pts is not None:
                 times[packet.stream.type].append(float(packet.pts * packet.time_base))

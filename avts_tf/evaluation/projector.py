@@ -7,7 +7,7 @@ from PIL import Image
 from tensorboard.plugins import projector
 
 from avts_tf import progress
-from avts_tf.data.pipeline import make_offset_dataset
+from avts_tf.data.window_datasets import make_offset_dataset
 from avts_tf.training.run_folder import writing
 
 CLIPS = 200
@@ -31,7 +31,7 @@ def write_projector(model, pattern, run_dir, flag):
         UserError: the files cannot be written.
     """
     embeddings, lines, thumbnails = [], ['tower\tclip\tlabels'], []
-    dataset = make_offset_dataset(pattern, model.config, [0.0], flag=flag).take(CLIPS)
+    dataset = make_offset_dataset(pattern, model.config, [0.0], parameter=flag).take(CLIPS)
     for clip in progress.bar(dataset, f'{flag}: projector', unit='clip'):
         outputs = model.embed_batch({'video': clip['video'], 'audio': clip['audio']})
         frames = clip['video'][0].numpy()

@@ -60,7 +60,7 @@ def _features(model, pattern, passes, flag):
     """Features of every pair of an evaluation dataset, as arrays with the clip first."""
     config = model.config
     log_mel = model.audio_tower.get_layer('log_mel')
-    batches = make_dataset(pattern, config, training=False, passes=passes, flag=flag)
+    batches = make_dataset(pattern, config, training=False, passes=passes, parameter=flag)
     parts = []
     for batch in progress.bar(batches, f'{flag}: shortcuts', unit='batch'):
         video, audio = batch['video'].numpy().astype(np.float32) / 255.0, batch['audio'].numpy()

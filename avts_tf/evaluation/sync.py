@@ -5,9 +5,11 @@ import os
 import numpy as np
 
 from avts_tf import metrics, plots, progress
-from avts_tf.data import records
-from avts_tf.data.pipeline import PipelineState, make_dataset, make_offset_dataset
+from avts_tf.data.pipeline import make_dataset
 from avts_tf.data.sampling import NEGATIVES, Kind
+from avts_tf.data.shards import files_of
+from avts_tf.data.state import PipelineState
+from avts_tf.data.window_datasets import make_offset_dataset
 from avts_tf.errors import UserError
 from avts_tf.training.run_folder import update_result, writing
 
@@ -43,7 +45,7 @@ def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, s
     results = metrics.sync_metrics(pairs, threshold)
     results['measured_on'] = eval_pattern or pattern
     results['held_out'] = bool(eval_pattern)
-    results['chosen_on_these'] = not records.files_of(chosen_on).isdisjoint(records.files_of(eval_pattern or pattern))
+    results['chosen_on_these'] = not files_of(chosen_on).isdisjoint(files_of(eval_pattern or pattern))
     if epochs is not None:
         results['epochs'] = epochs
     results['skipped_records'] = {reason: {'times': count, 'first': names} for reason, (count, names) in skips.items()}
@@ -74,7 +76,7 @@ def measure_sync_curve(model, pattern, run_dir, flag, say=print):
     step = 1.0 / model.config.clip.fps
     count = round(CURVE_SECONDS / step)
     offsets = np.arange(-count, count + 1) * step
-    dataset = make_offset_dataset(pattern, model.config, offsets, flag=flag).take(CURVE_CLIPS)
+    dataset = make_offset_dataset(pattern, model.config, offsets, parameter=flag).take(CURVE_CLIPS)
     rows, ids = [], []
     for clip in progress.bar(dataset, f'{flag}: sync curve', unit='clip'):
         distance = model.distances(model.embed_batch({'video': clip['video'], 'audio': clip['audio']}))[0].numpy()
@@ -103,7 +105,7 @@ def measure_sync_curve(model, pattern, run_dir, flag, say=print):
 
 def _pairs(model, pattern, passes, flag, say):
     state = PipelineState()
-    dataset = make_dataset(pattern, model.config, training=False, state=state, passes=passes, flag=flag)
+    dataset = make_dataset(pattern, model.config, training=False, state=state, passes=passes, parameter=flag)
     pairs = metrics.pair_distances(model, dataset, f'{flag}: pairs')
     if skips := state.skips():
         say(f'{pattern}: {state.describe_skips()}')

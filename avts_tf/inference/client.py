@@ -28,16 +28,17 @@ from PIL import Image
 
 from avts_tf import program
 from avts_tf.config import ClipConfig
-from avts_tf.data import media, workers
+from avts_tf.data import media
+from avts_tf.data.images import centred_square
 from avts_tf.errors import UserError
 from avts_tf.inference import extraction
 from avts_tf.inference.features import (
     BATCH_SIZE,
     AudioTower,
     VideoTower,
-    centred_square,
     read_metadata_file,
 )
+from avts_tf.signals import stop_on_signals
 
 # gRPC's own default, which proxies and servers in other languages keep to. tensorflow_model_server takes more.
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
@@ -409,15 +410,12 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f'unexpected argument {argv[1]!r}; every value has a flag.')
     try:
-        with workers.interruptible():
+        with stop_on_signals('What is finished stays; the same command with --skip_existing resumes with the rest.'):
             count = query(flags.FLAGS)
         sys.exit(0 if count else 1)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(error.on_command_line(), file=sys.stderr)
         sys.exit(2)
-    except workers.Interrupted as stopped:
-        print('Stopped. What is finished stays; the same command with --skip_existing goes on with the rest.', file=sys.stderr)
-        sys.exit(stopped.exit_status)
 
 
 if __name__ == '__main__':

@@ -18,8 +18,9 @@ import tensorflow as tf
 
 import avts_tf
 from avts_tf import files
-from avts_tf.data import pipeline, records
+from avts_tf.data import images
 from avts_tf.data.records import PCM_SCALE
+from avts_tf.data.shards import find_shards, summary_path
 from avts_tf.errors import UserError
 from avts_tf.inference.features import SAMPLE_RATES
 from avts_tf.models.audio import embed_waveform
@@ -365,16 +366,16 @@ class VideoTower(ExportedTower):
     def _crop(self, frames):
         """uint8 [frames, height, width, 3] -> uint8 [frames, size, size, 3]."""
         _, height, width, _ = tf.unstack(tf.shape(frames))
-        top, left, side = _centred_square(height, width)
-        return self._resize(frames[:, top:top + side, left:left + side])
+        top, left, side, _ = tf.unstack(images.centred_window(height, width))
+        square = frames[:, top:top + side, left:left + side]
+        return images.to_uint8(images.resize(square, self._size))
 
     def _decode(self, frames):
         """string [frames] -> uint8 [frames, size, size, 3]; every frame may have a size of its own."""
-        shapes = tf.map_fn(lambda jpeg: tf.io.extract_jpeg_shape(jpeg)[:2], frames,
-                           fn_output_signature=tf.TensorSpec([2], tf.int32))
-        fits = pipeline.is_frame_size(shapes[:, 0], shapes[:, 1])
+        shapes = tf.map_fn(images.jpeg_size, frames, fn_output_signature=tf.TensorSpec([2], tf.int32))
+        fits = images.is_frame_size(shapes[:, 0], shapes[:, 1])
         with tf.control_dependencies([tf.debugging.Assert(
-                tf.reduce_all(fits), [f'frames: a JPEG has more than {pipeline.MAX_PIXELS} pixels'])]):
+                tf.reduce_all(fits), [f'frames: a JPEG has more than {images.MAX_PIXELS} pixels'])]):
             shapes = tf.identity(shapes)
 
         def decode(at_once):
@@ -382,16 +383,11 @@ class VideoTower(ExportedTower):
                              fn_output_signature=tf.TensorSpec([self._size, self._size, 3], tf.uint8))
 
         def one(frame):
-            jpeg, shape = frame
-            top, left, side = _centred_square(shape[0], shape[1])
-            return self._resize(tf.io.decode_and_crop_jpeg(jpeg, tf.stack([top, left, side, side]), channels=3))
+            return images.decode_square(*frame, self._size)
 
         # Side by side as long as they are together no larger than a single frame may be.
-        few = tf.reduce_all(pipeline.is_frame_size(DECODED_AT_ONCE * shapes[:, 0], shapes[:, 1]))
+        few = tf.reduce_all(images.is_frame_size(DECODED_AT_ONCE * shapes[:, 0], shapes[:, 1]))
         return tf.cond(few, lambda: decode(DECODED_AT_ONCE), lambda: decode(1))
-
-    def _resize(self, pixels):
-        return tf.cast(tf.round(tf.image.resize(pixels, [self._size, self._size])), tf.uint8)
 
     @staticmethod
     def _checked(frames):
@@ -446,11 +442,6 @@ def _few(inputs, specification, most):
     fine = tf.reduce_all(tf.raw_ops.Equal(x=shape, y=expected, incompatible_shape_error=False))
     with tf.control_dependencies([tf.raw_ops.Assert(condition=fine, data=[message])]):
         return tf.ensure_shape(tf.identity(inputs), specification.shape)
-
-
-def _centred_square(height, width):
-    side = tf.minimum(height, width)
-    return (height - side) // 2, (width - side) // 2, side
 
 
 def read_samples(waveform, examples, starts, size):
@@ -583,12 +574,12 @@ def _describe_records(pattern):
     if not pattern:
         return None
     try:
-        shards = records.find_shards(pattern)
+        shards = find_shards(pattern)
     except UserError:
         return {'glob': _base_names(pattern), 'records': None, 'datasets': []}
     names = set()
     for prefix in sorted({re.sub(r'-\d{5}-of-\d{5}$', '', path) for path, _ in shards}):
-        with contextlib.suppress(tf.errors.NotFoundError, ValueError), tf.io.gfile.GFile(records.summary_path(prefix)) as file:
+        with contextlib.suppress(tf.errors.NotFoundError, ValueError), tf.io.gfile.GFile(summary_path(prefix)) as file:
             names.add(json.load(file).get('dataset_name') or '')
     return {'glob': _base_names(pattern), 'records': sum(count for _, count in shards), 'datasets': sorted(names - {''})}
 

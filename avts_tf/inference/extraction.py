@@ -20,13 +20,13 @@ import numpy as np
 from tqdm import tqdm
 
 from avts_tf import files, progress
-from avts_tf.data import layouts, media, workers
+from avts_tf.data import datasets, media, workers
+from avts_tf.data.images import centred_square
 from avts_tf.errors import UserError
 from avts_tf.inference.features import (
     BATCH_SIZE,
     AudioTower,
     VideoTower,
-    centred_square,
     check_windows,
     embed_streams,
 )
@@ -41,7 +41,7 @@ def read_blocks(task):
     """Decodes the piece of a file that a tower needs; for a worker of `workers.stream_in_order`.
 
     Args:
-        task: (name of the tower, `layouts.Source`, samples or frames per second, shorter side of a frame in pixels).
+        task: (name of the tower, `datasets.Source`, samples or frames per second, shorter side of a frame in pixels).
 
     Yields:
         Blocks, int16 [samples] or uint8 [frames, height, width, 3], or last (reason, detail) of a `media.Unsuitable`.
@@ -52,9 +52,9 @@ def read_blocks(task):
     place = 0
     try:
         if name == AudioTower.name:
-            blocks = media.sound_blocks(source.path, rate)
+            blocks = media.audio_blocks(source.path, rate)
         else:
-            blocks = (centred_square(np.array(block)) for block in media.frame_blocks(source.path, rate, short_side))
+            blocks = (centred_square(np.array(block)) for block in media.video_blocks(source.path, rate, short_side))
         for block in blocks:
             low, high = max(first - place, 0), min(last - place, len(block))
             place += len(block)
@@ -103,7 +103,7 @@ def read_ahead(items, depth):
 
 
 class _Job(NamedTuple):
-    source: layouts.Source
+    source: datasets.Source
     output: str  # path below the output folder
 
 
@@ -111,12 +111,12 @@ def find_inputs(inputs):
     """The sources that several files, folders, globs or CSVs name.
 
     Returns:
-        List of `layouts.Source`.
+        List of `datasets.Source`.
 
     Raises:
         UserError: there is none, or two of different inputs would go by the same name.
     """
-    sources = list(dict.fromkeys(source for path in inputs for source in layouts.find_media(path)))
+    sources = list(dict.fromkeys(source for path in inputs for source in datasets.find_media(path)))
     names = set()
     for source in sources:
         if source.example_id in names:
@@ -130,7 +130,7 @@ def find_inputs(inputs):
 
 def is_video(source):
     """Whether a source has the suffix of a video."""
-    return os.path.splitext(source.path)[1].lower() in layouts.VIDEO_SUFFIXES
+    return os.path.splitext(source.path)[1].lower() in datasets.VIDEO_SUFFIXES
 
 
 def extract_features(sources, output_dir, towers, *, hop_seconds=None, centered=False, batch_size=BATCH_SIZE,
@@ -148,7 +148,7 @@ def extract_features(sources, output_dir, towers, *, hop_seconds=None, centered=
     set `audio_tower-00000-of-00001` instead, one `tf.train.Example` per file; see `encode`.
 
     Args:
-        sources: list of `layouts.Source`.
+        sources: list of `datasets.Source`.
         output_dir: folder.
         towers: list of an `AudioTower`, a `VideoTower`, or one of each. Of two, the video tower takes only files with the suffix
             of a video.
@@ -203,7 +203,7 @@ def extract_features(sources, output_dir, towers, *, hop_seconds=None, centered=
                 with _aside(os.path.join(output_dir, 'report.csv')) as path, open(path, 'w', newline='', encoding='utf-8') as file:
                     writer = csv.DictWriter(file, REPORT_COLUMNS, lineterminator='\n')
                     writer.writeheader()
-                    writer.writerows({name: layouts.cell(value) for name, value in line.items()}
+                    writer.writerows({name: files.csv_cell(value) for name, value in line.items()}
                                      for line in report.values() if 'status' in line)
     except OSError as error:
         raise UserError(f'--output={output_dir}: cannot be written: {error.filename or ""} {error.strerror or error}.') from error
@@ -215,7 +215,7 @@ def extract_features(sources, output_dir, towers, *, hop_seconds=None, centered=
 
 def _why_not(output_dir, job):
     """(reason, detail) for which a file is not even tried, or None."""
-    missing = layouts.why_no_file(job.source.path)
+    missing = files.file_problem(job.source.path)
     if missing:
         return 'missing', missing
     length = max(len(os.fsencode(name)) for name in job.output.split('/'))
@@ -241,7 +241,7 @@ def _jobs(tower, sources, several, output_format):
     if output_format == 'npz':
         suffix = f'.{tower.name.removesuffix("_tower")}.npz' if several else '.npz'
         return [_Job(source, source.example_id + suffix) for source in sources]
-    from avts_tf.data.records import shard_path  # imports TensorFlow
+    from avts_tf.data.shards import shard_path  # imports TensorFlow
     shards = -(-len(sources) // FILES_PER_SHARD)
     return [_Job(source, shard_path(tower.name, i // FILES_PER_SHARD, shards)) for i, source in enumerate(sources)]
 
@@ -281,7 +281,7 @@ def embed_sources(tower, sources, hop_seconds=None, centered=False, batch_size=B
 
     Args:
         tower, hop_seconds, centered, batch_size: see `embed_streams`.
-        sources: list of `layouts.Source`.
+        sources: list of `datasets.Source`.
         num_workers, timeout_seconds: see `extract_features`.
 
     Yields:

@@ -11,7 +11,7 @@ the last frame) before and after, so that the first centre is 0 (half a frame la
 
 The rule of sound. It becomes mono 16-bit PCM at the tower's sample rate, as the towers were trained on, by FFmpeg's resampler
 at its defaults: what lies beyond full scale is clipped; 8-bit samples are unsigned with 128 as silence. The channels of an array,
-in no known order, are averaged; those of a file are mixed as the head of media.py tells.
+in no known order, are averaged; those of a file are mixed as avts_tf/data/media/__init__.py tells.
 
 TensorFlow is imported when a tower is loaded, and not before: processes that only decode import this file too.
 """
@@ -341,14 +341,6 @@ def check_windows(tower, hop_seconds, batch_size):
         raise UserError(f'--hop_seconds={hop_seconds}: must be at least one step of the {tower.name}, {1 / tower.rate:g} s.')
     if batch_size < 1:
         raise UserError(f'--batch_size={batch_size}: must be at least 1.')
-
-
-def centred_square(frames):
-    """The part of frames [..., height, width, 3] that a video tower looks at."""
-    height, width = frames.shape[-3:-1]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return frames[..., top:top + side, left:left + side, :]
 
 
 def embed_streams(tower, items, hop_seconds=None, centered=False, batch_size=BATCH_SIZE):

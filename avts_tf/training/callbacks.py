@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from avts_tf import metrics, plots, progress
 from avts_tf.config import Config
-from avts_tf.data import records
-from avts_tf.data.pipeline import PipelineState, describe_skips, merge_skips
 from avts_tf.data.sampling import NEGATIVES, Kind
+from avts_tf.data.shards import file_stamps
+from avts_tf.data.state import PipelineState, describe_skips, merge_skips
 from avts_tf.models.two_tower import TwoTower
 from avts_tf.training.collapse import COLLAPSE_STEPS, describe_remedies, is_collapsed
 from avts_tf.training.curriculum import Curriculum
@@ -202,7 +202,7 @@ class ShowProgress(keras.callbacks.Callback):
         self._bar.close()
 
     def _warn_of_changed_files(self) -> None:
-        stamps = records.stamps(self._state.shard_counts())
+        stamps = file_stamps(self._state.shard_counts())
         changed = {path for (path, _, stamp), new in zip(self._state.shards, stamps, strict=True)
                    if (stamp and list(stamp)) != new}
         if changed - self._warned_changed:

@@ -12,8 +12,8 @@ import re
 
 import keras
 
-from avts_tf.data.pipeline import PipelineState
 from avts_tf.data.sampling import NEGATIVES, Kind
+from avts_tf.data.state import PipelineState
 from avts_tf.errors import UserError
 
 # The regimes of the paper's curriculum table; the curricula change after 50 of 90 epochs.

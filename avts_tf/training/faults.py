@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from avts_tf.config import Config
-from avts_tf.data import records
-from avts_tf.data.pipeline import LOST, PipelineState, describe_skips
+from avts_tf.data.shards import name_hashes
+from avts_tf.data.state import LOST, PipelineState, describe_skips
 from avts_tf.errors import Diverged, Stopped, UserError
 from avts_tf.training.devices import worker_count
 from avts_tf.training.state import TrainingState
@@ -62,7 +62,7 @@ def check_loss(loss: float, clips: np.ndarray, state: TrainingState, epoch: int)
     """
     if math.isfinite(loss):
         return
-    names = records.name_hashes(state.shard_counts(), set(clips[:NAMED_CLIPS].tolist()))
+    names = name_hashes(state.shard_counts(), set(clips[:NAMED_CLIPS].tolist()))
     raise Diverged(
         None, None, f'the loss is {loss} in epoch {epoch + 1}, step {state.step}. Clips of that '
         f'batch: {", ".join(names)}. Nothing of it was kept; the same command would come to it '

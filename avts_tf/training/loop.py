@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from avts_tf.data.pipeline import PipelineState
+from avts_tf.data.state import PipelineState
 from avts_tf.models.two_tower import TwoTower
-from avts_tf.signals import StopSignals
+from avts_tf.signals import note_signals
 from avts_tf.training import faults
 from avts_tf.training.curriculum import Curriculum
 from avts_tf.training.devices import make_gather, own_batches
@@ -65,7 +65,7 @@ def run_epochs(
     def check_loss(batch: dict, logs: dict) -> None:
         faults.check_loss(float(logs['loss']), _local(batch['example_hash']), state, epoch)
 
-    with StopSignals() as signals:
+    with note_signals() as interruption:
         callbacks.on_train_begin()
         for epoch in range(state.epochs, curriculum.epochs):
             model.reset_metrics()
@@ -81,7 +81,7 @@ def run_epochs(
                        and time.monotonic() - saved_at >= 60 * checkpoint_minutes)
                 reports = [MachineReport(*numbers) for numbers in gather(
                     MachineReport(epoch, state.step, batch is not None, _digest(batch),
-                                  signals.received, due))]
+                                  interruption.signal_number, due))]
                 faults.check_agreement(reports)
                 stop_signal = max(report.stop_signal for report in reports)
                 save_now = stop_signal or any(report.checkpoint_due for report in reports)
@@ -115,8 +115,8 @@ def run_epochs(
             state.epochs, state.step, state.start = epoch + 1, 0, 0
             save()
         callbacks.on_train_end()
-        if signals.received:
-            raise faults.stopped(run.checkpoints, signals.received, 'at the end of the training')
+        if interruption.signal_number:
+            raise faults.stopped(run.checkpoints, interruption.signal_number, 'at the end of the training')
 
 
 def _make_train_step(model: TwoTower, strategy: tf.distribute.Strategy) -> Callable:

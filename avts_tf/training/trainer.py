@@ -13,8 +13,9 @@ import os
 import tensorflow as tf
 
 from avts_tf.config import Config
-from avts_tf.data.pipeline import PipelineState, make_dataset, steps_per_epoch
-from avts_tf.data.records import find_shards, same_files, stamps
+from avts_tf.data.pipeline import make_dataset, steps_per_epoch
+from avts_tf.data.shards import file_stamps, find_shards, same_files
+from avts_tf.data.state import PipelineState
 from avts_tf.errors import UserError
 from avts_tf.models.build import build_model
 from avts_tf.models.two_tower import TwoTower
@@ -187,7 +188,7 @@ def _initial_state(newest: Checkpoint | None, records: str, config: Config, run_
     return dataclasses.replace(
         state, records=records, steps_per_epoch=steps_per_epoch(shards, config),
         shards=[(path, count, stamp)
-                for (path, count), stamp in zip(shards, stamps(shards), strict=True)])
+                for (path, count), stamp in zip(shards, file_stamps(shards), strict=True)])
 
 
 def _refuse_other_records(run_dir: str, records: str, inputs: dict) -> None:
@@ -218,7 +219,7 @@ def _fixed_batches(inputs: dict, config: Config, state: TrainingState) -> list[d
     name = next(name for name in ('select_records', 'eval_records', 'records') if inputs[name])
     pipeline_state = PipelineState()
     dataset = make_dataset(
-        inputs[name], config, training=False, state=pipeline_state, flag=name,
+        inputs[name], config, training=False, state=pipeline_state, parameter=name,
         shards=state.shard_counts() if name == 'records' else None)
     batches, clips = [], 0
     for batch in dataset:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from avts_tf.data import records
 from avts_tf.data.pipeline import make_dataset
 from avts_tf.data.sampling import Kind
+from avts_tf.data.shards import file_stamps, find_shards
 from tests.data.test_pipeline import RATE, check_truth, clips_of, collect, config_of, state_of
 from tests.helpers import PATIENCE_SECONDS, counting_video, edit_record, write_records
 
@@ -214,9 +215,9 @@ def test_a_file_that_is_damaged_in_mid_epoch(good, tmp_path, how):
     dataset = make_dataset(f'{tmp_path}/clips-*', config, state=state)
     stopping = make_dataset(f'{tmp_path}/clips-*', config, state=state_of(), on_bad_record='stop')
     os.utime(paths[1], (0, 0))  # times of change are told to the second, and the spoiling comes within the same one
-    before = records.stamps([(path, 4) for path in paths])
+    before = file_stamps([(path, 4) for path in paths])
     spoil_file(paths[1], how, good[4:])
-    assert [a != b for a, b in zip(before, records.stamps([(path, 4) for path in paths]), strict=True)] == [False, True]
+    assert [a != b for a, b in zip(before, file_stamps([(path, 4) for path in paths]), strict=True)] == [False, True]
     batches = within(PATIENCE_SECONDS, lambda: collect(dataset))
     check_truth(batches, dict.fromkeys(range(8), GRID), dict.fromkeys(range(8), 22400), config)
     lost = {'longer': 0, 'flipped': 2, 'cut': 2, 'shorter': 3}.get(how, 4)
@@ -234,7 +235,7 @@ def test_an_epoch_is_gone_on_with_after_any_batch(good, tmp_path):
     for index in range(3):
         write_records(tmp_path / f'clips-{index}', mixed[index::3])
     state, config = state_of([0.4, 0.3, 0.3]), config_of(batch_size=3, passes_per_epoch=3, shuffle_records=5)
-    shards = records.find_shards(f'{tmp_path}/clips-*')
+    shards = find_shards(f'{tmp_path}/clips-*')
     dataset = make_dataset(f'{tmp_path}/clips-*', config, state=state, shards=shards)
     spoil_file(f'{tmp_path}/clips-1', 'flipped', None)
     state.epoch.assign(2)

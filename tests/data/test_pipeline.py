@@ -14,8 +14,11 @@ import tensorflow as tf
 
 from avts_tf.config import make_config
 from avts_tf.data import records
-from avts_tf.data.pipeline import LUMA, PipelineState, _jitter, make_dataset, steps_per_epoch
+from avts_tf.data.images import LUMA, jitter
+from avts_tf.data.pipeline import make_dataset, steps_per_epoch
 from avts_tf.data.sampling import NEGATIVES, NO_PAIR, Kind, window_rule
+from avts_tf.data.shards import find_shards
+from avts_tf.data.state import PipelineState
 from avts_tf.errors import UserError
 from avts_tf.training.curriculum import CurriculumCallback, parse_regime
 from tests.helpers import (
@@ -213,7 +216,7 @@ def test_passes_give_other_windows_of_the_same_records(shard):
     state = state_of()
     dataset = make_dataset(shard, config, state=state)
     batches = collect(dataset)
-    assert len(batches) == steps_per_epoch(records.find_shards(shard), config) == 9
+    assert len(batches) == steps_per_epoch(find_shards(shard), config) == 9
     starts = collections.defaultdict(list)
     for clip, entry in clips_of(batches):
         starts[clip].append(float(entry['video_start_seconds']))
@@ -490,7 +493,7 @@ def test_two_replicas_see_the_same_mix(shard):
 def test_errors_of_the_records_name_flag_or_file(training, encoded, shard, tmp_path):
     def fails(pattern, *words, **overrides):
         with pytest.raises(UserError) as error:
-            make_dataset(pattern, config_of(**overrides), training=training, flag='eval_records')
+            make_dataset(pattern, config_of(**overrides), training=training, parameter='eval_records')
         for word in words:
             assert word in str(error.value)
 
@@ -528,5 +531,5 @@ def test_jitter_is_contrast_then_saturation_then_brightness(seed):
     expected = (pixels - mean) * (1 + contrast) + mean
     grey = (expected * LUMA).sum(-1, keepdims=True)
     expected = grey + (expected - grey) * (1 + saturation) + 255 * brightness
-    np.testing.assert_allclose(_jitter(tf.constant(pixels), 0.4, seed).numpy().reshape(pixels.shape), expected, atol=1e-3)
-    np.testing.assert_allclose(_jitter(tf.constant(pixels), 0.0, seed).numpy().reshape(pixels.shape), pixels, atol=1e-3)
+    np.testing.assert_allclose(jitter(tf.constant(pixels), 0.4, seed).numpy().reshape(pixels.shape), expected, atol=1e-3)
+    np.testing.assert_allclose(jitter(tf.constant(pixels), 0.0, seed).numpy().reshape(pixels.shape), pixels, atol=1e-3)

@@ -13,14 +13,15 @@ import tensorflow as tf
 
 from avts_tf.config import make_config
 from avts_tf.data import records
-from avts_tf.data.pipeline import PipelineState, make_labelled_dataset
+from avts_tf.data.state import PipelineState
+from avts_tf.data.synthetic import write_world
+from avts_tf.data.window_datasets import make_labelled_dataset
 from avts_tf.errors import UserError
 from avts_tf.evaluation import action
 from avts_tf.evaluation.classification import classification_metrics, rank_of_truth, wilson_interval
 from avts_tf.models.two_tower import build_two_tower
 from avts_tf.training.run_folder import RunFolder, load_inputs
 from tests.helpers import ROOT, counting_video, edit_record, read_frames, read_sound, write_records
-from tfrecords_tools.synthetic import write_world
 
 QUIET = {'say': lambda line: None}
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from avts_tf import command_line as main
 from avts_tf.config import make_config
-from avts_tf.data.layouts import Source, find_sources
+from avts_tf.data.datasets import Source, find_sources
 from avts_tf.errors import UserError
 from avts_tf.evaluation import audio, mfcc, subnet
 from avts_tf.models.audio import build_audio_tower

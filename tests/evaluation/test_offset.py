@@ -15,11 +15,11 @@ import tensorflow as tf
 from avts_tf import plots
 from avts_tf.config import make_config
 from avts_tf.data import media, records
-from avts_tf.data.layouts import find_sources
+from avts_tf.data.datasets import find_sources
 from avts_tf.errors import UserError
 from avts_tf.evaluation import offset
-from tests.data.test_media import CFR, chirp, make_file, read_picture
 from tests.helpers import write_records
+from tests.media_files import CFR, chirp, make_file, shown_seconds
 
 CONFIG = make_config('tiny')
 CLIP = CONFIG.clip
@@ -308,7 +308,7 @@ def test_streams_keep_their_own_times(tmp_path, frame_seconds, audio_start):
     from_first = np.array(frame_seconds) - frame_seconds[0]
     shown = np.array([frame_seconds[np.abs(from_first - step + 1e-4).argmin()] for step in steps])
     np.testing.assert_allclose(found.frame_seconds, shown - origin, atol=0.002)
-    np.testing.assert_allclose([read_picture(frame) for frame in found.frames], shown, atol=0.004)
+    np.testing.assert_allclose([shown_seconds(frame) for frame in found.frames], shown, atol=0.004)
     begin = max(audio_start - origin, first - 0.1)
     assert found.waveform_seconds == pytest.approx(begin, abs=1e-3)
     times = (found.waveform_seconds + origin) + np.arange(len(found.waveform)) / 16000

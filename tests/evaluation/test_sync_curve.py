@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from avts_tf.config import make_config
 from avts_tf.data import records
-from avts_tf.data.pipeline import make_offset_dataset
+from avts_tf.data.window_datasets import make_offset_dataset
 from avts_tf.evaluation.sync import measure_sync_curve
 from tests.helpers import counting_video, read_frames, read_sound, write_records
 

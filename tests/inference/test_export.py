@@ -21,7 +21,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
 from avts_tf import UserError, build_two_tower, make_config
-from avts_tf.data import pipeline
+from avts_tf.data import images
 from avts_tf.inference import export
 from avts_tf.models.audio import build_audio_tower
 from avts_tf.training.checkpoints import write_checkpoint
@@ -399,7 +399,7 @@ def test_jpegs_equal_their_pixels(served, loaded):
         jpegs = inputs[f'video_tower-jpeg-{case}']['frames']
         frames = np.array([[tf.io.decode_jpeg(jpeg, channels=3).numpy() for jpeg in clip] for clip in jpegs])
         check(outputs[f'video_tower-jpeg-{case}'], call(loaded['video_tower'].signatures['serving_default'], frames=frames))
-    clips = [pipeline._decode(tf.constant(clip), model.config, seed=None) for clip in inputs['video_tower-jpeg-wide']['frames']]
+    clips = [images.decode_window(tf.constant(clip), model.config, seed=None) for clip in inputs['video_tower-jpeg-wide']['frames']]
     check(outputs['video_tower-jpeg-wide'], keras_outputs(model.video_tower, tf.stack(clips)))
     jpegs = inputs['video_tower-jpeg-mixed']['frames']       # the clips of a batch may differ in size
     parts = [call(loaded['video_tower'].signatures['jpeg'], frames=jpegs[i:i + 1]) for i in range(2)]
@@ -445,7 +445,7 @@ ERRORS = [
     ('video_tower', 'window', {'frames': np.zeros([9, 12, 16, 16, 3], np.uint8)}, 'with at most 8 examples'),
     ('video_tower', 'jpeg', {'frames': np.full([2, 12 * 1025], b'\xff\xd8')}, 'frames: 2050 windows'),
     ('video_tower', 'jpeg', {'frames': [[claim(as_jpegs(np.zeros([1, 1, 8, 8, 3], np.uint8))[0, 0], 8193, 8192)]]},
-     f'frames: a JPEG has more than {pipeline.MAX_PIXELS} pixels'),
+     f'frames: a JPEG has more than {images.MAX_PIXELS} pixels'),
     ('video_tower', 'serving_default', {'frames': np.zeros([1, 0, 9, 9, 3], np.uint8)}, 'frames: no frames'),
     ('video_tower', 'serving_default', {'frames': np.zeros([0, 3, 9, 9, 3], np.uint8)}, 'frames: an empty batch'),
     ('video_tower', 'serving_default', {'frames': np.zeros([1, 3, 0, 9, 3], np.uint8)}, 'frames: height or width is 0'),

@@ -7,8 +7,10 @@ import tensorflow as tf
 
 from avts_tf import metrics
 from avts_tf.config import make_config
-from avts_tf.data.pipeline import PipelineState, make_dataset
+from avts_tf.data.pipeline import make_dataset
 from avts_tf.data.sampling import NO_PAIR, Kind
+from avts_tf.data.state import PipelineState
+from avts_tf.data.synthetic import OBJECTS, make_video, write_world
 from avts_tf.errors import UserError
 from avts_tf.evaluation import action
 from avts_tf.models.audio import embed_waveform
@@ -16,7 +18,6 @@ from avts_tf.models.baselines.common import LogSpectrogram
 from avts_tf.models.build import build_model
 from avts_tf.training.run_folder import load_model
 from avts_tf.training.trainer import train
-from tfrecords_tools.synthetic import OBJECTS, make_video, write_world
 
 SMALL = {'frame_size': 16, 'frames': 8, 'batch_size': 8, 'warmup_steps': 0, 'schedule': 'constant', 'flip': False,
          'crop_scale_min': 1.0, 'learning_rate': 3e-3, 'audio_width': 0.1}

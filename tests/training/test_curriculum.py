@@ -2,8 +2,8 @@
 
 import pytest
 
-from avts_tf.data.pipeline import PipelineState
 from avts_tf.data.sampling import Kind
+from avts_tf.data.state import PipelineState
 from avts_tf.errors import UserError
 from avts_tf.training.curriculum import (
     REGIMES,

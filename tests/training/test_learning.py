@@ -5,15 +5,16 @@ import pytest
 
 from avts_tf import metrics
 from avts_tf.config import PRESETS, make_config
-from avts_tf.data.pipeline import PipelineState, make_dataset
+from avts_tf.data.pipeline import make_dataset
 from avts_tf.data.sampling import Kind
+from avts_tf.data.state import PipelineState
+from avts_tf.data.synthetic import write_world
 from avts_tf.models.two_tower import build_two_tower
 from avts_tf.training.callbacks import EpochMetrics, ShowProgress
 from avts_tf.training.collapse import COLLAPSE_STEPS, learns_nothing, remedies
 from avts_tf.training.curriculum import parse_regime
 from avts_tf.training.state import TrainingState
 from avts_tf.training.trainer import train
-from tfrecords_tools.synthetic import write_world
 
 PLAIN = {'crop_scale_min': 1.0, 'flip': False, 'colour_jitter': 0.0}  # nothing in the way of memorising
 

@@ -137,8 +137,8 @@ def signal_at(folder, run_dir, epochs, step, number, **options):
 def world(tmp_path_factory):
     """20 records that can be used and one that cannot, in four files, and some to measure on."""
     from avts_tf.data import records
+    from avts_tf.data.synthetic import write_world
     from tests.helpers import counting_video, write_records
-    from tfrecords_tools.synthetic import write_world
 
     folder = tmp_path_factory.mktemp('world')
     write_world(str(folder / 'train'), videos=20, size=24, seconds=1.4, shards=3)
@@ -415,12 +415,12 @@ def test_held_out_clips_that_cannot_be_used_are_told_before_the_training(world, 
 def test_nan_is_named_with_epoch_step_and_clips(world):
     import keras
 
-    from avts_tf.data import records
+    from avts_tf.data.shards import find_shards
     from avts_tf.errors import Diverged
     from avts_tf.training import faults
     from avts_tf.training.state import TrainingState
 
-    shards = [(path, count, '') for path, count in records.find_shards(f'{world}/train-0*')]
+    shards = [(path, count, '') for path, count in find_shards(f'{world}/train-0*')]
     state = TrainingState(step=3, shards=shards)
     clips = np.array([0])
     faults.check_loss(1.0, clips, state, 0)
@@ -442,15 +442,6 @@ def test_weights_that_are_nan_are_not_kept(world, tmp_path):
     with pytest.raises(Diverged, match='are NaN or infinite after epoch 1, step 1'):
         train_run(world, tmp_path / 'run', settings=settings, checkpoint_minutes=100.0)
     assert not names(tmp_path / 'run')
-
-
-def test_a_second_signal_ends_at_once():
-    from avts_tf.signals import StopSignals
-
-    with pytest.raises(KeyboardInterrupt), StopSignals() as signals:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.received == signal.SIGTERM
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_machines_that_see_other_records_are_told(tmp_path):

@@ -1,0 +1,158 @@
+"""JPEG frames to squares of pixels: the one way for training, evaluation, export and offset.
+
+A frame is decoded, cropped to a square and resized, bilinearly and without antialiasing, to the
+size that the video tower takes. Evaluation crops the largest centred square. Training draws the
+square, mirrors and colours it, all frames of a clip alike.
+"""
+
+import numpy as np
+
+from avts_tf.config import Config
+from avts_tf.data.records import require
+from avts_tf.lazy import tf
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the grey of an RGB pixel
+CROP_SCALES = 4  # the multi-scale crop draws among this many sizes, evenly spaced
+MAX_PIXELS = 2**25  # of a frame, a little more than 8K video: one that claims more takes all memory
+
+
+def is_frame_size(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Whether frames have at most `MAX_PIXELS`: int32 of any shape, twice -> bool of the same."""
+    return height <= MAX_PIXELS // tf.maximum(width, 1)
+
+
+def jpeg_size(jpeg: tf.Tensor) -> tf.Tensor:
+    """Height and width that a JPEG states: string scalar -> int32 [2]."""
+    return tf.io.extract_jpeg_shape(jpeg)[:2]
+
+
+def centred_window(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """The largest centred square of a frame: int32 scalars -> int32 [4], (top, left, side, side).
+    """
+    side = tf.minimum(height, width)
+    return tf.stack([(height - side) // 2, (width - side) // 2, side, side])
+
+
+def centred_square(frames: np.ndarray) -> np.ndarray:
+    """The part of frames that a video tower sees: [..., height, width, 3] -> [..., side, side, 3].
+    """
+    height, width = frames.shape[-3:-1]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return frames[..., top:top + side, left:left + side, :]
+
+
+def resize(pixels: tf.Tensor, size: int) -> tf.Tensor:
+    """Squares to another size: uint8 [..., side, side, 3] -> float32 [..., size, size, 3] in [0,
+    255].
+    """
+    return tf.image.resize(pixels, [size, size])
+
+
+def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
+    """The nearest whole numbers: float32 in [0, 255] -> uint8 of the same shape."""
+    return tf.cast(tf.round(pixels), tf.uint8)
+
+
+def decode_square(jpeg: tf.Tensor, shape: tf.Tensor, size: int) -> tf.Tensor:
+    """The largest centred square of one JPEG.
+
+    Args:
+        jpeg: string scalar.
+        shape: int32 [2], its height and width (see `jpeg_size`).
+        size: pixels of the result, each way.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    pixels = tf.io.decode_and_crop_jpeg(jpeg, centred_window(shape[0], shape[1]), channels=3)
+    return to_uint8(resize(pixels, size))
+
+
+def decode_window(frames: tf.Tensor, config: Config, seed: tf.Tensor | None) -> tf.Tensor:
+    """Decodes, crops and, for training, augments the frames of a window.
+
+    All frames of a window are cropped, mirrored and coloured alike.
+
+    Args:
+        frames: string [frames], JPEGs.
+        config: `Config`.
+        seed: int32 [2] of the augmentation; None takes the largest centred square as it is.
+
+    Returns:
+        uint8 [frames, size, size, 3].
+
+    Raises:
+        tf.errors.InvalidArgumentError: when it runs, where a frame is no JPEG, is not of the size
+        of
+            the first, or has more than `MAX_PIXELS`.
+    """
+    augment, size = config.augment, config.clip.frame_size
+    shape = jpeg_size(frames[0])
+    height, width = tf.unstack(shape)
+    if seed is None:
+        window = centred_window(height, width)
+    else:
+        seeds = tf.random.split(seed, 5)
+        window = _random_window(seeds[:3], height, width, augment.crop_scale_min)
+    with tf.control_dependencies([require(is_frame_size(height, width))]):
+        window = tf.identity(window)
+    pixels, shapes = tf.map_fn(
+        lambda jpeg: (tf.io.decode_and_crop_jpeg(jpeg, window, channels=3), jpeg_size(jpeg)),
+        frames,
+        fn_output_signature=(tf.TensorSpec([None, None, 3], tf.uint8),
+                             tf.TensorSpec([2], tf.int32)))
+    with tf.control_dependencies([require(tf.reduce_all(shapes == shape))]):
+        pixels = tf.identity(pixels)
+    pixels = resize(pixels, size)
+    if seed is not None and augment.flip:
+        mirrored = tf.random.stateless_uniform([], seeds[3]) < 0.5
+        # As one tall image, whose rows TensorFlow mirrors fast.
+        tall = tf.reshape(pixels, [-1, size, 3])
+        tall = tf.cond(mirrored, lambda: tf.reverse(tall, [1]), lambda: tall)
+        pixels = tf.reshape(tall, tf.shape(pixels))
+    if seed is not None and augment.colour_jitter > 0:
+        pixels = tf.clip_by_value(jitter(pixels, augment.colour_jitter, seeds[4]), 0.0, 255.0)
+    return tf.ensure_shape(to_uint8(pixels), [config.clip.frames, size, size, 3])
+
+
+def _random_window(seeds: tf.Tensor, height: tf.Tensor, width: tf.Tensor,
+                   scale_min: float) -> tf.Tensor:
+    """A square of one of `CROP_SCALES` sizes: int32 [4], (top, left, side, side)."""
+    shorter = tf.minimum(height, width)
+    step = tf.random.stateless_uniform([], seeds[0], 0, CROP_SCALES, tf.int32)
+    scale = 1.0 - (1.0 - scale_min) * tf.cast(step, tf.float32) / (CROP_SCALES - 1)
+    side = tf.cast(tf.round(tf.cast(shorter, tf.float32) * scale), tf.int32)
+    if scale_min < 1.0:
+        top = tf.random.stateless_uniform([], seeds[1], 0, height - side + 1, tf.int32)
+        left = tf.random.stateless_uniform([], seeds[2], 0, width - side + 1, tf.int32)
+    else:
+        top, left = (height - side) // 2, (width - side) // 2
+    return tf.stack([top, left, side, side])
+
+
+def jitter(pixels: tf.Tensor, most: float, seed: tf.Tensor) -> tf.Tensor:
+    """Changes brightness, contrast and saturation, of all frames alike.
+
+    Brightness is moved by up to `most` of the full range. Contrast, the distance from the clip's
+    mean grey, and saturation, that from the pixel's own grey, are multiplied by up to 1 +- `most`.
+
+    Args:
+        pixels: float32 [frames, height, width, 3] in [0, 255].
+        most: in [0, 1].
+        seed: int32 [2].
+
+    Returns:
+        float32 [frames, height, width, 3], which may leave [0, 255].
+    """
+    brightness, contrast, saturation = tf.unstack(
+        tf.random.stateless_uniform([3], seed, -most, most))
+    grey = tf.constant([[weight] * 3 for weight in LUMA])  # pixels @ grey: as bright, no colour
+    # Every fourth frame is enough: frames of a clip are alike.
+    mean = tf.linalg.matvec(grey, tf.reduce_mean(pixels[::4], [0, 1, 2]), transpose_a=True)
+    # All three are linear: one matrix for the colours of a pixel.
+    factor = (1.0 + contrast) * (1.0 + saturation)
+    matrix = factor * tf.eye(3) + (1.0 + contrast - factor) * grey
+    moved = 255.0 * brightness - contrast * mean
+    return tf.reshape(tf.linalg.matmul(tf.reshape(pixels, [-1, 3]), matrix) + moved,
+                      tf.shape(pixels))

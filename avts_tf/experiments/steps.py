@@ -1,0 +1,232 @@
+"""The steps of a table: trainings, fine-tunings and probes, each in its own folder and process.
+
+A step whose folder holds its result is not run again; one that was interrupted is resumed.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from avts_tf import files, plots
+from avts_tf.config import make_config
+from avts_tf.data import workers
+from avts_tf.errors import Stopped, UserError
+from avts_tf.evaluation import action, audio
+from avts_tf.evaluation.sync import evaluate_sync
+from avts_tf.program import show_messages
+from avts_tf.signals import note_signals
+from avts_tf.training.run_folder import RunFolder, load_result
+from avts_tf.training.trainer import train
+
+HERE = '{table_dir}'  # in a step's paths: the folder may be moved, or be called by another name
+_STEP, _FAILED = 'step.json', 'failed.txt'
+
+
+class Step(NamedTuple):
+    """One training, fine-tuning or probe.
+
+    Attributes:
+        folder: its run folder, under the table's.
+        kind: key of `KINDS`.
+        arguments: what `KINDS[kind]` is called with, as JSON holds it, with `HERE` for the table's
+            folder.
+        inputs: what the files were when the step was planned, by parameter; see `stamp`.
+    """
+
+    folder: str
+    kind: str
+    arguments: dict[str, Any]
+    inputs: dict[str, Any]
+
+
+def _train(run_dir: str, config: dict, records: str, eval_records: str, devices: str):
+    config = make_config(**config)
+    model = train(config, records, run_dir, eval_records=eval_records, devices=devices)
+    os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
+    plots.training_curves(RunFolder(run_dir, config).history(),
+                          os.path.join(run_dir, 'plots', 'training.png'))
+    evaluate_sync(model, records, eval_records, run_dir)
+
+
+def _recognise_actions(
+    run_dir: str, config: dict, protocol: dict, records: str, eval_records: str, splits: list,
+    devices: str,
+):
+    config, protocol = make_config(**config), action.Protocol(**protocol)
+    if protocol.init_run_dir:
+        config = action.take_sizes(config, {}, protocol.init_run_dir)
+    if splits:
+        action.recognise_splits(config, protocol, records, eval_records, run_dir, splits, devices)
+    else:
+        action.recognise_actions(config, protocol, records, eval_records, run_dir, devices)
+
+
+def _classify_sounds(
+    run_dir: str, config: dict, protocol: dict, input_path: str, dataset: str, tower_run_dir: str
+):
+    audio.classify_sounds(input_path, dataset, audio.Protocol(**protocol), make_config(**config),
+                          run_dir=tower_run_dir, output=run_dir)
+
+
+# What each kind of step calls, with its run folder and its arguments.
+KINDS = {'train': _train, 'action': _recognise_actions, 'audio': _classify_sounds}
+
+
+def result_key(step: Step) -> str:
+    """The entry of result.json that says that a step is done."""
+    if step.kind == 'audio':
+        protocol = step.arguments['protocol']
+        return (f'{audio.MODE}_{step.arguments["dataset"]}_{protocol["features"]}_'
+                f'{protocol["classifier"]}')
+    return {'train': 'sync', 'action': action.MODE}[step.kind]
+
+
+def read_result(step: Step, table_dir: str) -> dict[str, Any]:
+    """What result.json of a step holds; {} where there is none."""
+    return load_result(os.path.join(table_dir, step.folder))
+
+
+def is_finished(step: Step, table_dir: str) -> bool:
+    """Whether a step's folder holds its result.
+
+    Raises:
+        UserError: the folder holds the step with other settings, or from other files.
+    """
+    folder = os.path.join(table_dir, step.folder)
+    try:
+        with open(os.path.join(folder, _STEP), encoding='utf-8') as file:
+            before = json.load(file)
+    except FileNotFoundError:
+        return False
+    wanted = json.loads(json.dumps(step._asdict()))
+    if changed := [name for name, found in wanted['inputs'].items()
+                   if before.get('inputs', {}).get(name) != found]:
+        given = step.arguments.get(changed[0], step.arguments.get('input_path'))
+        raise UserError(
+            None, folder, f'was made from other files than `{changed[0]}` names now ({given}). '
+            'Remove that folder and those that build on it, or use another `table_dir`.')
+    for arguments in (before['arguments'], wanted['arguments']):
+        arguments.pop('devices', None)  # does not change the result
+    if before != wanted:
+        differing = [f'{name}: {before["arguments"].get(name)} there, {value} asked for'
+                     for name, value in wanted['arguments'].items()
+                     if before['arguments'].get(name) != value]
+        raise UserError(
+            None, folder, f'holds a step with other settings '
+            f'({"; ".join(differing) or "another kind"}). Use another `table_dir`, or the same '
+            'parameters.')
+    return read_result(step, table_dir).get(result_key(step)) is not None
+
+
+def run(step: Step, table_dir: str, lock: int | None) -> str:
+    """Runs a step in a process of its own.
+
+    TensorFlow keeps memory, devices and random state for the life of a process.
+
+    Args:
+        step: what is run.
+        table_dir: folder of the table.
+        lock: file descriptor of the table's lock, which the process inherits.
+
+    Returns:
+        Why it failed, or ''.
+
+    Raises:
+        Stopped: a signal came, which the step got too.
+    """
+    folder = os.path.join(table_dir, step.folder)
+    os.makedirs(folder, exist_ok=True)
+    files.write_text(os.path.join(folder, _STEP), json.dumps(step._asdict(), indent=2) + '\n')
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(folder, _FAILED))
+    code = (f'import sys; sys.path[:] = {sys.path!r}; from {__name__} import run_step; '
+            f'run_step({table_dir!r}, {step.folder!r}, {os.getpid()})')
+    with note_signals() as interruption:
+        # In a session of its own: Ctrl-C in a terminal would reach it as well, and a second signal
+        # ends it at once.
+        process = subprocess.Popen(
+            [sys.executable, '-c', code], pass_fds=[lock], stdin=subprocess.DEVNULL,
+            start_new_session=True)
+        passed_on = False
+        try:
+            while process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.2)
+                if interruption.signal_number and not passed_on:
+                    process.send_signal(interruption.signal_number)
+                    passed_on = True
+        except KeyboardInterrupt:
+            process.kill()
+            process.wait()
+            raise
+        if interruption.signal_number:
+            name = signal.Signals(interruption.signal_number).name
+            raise Stopped(f'stopped by {name}. The same command resumes with {folder}.',
+                          interruption.signal_number)
+    if not process.returncode:
+        return ''
+    try:
+        with open(os.path.join(folder, _FAILED), encoding='utf-8') as file:
+            return f'{step.folder}: {file.read().strip()}'
+    except FileNotFoundError:
+        return f'{step.folder}: ended with exit status {process.returncode}'
+
+
+def run_step(table_dir: str, folder: str, parent: int) -> None:
+    """The entry of a step's process: runs what its folder describes.
+
+    Args:
+        table_dir: folder of the table.
+        folder: of the step, under it.
+        parent: process id of the table; when it ends, the step is stopped.
+    """
+    workers.end_with(parent, signal.SIGTERM)
+    path = os.path.join(table_dir, folder)
+    with open(os.path.join(path, _STEP), encoding='utf-8') as file:
+        step = json.load(file)
+    show_messages()
+    try:
+        KINDS[step['kind']](path, **fill_in(step['arguments'], table_dir))
+    except UserError as error:
+        files.write_text(os.path.join(path, _FAILED), f'{error}\n')
+        print(f'{path}: {error.on_command_line()}', file=sys.stderr)
+        sys.exit(2)
+    except Stopped as stop:
+        print(f'{path}: {stop}', file=sys.stderr)
+        sys.exit(128 + stop.signal_number)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def fill_in(arguments: Any, table_dir: str) -> Any:
+    """Arguments as JSON holds them, with the table's folder in the place of `HERE`."""
+    if isinstance(arguments, dict):
+        return {name: fill_in(value, table_dir) for name, value in arguments.items()}
+    return arguments.replace(HERE, table_dir) if isinstance(arguments, str) else arguments
+
+
+def stamp(pattern: str) -> str:
+    """What the files are that a glob, a list or a folder stands for, as a hexadecimal digest.
+
+    It holds names, sizes and the content of lists, so that a finished step is not taken for one on
+    files that have changed since.
+    """
+    digest = hashlib.sha256()
+    for part in pattern.split(','):
+        found = [path for path in tf.io.gfile.glob(part.strip()) if not tf.io.gfile.isdir(path)]
+        for folder, _, names in tf.io.gfile.walk(part.strip()):
+            found += [os.path.join(folder, name) for name in names]
+        for path in sorted(found):
+            size = tf.io.gfile.stat(path).length
+            digest.update(f'{os.path.basename(path)} {size}\n'.encode())
+            if path.endswith(('.csv', '.txt')):
+                with tf.io.gfile.GFile(path, 'rb') as content:
+                    digest.update(content.read())
+    return digest.hexdigest()[:16]
