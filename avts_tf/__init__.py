@@ -39,7 +39,10 @@ _HOMES = {
     'inference.features': ['load_tower'],
     'models.losses': ['ContrastiveLoss'],
     'models.two_tower': ['TwoTower', 'build_two_tower'],
-    'training.curriculum': ['Curriculum', 'CurriculumCallback', 'NegativeMix', 'Stage', 'parse_regime'],
+    'training.curriculum': ['Curriculum', 'CurriculumCallback', 'NegativeMix', 'Stage',
+                            'parse_regime'],
+    'training.run_folder': ['load_model'],
+    'training.trainer': ['train'],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

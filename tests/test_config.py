@@ -9,10 +9,14 @@ from tests.helpers import ROOT
 
 
 @pytest.mark.parametrize(('values', 'words'), [
-    ({'super_hard_min_shift': 0.6}, 'super_hard_min_shift=0.6'), ({'mel_max_hz': 9000.0}, 'mel_max_hz=9000'),
-    ({'fft_size': 256}, 'fft_size=256'), ({'frames': 3}, 'frames=3.*fewer than 16 STFT'), ({'head_spans': 7}, 'head_spans=7'),
-    ({'loss': 'infonce', 'audio_windows': 1}, 'audio_windows=1'), ({'nonsense': 1}, 'nonsense=1: unknown parameter'),
-    ({'momentum': 1.5}, 'momentum=1.5'), ({'margin': float('nan')}, 'margin=nan'), ({'head': 'x'}, 'head=x: use one of'),
+    ({'super_hard_min_shift': 0.6}, 'super_hard_min_shift=0.6'),
+    ({'mel_max_hz': 9000.0}, 'mel_max_hz=9000'),
+    ({'fft_size': 256}, 'fft_size=256'), ({'frames': 3}, 'frames=3.*fewer than 16 STFT'),
+    ({'head_spans': 7}, 'head_spans=7'),
+    ({'loss': 'infonce', 'audio_windows': 1}, 'audio_windows=1'),
+    ({'nonsense': 1}, 'nonsense=1: unknown parameter'),
+    ({'momentum': 1.5}, 'momentum=1.5'), ({'margin': float('nan')}, 'margin=nan'),
+    ({'head': 'x'}, 'head=x: use one of'),
 ])
 def test_values_that_do_not_go_together(values, words):
     with pytest.raises(UserError, match='^' + words):

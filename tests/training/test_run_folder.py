@@ -55,11 +55,15 @@ def test_newest_and_best_are_kept(model, tmp_path):
         rows.append({'epoch': epoch, 'auc_easy': 1.0 - auc, 'auc_hard': auc})
         run.write_history(rows)
         run.save(model, epoch)
-    assert kept(run) == [f'epoch-{name}.npz' for name in ('0004-step-000000', '0005-step-000005', '0006-step-000000')]
-    assert best_first(rows)[:3] == [4, 2, 3] and run.read_checkpoint('best').epochs == 4 and run.read_checkpoint().epochs == 6
-    assert best_first([]) == [] and best_first([{'epoch': 1, 'auc_easy': 0.4}, {'epoch': 2, 'auc_easy': 0.3}]) == [1, 2]
+    assert kept(run) == [f'epoch-{name}.npz' for name in ('0004-step-000000', '0005-step-000005',
+                                                          '0006-step-000000')]
+    assert best_first(rows)[:3] == [4, 2, 3] and run.read_checkpoint('best').epochs == 4
+    assert run.read_checkpoint().epochs == 6
+    assert best_first([]) == []
+    assert best_first([{'epoch': 1, 'auc_easy': 0.4}, {'epoch': 2, 'auc_easy': 0.3}]) == [1, 2]
     assert best_first([{'epoch': 1}, {'epoch': 2}]) == [2, 1]
-    # Killed after the history of a better epoch was written, before its checkpoint was; and with the best one damaged.
+    # Killed after the history of a better epoch was written, before its checkpoint was; and with
+    # the best one damaged.
     run.write_history([*rows, {'epoch': 7, 'auc_hard': 0.95}])
     assert run.read_checkpoint('best').epochs == 4
     (tmp_path / 'checkpoints' / 'epoch-0004-step-000000.npz').write_bytes(b'PK')
@@ -101,10 +105,12 @@ DAMAGE = st.one_of(
     st.tuples(st.just('add'), st.just(1.0), st.integers(1, 40)))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck),
+          derandomize=True)
 @given(DAMAGE)
 def test_a_damaged_checkpoint_is_recognised_or_harmless(tmp_path, damage):
-    path, arrays = str(tmp_path / 'epoch-0001-step-000000.npz'), {'a': np.arange(300.0).reshape(3, 100), 'b': np.float32(1.5)}
+    path = str(tmp_path / 'epoch-0001-step-000000.npz')
+    arrays = {'a': np.arange(300.0).reshape(3, 100), 'b': np.float32(1.5)}
     checkpoints.write_checkpoint(path, arrays, {'epochs': 1})
     what, place, value = damage
     with open(path, 'rb') as file:
@@ -150,7 +156,8 @@ def test_a_disk_that_is_full_leaves_what_was_there(model, tmp_path, monkeypatch,
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with monkeypatch.context() as patch:
         patch.setattr(os, fails, full)
-        with pytest.raises(UserError, match='No space left on device.*resumes from the newest checkpoint'):
+        with pytest.raises(UserError, match='No space left on device.*resumes from the newest '
+                                            'checkpoint'):
             run.save(model, 2)
     assert kept(run) == ['epoch-0001-step-000000.npz'] and run.epochs_done() == 1
 

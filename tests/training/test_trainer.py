@@ -110,11 +110,12 @@ def messages(caplog):
 def names(run_dir):
     """File names of the checkpoints, the oldest first."""
     folder = pathlib.Path(run_dir) / 'checkpoints'
-    return sorted(name for name in os.listdir(folder) if name.startswith('epoch-')) if folder.exists() else []
+    return sorted(name for name in os.listdir(folder)
+                  if name.startswith('epoch-')) if folder.exists() else []
 
 
 def wait_for_step(process, run_dir, epochs, step, timeout=PATIENCE_SECONDS):
-    """Waits until a checkpoint of that step or a later one is there; False where the process ended before."""
+    """Waits for a checkpoint of that step or a later one; False where the process ended before."""
     deadline = time.monotonic() + timeout
     while process.poll() is None:
         assert time.monotonic() < deadline, 'the training hangs'
@@ -125,7 +126,7 @@ def wait_for_step(process, run_dir, epochs, step, timeout=PATIENCE_SECONDS):
 
 
 def signal_at(folder, run_dir, epochs, step, number, **options):
-    """Starts a training and sends it a signal when it has come to a step; returns (exit status, output)."""
+    """Sends a training a signal when it has come to a step; returns (exit status, output)."""
     process = start_run(folder, run_dir, **options)
     assert wait_for_step(process, run_dir, epochs, step), process.communicate()[0]
     process.send_signal(number)
@@ -176,7 +177,8 @@ def files(run_dir):
 
 def assert_same_run(run_dir, model, other_dir, other):
     """Weights, optimiser, history and results are the same bits."""
-    for weight, expected in zip([*model.weights, *model.optimizer.variables], [*other.weights, *other.optimizer.variables],
+    for weight, expected in zip([*model.weights, *model.optimizer.variables],
+                                [*other.weights, *other.optimizer.variables],
                                 strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected.numpy(), err_msg=weight.path)
     assert files(run_dir) == files(other_dir)
@@ -194,7 +196,8 @@ def test_an_unbroken_run(unbroken):
     assert names(run) == ['epoch-0001-step-000000.npz', 'epoch-0002-step-000000.npz']
     training = json.loads((run / 'result.json').read_text())['training']
     # Once in each pass of each epoch.
-    assert training == {'epochs': 2, 'skipped_records': {'too_short': {'times': 4, 'first': ['clip-99']}}}
+    assert training == {'epochs': 2,
+                        'skipped_records': {'too_short': {'times': 4, 'first': ['clip-99']}}}
 
 
 def test_stopped_and_damaged_it_ends_the_same(world, unbroken, tmp_path, monkeypatch, messages):
@@ -229,8 +232,9 @@ def first_stage(unbroken, folder):
     return folder
 
 
+@pytest.mark.parametrize('killed', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_second_stage_from_another_run_is_that_of_a_training_in_one_go(
-    world, unbroken, tmp_path, monkeypatch, messages
+    world, unbroken, tmp_path, monkeypatch, messages, killed
 ):
     from avts_tf.errors import UserError
     from avts_tf.training.run_folder import RunFolder
@@ -246,14 +250,14 @@ def test_a_second_stage_from_another_run_is_that_of_a_training_in_one_go(
         if (epochs, step) == (0, 4):
             raise Killed
 
-    monkeypatch.setattr(RunFolder, 'save', kill)
-    with pytest.raises(Killed):
-        train_run(world, run, **options)
+    if killed:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(RunFolder, 'save', kill)
+            train_run(world, run, **options)
+        shutil.rmtree(first)                                   # what has begun does not need it
+    model = train_run(world, run, **options)
     assert any('Starting from the weights' in line and 'optimiser too' in line
                for line in messages.messages)
-    monkeypatch.setattr(RunFolder, 'save', save)
-    shutil.rmtree(first)                                       # what has begun does not need it
-    model = train_run(world, run, **options)
     for weight, expected in zip(
             [*model.weights, *model.optimizer.variables],
             [*unbroken[1].weights, *unbroken[1].optimizer.variables], strict=True):
@@ -335,7 +339,8 @@ def test_killed_at_random_moments_it_ends_the_same(world, unbroken, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_is_as_sigterm(world, unbroken, tmp_path):
     # With minutes between checkpoints: the one that is there is the signal's.
-    status, output = signal_at(world, tmp_path / 'run', 1, 0, signal.SIGINT, checkpoint_minutes=60.0)
+    status, output = signal_at(world, tmp_path / 'run', 1, 0, signal.SIGINT,
+                               checkpoint_minutes=60.0)
     assert status == 130 and 'stopped by SIGINT after epoch 1 and' in output
     assert_same_run(tmp_path / 'run', train_run(world, tmp_path / 'run'), *unbroken)
 
@@ -357,7 +362,8 @@ def test_a_full_disk_is_said_and_costs_no_checkpoint(world, unbroken, tmp_path):
     shutil.copytree(unbroken[0], run)
     os.remove(run / 'checkpoints' / names(run)[-1])
     before = names(run)
-    process = start_run(world, run, file_limit=(run / 'checkpoints' / before[-1]).stat().st_size // 2)
+    process = start_run(world, run,
+                        file_limit=(run / 'checkpoints' / before[-1]).stat().st_size // 2)
     output = process.communicate(timeout=PATIENCE_SECONDS)[0]
     assert process.returncode == 2, output
     assert f'run_dir={run}: cannot be written' in output
@@ -377,7 +383,8 @@ def test_it_resumes_with_other_records(world, tmp_path, messages):
     assert any('not those of before' in message for message in messages.messages)
     assert 'Resuming after epoch 1.' in messages.messages
     assert (tmp_path / 'run' / 'history.csv').read_text().splitlines()[1] == first
-    assert json.loads((tmp_path / 'run' / 'config.json').read_text())['inputs']['records'] == f'{world}/train-*'
+    assert json.loads((tmp_path / 'run'
+                       / 'config.json').read_text())['inputs']['records'] == f'{world}/train-*'
 
 
 @pytest.mark.slow
@@ -389,7 +396,8 @@ def test_a_file_that_goes_while_it_trains_is_said_once_and_the_rest_is_trained_o
     process = start_run(tmp_path / 'world', run)
     assert wait_for_step(process, run, 0, 2)
     os.remove(tmp_path / 'world' / 'train-00001-of-00003')
-    process.send_signal(signal.SIGTERM)                       # what was opened and read ahead would hide it
+    # what was opened and read ahead would hide it
+    process.send_signal(signal.SIGTERM)
     process.communicate()
     train_run(tmp_path / 'world', run)
     warned = [message for message in messages.messages if 'changed or gone' in message]
@@ -407,8 +415,10 @@ def test_held_out_clips_that_cannot_be_used_are_told_before_the_training(world, 
     for name in os.listdir(world):
         if name.startswith('train-'):
             os.symlink(world / name, tmp_path / name)
-    write_records(tmp_path / 'held-0', [records.encode(counting_video(number, 0.1)) for number in range(3)])
-    with pytest.raises(UserError, match=r'eval_records=.*no usable clip to measure on; records skipped: 3 too_short'):
+    write_records(tmp_path / 'held-0',
+                  [records.encode(counting_video(number, 0.1)) for number in range(3)])
+    with pytest.raises(UserError,
+                       match='eval_records=.*no usable clip to measure on; .*: 3 too_short'):
         train_run(tmp_path, tmp_path / 'run')
 
 
@@ -437,8 +447,10 @@ def test_nan_is_named_with_epoch_step_and_clips(world):
 def test_weights_that_are_nan_are_not_kept(world, tmp_path):
     from avts_tf.errors import Diverged
 
-    # One step an epoch: its loss is a number, what it leaves behind is not, or is too large for an embedding.
-    settings = {'learning_rate': 1e30, 'normalize': 'none', 'schedule': 'constant', 'batch_size': 20, 'passes_per_epoch': 1}
+    # One step an epoch: its loss is a number, what it leaves behind is not, or is too large for an
+    # embedding.
+    settings = {'learning_rate': 1e30, 'normalize': 'none', 'schedule': 'constant',
+                'batch_size': 20, 'passes_per_epoch': 1}
     with pytest.raises(Diverged, match='are NaN or infinite after epoch 1, step 1'):
         train_run(world, tmp_path / 'run', settings=settings, checkpoint_minutes=100.0)
     assert not names(tmp_path / 'run')
@@ -460,12 +472,15 @@ def test_a_loss_that_is_nan_stops_and_names_epoch_step_and_clips(world, tmp_path
     from avts_tf.errors import UserError
 
     with pytest.raises(UserError) as error:
-        train_run(world, tmp_path / 'run', settings={'learning_rate': 1e30, 'normalize': 'none', 'schedule': 'constant'})
+        train_run(world, tmp_path / 'run', settings={'learning_rate': 1e30, 'normalize': 'none',
+                                                     'schedule': 'constant'})
     message = str(error.value)
-    assert 'the loss is nan in epoch 1, step ' in message and '`learning_rate`' in message and 'synthetic-' in message
+    assert 'the loss is nan in epoch 1, step ' in message and '`learning_rate`' in message
+    assert 'synthetic-' in message
     for name in names(tmp_path / 'run'):
         with np.load(tmp_path / 'run' / 'checkpoints' / name) as arrays:
-            assert all(np.isfinite(arrays[part]).all() for part in arrays.files if part.startswith(('weight', 'optimizer')))
+            assert all(np.isfinite(arrays[part]).all() for part in arrays.files
+                       if part.startswith(('weight', 'optimizer')))
 
 
 # Several machines: processes of this one, with the same run folder.
@@ -477,14 +492,17 @@ def start_workers(world, run, tmp_path, **options):
     cluster = {'worker': [f'localhost:{one.getsockname()[1]}' for one in sockets]}
     for one in sockets:
         one.close()
-    return [start_run(world, run, {'TF_CONFIG': json.dumps({'cluster': cluster, 'task': {'type': 'worker', 'index': index}})},
+    return [start_run(world, run,
+                      {'TF_CONFIG': json.dumps({'cluster': cluster,
+                                                'task': {'type': 'worker', 'index': index}})},
                       weights=f'{tmp_path}/worker-{index}.npz', **options) for index in range(2)]
 
 
 def ends(processes):
     """(exit status, output) of each process."""
     outputs = [process.communicate(timeout=PATIENCE_SECONDS)[0] for process in processes]
-    return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
+    return [(process.returncode, output) for process,
+            output in zip(processes, outputs, strict=True)]
 
 
 def weights(path):
@@ -493,7 +511,7 @@ def weights(path):
 
 
 def assert_close(values, model):
-    """Weights and batch-norm statistics are those of a model, to rounding: 20 steps have moved them by far more."""
+    """Weights and statistics are those of a model to rounding; 20 steps moved them by far more."""
     for weight, value in zip(model.weights, values, strict=True):
         np.testing.assert_allclose(value, weight.numpy(), rtol=1e-4, atol=1e-5, err_msg=weight.path)
 
@@ -512,7 +530,8 @@ def test_two_machines_resume_as_one_would(world, unbroken, tmp_path):
     run = tmp_path / 'run'
     shutil.copytree(unbroken[0], run)
     os.remove(run / 'checkpoints' / names(run)[-1])
-    check_finished(start_workers(world, run, tmp_path, checkpoint_minutes=100.0), run, unbroken, tmp_path)
+    check_finished(start_workers(world, run, tmp_path, checkpoint_minutes=100.0), run, unbroken,
+                   tmp_path)
 
 
 @pytest.mark.slow
@@ -520,7 +539,8 @@ def test_two_machines_train_stop_and_resume_as_one(world, unbroken, tmp_path):
     run = tmp_path / 'run'
     processes = start_workers(world, run, tmp_path)
     assert wait_for_step(processes[0], run, 1, 2), ends(processes)
-    processes[1].send_signal(signal.SIGTERM)                   # to one of them: both stop, at the same step
+    # to one of them: both stop, at the same step
+    processes[1].send_signal(signal.SIGTERM)
     stopped = ends(processes)
     assert [status for status, _ in stopped] == [143, 143], stopped
     assert 'resumes from there' in stopped[0][1] and names(run)[-1] > 'epoch-0001-step-000002'
@@ -528,7 +548,7 @@ def test_two_machines_train_stop_and_resume_as_one(world, unbroken, tmp_path):
 
 
 def check_finished(processes, run, unbroken, tmp_path):
-    """Two machines end with the same weights and statistics, and with those and the figures of one machine to rounding."""
+    """Two machines end with the same weights, and to rounding with the results of one."""
     finished = ends(processes)
     assert [status for status, _ in finished] == [0, 0], finished
     assert 'on 2 machines' in finished[0][1] and 'Resuming after epoch 1' in finished[0][1]
@@ -542,8 +562,10 @@ def check_finished(processes, run, unbroken, tmp_path):
         header, *lines = files(folder)['history.csv'].decode().splitlines()
         rows.append([dict(zip(header.split(','), line.split(','), strict=True)) for line in lines])
     for row, expected in zip(*rows, strict=True):
-        for name in ('loss', 'spread', 'distance_positive', 'pairs_easy', 'pairs_hard', 'too_short_for_kind'):
-            np.testing.assert_allclose(float(row[name]), float(expected[name]), rtol=1e-4, err_msg=name)
+        for name in ('loss', 'spread', 'distance_positive', 'pairs_easy', 'pairs_hard',
+                     'too_short_for_kind'):
+            np.testing.assert_allclose(float(row[name]), float(expected[name]), rtol=1e-4,
+                                       err_msg=name)
 
 
 @pytest.mark.slow
@@ -580,13 +602,15 @@ def test_two_and_four_devices_train_as_one_and_resume_exactly(world, unbroken, t
             status, output = ends([start_run(world, tmp_path / f'{name}-{devices}', devices=devices,
                                              weights=f'{tmp_path}/{name}.npz')])[0]
             assert status == 0, output
-        for value, other in zip(weights(tmp_path / 'unbroken.npz'), weights(tmp_path / 'interrupted.npz'), strict=True):
+        for value, other in zip(weights(tmp_path / 'unbroken.npz'),
+                                weights(tmp_path / 'interrupted.npz'), strict=True):
             np.testing.assert_array_equal(value, other)
         assert files(run) == files(tmp_path / f'unbroken-{devices}')
         assert_close(weights(tmp_path / 'unbroken.npz'), unbroken[1])
     # Another number of devices may resume: the same to rounding.
     signal_at(world, tmp_path / 'other', 1, 4, signal.SIGKILL, devices='2')
-    assert_close([weight.numpy() for weight in train_run(world, tmp_path / 'other').weights], unbroken[1])
+    assert_close([weight.numpy() for weight in train_run(world, tmp_path / 'other').weights],
+                 unbroken[1])
 
 
 if __name__ == '__main__':

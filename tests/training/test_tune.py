@@ -1,4 +1,4 @@
-"""A search tries what is not held, goes on where it stopped, and prints a command that parses to the best trial's configuration."""
+"""A search tries what is not held, resumes, and prints the command of the best trial."""
 
 import csv
 import shlex
@@ -16,7 +16,7 @@ HELD = {'epochs': 2, 'seed': 3}
 
 
 def _quick_training(monkeypatch, stop_at=None, fail=None):
-    """Replaces the training by one that tells hard negatives the better, the nearer its margin is to 1; returns its calls."""
+    """Replaces the training by one that is the better, the nearer its margin is to 1; its calls."""
     calls = []
 
     def train(config, records, run_dir, *, eval_records, select_records, devices):
@@ -130,7 +130,8 @@ def test_mistakes_are_told_at_once(tmp_path, monkeypatch):
     with pytest.raises(UserError, match='select_records: needed'):
         _tune(tmp_path / 'b', eval_records=None)
     with pytest.raises(UserError, match='epochs'):
-        _tune(tmp_path / 'one', given={**HELD, 'epochs': 1})  # too few for the curricula among the regimes
+        # too few for the curricula among the regimes
+        _tune(tmp_path / 'one', given={**HELD, 'epochs': 1})
     with pytest.raises(UserError, match='leave some'):
         _tune(tmp_path / 'c', given={name: None for name in tune.SPACE})
     _quick_training(monkeypatch)
@@ -144,4 +145,5 @@ def test_mistakes_are_told_at_once(tmp_path, monkeypatch):
 
 def test_the_best_command_is_of_the_program_that_searched(monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['/usr/local/bin/avts'])
-    assert shlex.split(tune.command_line('tiny', {}, 'train-*', 'held-*', 'held-*'))[:2] == ['avts', '--preset=tiny']
+    assert shlex.split(tune.command_line('tiny', {}, 'train-*', 'held-*',
+                                         'held-*'))[:2] == ['avts', '--preset=tiny']
