@@ -1,13 +1,14 @@
 # Two commands on a machine with nothing but Python 3.11:
 #   make demo   environment, then a training from synthetic records to two exported towers
 #   make test   environment, then the tests
+# Beside them: test-slow (tests of minutes), lint, pictures (of the documentation), env, clean.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-slow lint env clean
+.PHONY: demo test test-slow lint pictures env clean
 
 demo: $(VENV)/run
 	$(BIN)/python main.py
@@ -21,6 +22,13 @@ test-slow: $(VENV)/dev
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
+
+# From the run of the demo, which is made where it is not there yet.
+pictures: runs/demo/result.json
+	$(BIN)/python -m docs.make_pictures
+
+runs/demo/result.json:
+	$(MAKE) demo
 
 env: $(VENV)/dev
 

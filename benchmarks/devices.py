@@ -1,17 +1,21 @@
-"""The training step on one device and on more: clips per second, part of the peak, and what waiting for input costs.
+"""The training step on one device and on more: clips per second, and what waiting costs.
 
     python benchmarks/devices.py --devices 1 2 4
 
-Devices are the machine's GPUs, or logical devices of the CPU where there is none; those share its processors, so that they show
-what dividing a batch costs and not what more devices bring. The global batch is the preset's for every number of devices. Each
-number has two sides: a batch that lies in memory, and batches from records by the whole input pipeline; waiting costs
-what the second lacks of the first. The peak is the rate of the same number type's matmul on one device, times their number.
+Devices are the machine's GPUs, or logical devices of the CPU where there is none; those share its
+processors, so that they show what dividing a batch costs and not what more devices bring. The
+global batch is the preset's for every number of devices. Each
+number has two sides: a batch that lies in memory, and batches from records by the whole input
+    pipeline; waiting costs
+what the second lacks of the first. The peak is the rate of the same number type's matmul on one
+device, times their number.
 """
 
 import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 
 import side_by_side
 
@@ -21,16 +25,17 @@ CASES = {'full': ('large', {'bfloat16': False, 'frames': 16, 'frame_size': 112})
 MATMUL_SIZE = {'GPU': 8192, 'CPU': 2048}
 
 
-def make_case(name, bfloat16, batch_size):
+def make_case(name: str, bfloat16: bool, batch_size: int) -> object:
     """The `Config` of a case."""
     from avts_tf.config import make_config
     preset, values = CASES[name]
-    return make_config(preset, **values, bfloat16=bfloat16, passes_per_epoch=1000, shuffle_records=8,
+    return make_config(preset, **values, bfloat16=bfloat16, passes_per_epoch=1000,
+                       shuffle_records=8,
                        **({'batch_size': batch_size} if batch_size else {}))
 
 
-def make_step(config, devices, pattern):
-    """A function that trains a step, on records or, without a pattern, on one batch of them that stays in memory."""
+def make_step(config: object, devices: str, pattern: str) -> Callable[[], float]:
+    """A function that trains a step; on one batch in memory where the pattern begins so."""
     import tensorflow as tf
 
     from avts_tf.data.pipeline import make_dataset
@@ -49,15 +54,15 @@ def make_step(config, devices, pattern):
     batches = iter(own_batches(dataset, strategy))
 
     @tf.function
-    def train(batch):
+    def train(batch: dict) -> tf.Tensor:
         loss = strategy.run(model.train_step, args=(batch,))['loss']
         return strategy.reduce(tf.distribute.ReduceOp.MEAN, loss, axis=None)
 
     return lambda: train(next(batches)).numpy()
 
 
-def run_side(arguments):
-    """Works as one side of `side_by_side`: clips per second, or floating-point operations per second of a matmul."""
+def run_side(arguments: argparse.Namespace) -> None:
+    """Works as one side: clips, or floating-point operations of a matmul, per second."""
     import tensorflow as tf
     if arguments.side == 'matmul':
         size = MATMUL_SIZE['GPU' if tf.config.list_physical_devices('GPU') else 'CPU']
@@ -70,11 +75,12 @@ def run_side(arguments):
     side_by_side.serve(lambda: unit * side_by_side.steps_per_second(step, arguments.seconds))
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--devices', nargs='+', default=['1', '2'], help='numbers of devices')
     parser.add_argument('--case', default='small', choices=list(CASES))
-    parser.add_argument('--batch_size', type=int, default=0, help='clips in a global batch; 0 is the preset')
+    parser.add_argument('--batch_size', type=int, default=0,
+                        help='clips in a global batch; 0 is the preset')
     parser.add_argument('--bfloat16', action='store_true')
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--seconds', type=float, default=6.0, help='length of a round of one side')
@@ -89,21 +95,23 @@ def main():
             _measure(folder, arguments)
 
 
-def _measure(folder, arguments):
+def _measure(folder: str, arguments: argparse.Namespace):
     import tensorflow as tf
     from input_pipeline import write_shards
     from training_step import multiplications
     tf.config.set_visible_devices([], 'GPU')  # they are for the sides
     pattern, _ = write_shards(folder, 'clips', 48, 4.0, (256, 342))
 
-    def command(side, where=''):
-        own = [f'--side={side}', f'--pattern={where}', f'--case={arguments.case}', f'--batch_size={arguments.batch_size}',
+    def command(side: str, where: str = '') -> list[str]:
+        own = [f'--side={side}', f'--pattern={where}', f'--case={arguments.case}',
+               f'--batch_size={arguments.batch_size}',
                f'--seconds={arguments.seconds}']
         return [sys.executable, __file__, *own, *['--bfloat16'] * arguments.bfloat16]
 
     sides = {'matmul': command('matmul')}
     for count in arguments.devices:
-        sides |= {f'{count} from memory': command(count, f'memory:{pattern}'), f'{count} from records': command(count, pattern)}
+        sides |= {f'{count} from memory': command(count, f'memory:{pattern}'),
+                  f'{count} from records': command(count, pattern)}
     rates = side_by_side.take_turns(sides, arguments.rounds)
     config = make_case(arguments.case, arguments.bfloat16, arguments.batch_size)
     operations, first = multiplications(config), arguments.devices[0]
@@ -118,11 +126,14 @@ def _measure(folder, arguments):
             'part_of_peak': operations / int(count) * side_by_side.ratio(memory, rates['matmul']),
         })
         result = results[-1]
-        print(f'{count} device(s): {result["clips_per_second"]["median"]:.1f} clips/s, step {result["step_ms"]:.0f} ms, '
-              f'{result["by_the_first"]:.2f} times the first; waiting costs {100 * result["waiting_part"]:.1f} %; '
+        print(f'{count} device(s): {result["clips_per_second"]["median"]:.1f} clips/s, step '
+              f'{result["step_ms"]:.0f} ms, '
+              f'{result["by_the_first"]:.2f} times the first; waiting costs '
+              f'{100 * result["waiting_part"]:.1f} %; '
               f'{100 * result["part_of_peak"]:.0f} % of the peak')
     side_by_side.write_json(arguments.json, {
-        'case': arguments.case, 'batch_size': config.train.batch_size, 'bfloat16': arguments.bfloat16,
+        'case': arguments.case, 'batch_size': config.train.batch_size,
+        'bfloat16': arguments.bfloat16,
         'gflop_per_clip': operations / 1e9, 'devices': results})
 
 

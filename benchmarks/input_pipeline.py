@@ -1,15 +1,17 @@
-"""What the input pipeline costs: clips per second beside pure JPEG decoding, waiting in a training, and memory.
+"""What the input pipeline costs: clips per second, waiting in a training, and memory.
 
     python benchmarks/input_pipeline.py
 
-Sides that take turns, all of them on the same records (256 x 342 pictures at 25 fps, 16 kHz sound; 16 frames a clip):
+Sides that take turns, all of them on the same records (256 x 342 frames at 25 fps, 16 kHz audio;
+16 frames a clip):
 
     ours          the whole pipeline: shuffle, parse, pairs, decode, crop, resize, batch
-    decoding      nothing but `tf.io.decode_jpeg` of the frames that a clip shows, from memory, on as many threads
-    all_frames    a pipeline that decodes each record's frames and then chooses
-    float_audio   ours, on records whose sound is a list of floats, as DMVR writes it
+    decoding      nothing but `tf.io.decode_jpeg` of the frames that a clip shows, from memory, on
+    as many threads all_frames    a pipeline that decodes each record's frames and then chooses
+    float_audio   ours, on records whose audio is a list of floats, as DMVR writes it
 
-Then the part of a training's time in which a step waits for its batch, and the resident memory with 100 times the records.
+Then the part of a training's time in which a step waits for its batch, and the resident memory with
+100 times the records.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 
 import side_by_side
 
@@ -28,8 +31,11 @@ PREFETCHED_SECONDS = 2.5
 MEMORY_RECORDS, MEMORY_COPIES, MEMORY_BATCHES = 640, 100, 60
 
 
-def write_shards(folder, name, count, seconds, size, audio_encoding='pcm16', shards=4):
-    """Writes records of noisy pictures, whose JPEGs are about as large as those of real ones; returns their glob."""
+def write_shards(
+    folder: str, name: str, count: int, seconds: float, size: tuple[int, int],
+    audio_encoding: str = 'pcm16', shards: int = 4,
+) -> tuple[str, int]:
+    """Writes records of noisy frames, whose JPEGs are as large as real ones; returns their glob."""
     import numpy as np
     import tensorflow as tf
     from PIL import Image
@@ -38,36 +44,41 @@ def write_shards(folder, name, count, seconds, size, audio_encoding='pcm16', sha
     from avts_tf.data.shards import shard_path
     rng, (height, width) = np.random.default_rng(0), size
     smooth = rng.uniform(0, 255, [8, 8, 8, 3])
-    pictures = []
+    jpegs = []
     for base in smooth:
-        large = np.asarray(Image.fromarray(base.astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC), np.int16)
+        large = np.asarray(Image.fromarray(base.astype(np.uint8)).resize((width, height),
+                                                                         Image.Resampling.BICUBIC),
+                           np.int16)
         noisy = np.clip(large + rng.normal(0, 9, large.shape), 0, 255).astype(np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(noisy).save(buffer, 'JPEG', quality=90)
-        pictures.append(buffer.getvalue())
+        jpegs.append(buffer.getvalue())
     for shard in range(shards):
         with tf.io.TFRecordWriter(shard_path(os.path.join(folder, name), shard, shards)) as writer:
             for number in range(shard, count, shards):
-                frames = [pictures[(number + i) % len(pictures)] for i in range(round(seconds * FPS))]
+                frames = [jpegs[(number + i) % len(jpegs)]
+                          for i in range(round(seconds * FPS))]
                 sound = rng.integers(-9000, 9000, round(seconds * 16000), dtype=np.int16)
                 video = records.Video(f'{name}-{number}', frames, FPS, height, width, sound, 16000)
                 writer.write(records.encode(video, audio_encoding))
-    return os.path.join(folder, f'{name}-*-of-*'), len(pictures[0])
+    return os.path.join(folder, f'{name}-*-of-*'), len(jpegs[0])
 
 
-def make_config(**values):
+def make_config(**values: object) -> object:
     """The configuration of the clips that are measured."""
     from avts_tf import config
-    return config.make_config('large', bfloat16=False, **{'frames': 16, 'frame_size': 112, 'batch_size': 16, **values})
+    return config.make_config('large', **{'bfloat16': False, 'frames': 16, 'frame_size': 112,
+                                          'batch_size': 16,
+                                          **values})
 
 
-def ours(pattern):
+def ours(pattern: str) -> Iterable:
     """Endless batches of the pipeline."""
     from avts_tf.data.pipeline import make_dataset
     return make_dataset(pattern, make_config(shuffle_records=8)).repeat()
 
 
-def decoding(pattern):
+def decoding(pattern: str) -> Iterable:
     """Endless batches of decoded frames, from JPEGs that lie in memory."""
     import tensorflow as tf
 
@@ -78,12 +89,13 @@ def decoding(pattern):
     frames = next(iter(tf.data.TFRecordDataset(paths).map(records.parse))).frames[:clip_frames]
     clips = tf.data.Dataset.from_tensors(frames).repeat()
     one_type = tf.TensorSpec([HEIGHT, WIDTH, 3], tf.uint8)
-    clips = clips.map(lambda clip: tf.map_fn(lambda jpeg: tf.io.decode_jpeg(jpeg, 3), clip, fn_output_signature=one_type),
+    clips = clips.map(lambda clip: tf.map_fn(lambda jpeg: tf.io.decode_jpeg(jpeg, 3), clip,
+                                             fn_output_signature=one_type),
                       tf.data.AUTOTUNE)
     return clips.batch(batch).prefetch(tf.data.AUTOTUNE)
 
 
-def all_frames(pattern):
+def all_frames(pattern: str) -> Iterable:
     """Endless batches of a pipeline that decodes all frames of a record before it chooses."""
     import tensorflow as tf
 
@@ -92,7 +104,7 @@ def all_frames(pattern):
     config = make_config()
     size, count = config.clip.frame_size, config.clip.frames
 
-    def clip(record):
+    def clip(record: records.Record) -> tuple:
         pixels = tf.map_fn(lambda jpeg: tf.io.decode_jpeg(jpeg, 3), record.frames,
                            fn_output_signature=tf.TensorSpec([HEIGHT, WIDTH, 3], tf.uint8))
         start = tf.random.uniform([], 0, tf.shape(pixels)[0] - count + 1, tf.int32)
@@ -100,18 +112,19 @@ def all_frames(pattern):
         return tf.cast(pixels, tf.uint8), record.waveform[:config.clip.window_samples]
 
     paths = [path for path, _ in find_shards(pattern)]
-    data = tf.data.TFRecordDataset(paths).repeat().map(records.parse, tf.data.AUTOTUNE).map(clip, tf.data.AUTOTUNE)
+    data = tf.data.TFRecordDataset(paths).repeat().map(records.parse,
+                                                       tf.data.AUTOTUNE).map(clip, tf.data.AUTOTUNE)
     return data.batch(config.train.batch_size).prefetch(tf.data.AUTOTUNE)
 
 
 SIDES = {'ours': ours, 'decoding': decoding, 'all_frames': all_frames, 'float_audio': ours}
 
 
-def run_side(name, pattern, seconds):
+def run_side(name: str, pattern: str, seconds: float) -> None:
     """Works as one side of `side_by_side`: clips per second."""
     batches, size = iter(SIDES[name](pattern)), make_config().train.batch_size
 
-    def work():
+    def work() -> float:
         # What was prefetched while the other sides worked would count as made in no time.
         side_by_side.steps_per_second(lambda: next(batches), PREFETCHED_SECONDS)
         return size * side_by_side.steps_per_second(lambda: next(batches), seconds, least=1)
@@ -119,7 +132,7 @@ def run_side(name, pattern, seconds):
     side_by_side.serve(work)
 
 
-def waiting(pattern, steps=60):
+def waiting(pattern: str, steps: int = 60) -> dict[str, float]:
     """Part of a training's time in which it waits for a batch."""
     import tensorflow as tf
 
@@ -128,8 +141,11 @@ def waiting(pattern, steps=60):
     from avts_tf.models.two_tower import build_two_tower
     from avts_tf.training.optimizer import make_optimizer
     results = {}
-    for preset, values in (('small', {}), ('large', {'bfloat16': False, 'frames': 16, 'frame_size': 112, 'batch_size': 4})):
-        chosen = config.make_config(preset, **{'passes_per_epoch': 50, 'shuffle_records': 8, **values})
+    for preset, values in (('small', {}),
+                           ('large', {'bfloat16': False, 'frames': 16, 'frame_size': 112,
+                                      'batch_size': 4})):
+        chosen = config.make_config(preset,
+                                    **{'passes_per_epoch': 50, 'shuffle_records': 8, **values})
         model = build_two_tower(chosen)
         model.compile(optimizer=make_optimizer(chosen))
         step = tf.function(model.train_step)
@@ -146,7 +162,7 @@ def waiting(pattern, steps=60):
     return results
 
 
-def memory(pattern):
+def memory(pattern: str) -> float:
     """Peak resident megabytes of this process as it takes `MEMORY_BATCHES` batches."""
     from avts_tf import config
     from avts_tf.data.pipeline import make_dataset
@@ -158,7 +174,7 @@ def memory(pattern):
         return next(int(line.split()[1]) for line in file if line.startswith('VmHWM')) / 1024
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--seconds', type=float, default=5.0, help='length of a round of one side')
@@ -176,19 +192,25 @@ def main():
             _measure(folder, arguments)
 
 
-def _measure(folder, arguments):
-    pattern, jpeg_bytes = write_shards(folder, 'clips', RECORDS, arguments.record_seconds, (HEIGHT, WIDTH))
-    floats, _ = write_shards(folder, 'floats', RECORDS, arguments.record_seconds, (HEIGHT, WIDTH), 'float')
+def _measure(folder: str, arguments: argparse.Namespace):
+    pattern, jpeg_bytes = write_shards(folder, 'clips', RECORDS, arguments.record_seconds,
+                                       (HEIGHT, WIDTH))
+    floats, _ = write_shards(folder, 'floats', RECORDS, arguments.record_seconds, (HEIGHT, WIDTH),
+                             'float')
     patterns = {name: floats if name == 'float_audio' else pattern for name in SIDES}
-    commands = {name: [sys.executable, __file__, f'--side={name}', f'--pattern={patterns[name]}', f'--seconds={arguments.seconds}']
+    commands = {name: [sys.executable, __file__, f'--side={name}', f'--pattern={patterns[name]}',
+                       f'--seconds={arguments.seconds}']
                 for name in SIDES}
     rates = side_by_side.take_turns(commands, arguments.rounds)
-    ratios = {name: side_by_side.ratio(rates['ours'], rates[name]) for name in SIDES if name != 'ours'}
-    print(f'clips a second; records of {arguments.record_seconds:g} s, JPEGs of {jpeg_bytes / 1024:.0f} KB')
+    ratios = {name: side_by_side.ratio(rates['ours'], rates[name]) for name in SIDES
+              if name != 'ours'}
+    print(f'clips a second; records of {arguments.record_seconds:g} s, JPEGs of '
+          f'{jpeg_bytes / 1024:.0f} KB')
     for name, values in rates.items():
         middle = side_by_side.summary(values)
         beside = f'   ours is {ratios[name]:.2f} times that' if name in ratios else ''
-        print(f'  {name:<12} {middle["median"]:8.1f} [{middle["least"]:.1f}, {middle["most"]:.1f}]{beside}')
+        print(f'  {name:<12} {middle["median"]:8.1f} [{middle["least"]:.1f}, '
+              f'{middle["most"]:.1f}]{beside}')
 
     waited = waiting(pattern)
     for preset, part in waited.items():
@@ -201,15 +223,18 @@ def _measure(folder, arguments):
             for copy in range(MEMORY_COPIES):
                 os.link(os.path.join(folder, name), os.path.join(folder, 'many', f'{name}.{copy}'))
     peaks = {}
-    for name, where in (('few', os.path.join(folder, 'few-*')), ('many', os.path.join(folder, 'many', '*'))):
+    for name, where in (('few', os.path.join(folder, 'few-*')),
+                        ('many', os.path.join(folder, 'many', '*'))):
         command = [sys.executable, __file__, '--side=memory', f'--pattern={where}']
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         peaks[name] = float(done.stdout)
     growth = peaks['many'] / peaks['few']
-    print(f'  peak memory: {peaks["few"]:.0f} MB with {MEMORY_RECORDS} records, {peaks["many"]:.0f} MB with '
+    print(f'  peak memory: {peaks["few"]:.0f} MB with {MEMORY_RECORDS} records, '
+          f'{peaks["many"]:.0f} MB with '
           f'{MEMORY_RECORDS * MEMORY_COPIES} ({growth:.3f} times)')
     side_by_side.write_json(arguments.json, {
-        'input_pipeline': {name: side_by_side.summary(values) for name, values in rates.items()}, 'ours_by': ratios,
+        'input_pipeline': {name: side_by_side.summary(values) for name, values in rates.items()},
+        'ours_by': ratios,
         'waiting_part': waited, 'peak_memory_mb': peaks})
 
 

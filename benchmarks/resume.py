@@ -1,148 +1,127 @@
-"""What it costs to be able to go on: a checkpoint, the way back to a step within an epoch, operations that are deterministic.
+"""What it costs to be able to resume.
 
-    python -m benchmarks.resume --preset=tiny --folder=/tmp/resume_benchmark
+    python benchmarks/resume.py --preset=tiny
 
-Prints a table and writes RESUME.json into the folder. The two sides of the last ratio run in turn.
+Times a checkpoint, the way back to a step within an epoch, and operations that are deterministic.
 """
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
 import sys
-import time
+import tempfile
 
-import avts_tf  # noqa: F401  first, because it sets how TensorFlow runs
+import side_by_side
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
-ROUNDS = 7
 
-
-def make_parts(preset, folder):
+def make_parts(preset: str, folder: str) -> tuple:
     """(config, glob of records); the records are written once."""
     from avts_tf.config import make_config
     from avts_tf.data.synthetic import write_world
 
-    config, prefix = make_config(preset), os.path.join(folder, f'{preset}-world')
-    if not os.path.exists(prefix + '.json'):
-        write_world(prefix, videos=256, size=config.clip.frame_size + 8, fps=config.clip.fps, shards=4)
-    return config, prefix + '-*-of-*'
+    config, output = make_config(preset), os.path.join(folder, 'world')
+    if not os.path.exists(f'{output}.json'):
+        write_world(output, videos=256, size=config.clip.frame_size + 8, fps=config.clip.fps,
+                    shards=4)
+    return config, f'{output}-*-of-*'
 
 
-def step_worker(preset, folder, deterministic):
-    """Answers each line of standard input with the seconds of a training step on a fixed batch, the median of five."""
-    import tensorflow as tf
-
-    if deterministic:
-        tf.config.experimental.enable_op_determinism()
-    from avts_tf.data.pipeline import make_dataset
+def make_model(config: object) -> object:
+    """A model that is ready to be trained."""
     from avts_tf.models.two_tower import build_two_tower
     from avts_tf.training.optimizer import make_optimizer
 
-    config, pattern = make_parts(preset, folder)
-    model = build_two_tower(config)
-    model.compile(optimizer=make_optimizer(config))
-    batch = next(iter(make_dataset(pattern, config)))
-    step = tf.function(model.train_step)
-
-    def seconds():
-        start = time.perf_counter()
-        step(batch)['loss'].numpy()
-        return time.perf_counter() - start
-
-    seconds()
-    print('ready', flush=True)
-    for _ in sys.stdin:
-        print(statistics.median(seconds() for _ in range(5)), flush=True)
-
-
-def measure_steps(preset, folder):
-    """Median seconds of a step: (as it is, with deterministic operations)."""
-    workers = [subprocess.Popen([sys.executable, '-m', 'benchmarks.resume', f'--preset={preset}', f'--folder={folder}',
-                                 f'--worker={kind}'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for kind in (0, 1)]
-    for worker in workers:
-        worker.stdout.readline()
-    seconds = [[], []]
-    for _ in range(ROUNDS):
-        for worker, values in zip(workers, seconds, strict=True):
-            worker.stdin.write('go\n')
-            worker.stdin.flush()
-            values.append(float(worker.stdout.readline()))
-    for worker in workers:
-        worker.stdin.close()
-        worker.wait()
-    return [statistics.median(values) for values in seconds]
-
-
-def measure_checkpoint(preset, folder):
-    """Median seconds of (writing, reading) a checkpoint, and its bytes."""
-    from avts_tf.models.two_tower import build_two_tower
-    from avts_tf.training.optimizer import make_optimizer
-    from avts_tf.training.run_folder import RunFolder
-
-    config, _ = make_parts(preset, folder)
     model = build_two_tower(config)
     model.compile(optimizer=make_optimizer(config))
     model.optimizer.build(model.trainable_variables)
-    run, writes, reads = RunFolder(os.path.join(folder, f'{preset}-run'), config), [], []
-    for number in range(ROUNDS):
-        start = time.perf_counter()
-        run.save(model, 0, number)
-        middle = time.perf_counter()
-        path = run.read_checkpoint().path
-        writes.append(middle - start)
-        reads.append(time.perf_counter() - middle)
-    return statistics.median(writes), statistics.median(reads), os.path.getsize(path)
+    return model
 
 
-def measure_skip(preset, folder):
-    """Median seconds per clip of (going through an epoch, going back to its last batch)."""
+def run_side(preset: str, folder: str, side: str) -> None:
+    """Works as one side: steps a second on a fixed batch."""
+    import tensorflow as tf
+
+    from avts_tf.data.pipeline import make_dataset
+
+    if side == 'deterministic':
+        tf.config.experimental.enable_op_determinism()
+    config, records = make_parts(preset, folder)
+    step = tf.function(make_model(config).train_step)
+    batch = next(iter(make_dataset(records, config)))
+    side_by_side.serve(
+        lambda: side_by_side.steps_per_second(lambda: step(batch)['loss'].numpy(), 2.0))
+
+
+def time_checkpoint(preset: str, folder: str, rounds: int) -> dict[str, float]:
+    """Median seconds of writing and of reading a checkpoint, and its bytes."""
+    from avts_tf.training.run_folder import RunFolder
+
+    config, _ = make_parts(preset, folder)
+    model, run = make_model(config), RunFolder(os.path.join(folder, 'run'), config)
+    numbers = iter(range(rounds))
+    seconds = side_by_side.time_in_turns({
+        'checkpoint_write_seconds': lambda: run.save(model, 0, next(numbers)),
+        'checkpoint_read_seconds': run.read_checkpoint,
+    }, rounds)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return {'checkpoint_bytes': os.path.getsize(run.read_checkpoint().path), **medians}
+
+
+def time_skip(preset: str, folder: str, rounds: int) -> dict[str, float]:
+    """Median seconds per clip of going through an epoch, and of going back to its last batch."""
     from avts_tf.data.pipeline import make_dataset
     from avts_tf.data.state import PipelineState
 
-    config, pattern = make_parts(preset, folder)
+    config, records = make_parts(preset, folder)
     state = PipelineState()
-    dataset = make_dataset(pattern, config, state=state)
+    dataset = make_dataset(records, config, state=state)
     ends = [int(batch['end'][0]) for batch in dataset]
-    whole, skipped = [], []
-    for _ in range(ROUNDS):
-        for start, values in ((0, whole), (ends[-2], skipped)):
-            state.start.assign(start)
-            begin = time.perf_counter()
-            count = sum(1 for _ in dataset)
-            values.append(time.perf_counter() - begin)
-            assert count == (len(ends) if start == 0 else 1)
+
+    def read_from(start: int) -> None:
+        state.start.assign(start)
+        for _ in dataset:
+            pass
+
+    seconds = side_by_side.time_in_turns({
+        'pipeline_seconds_per_clip': lambda: read_from(0),
+        'skip_seconds_per_clip': lambda: read_from(ends[-2]),
+    }, rounds)
     clips = len(ends) * config.train.batch_size
-    return statistics.median(whole) / clips, statistics.median(skipped) / clips
+    return {name: statistics.median(values) / clips for name, values in seconds.items()}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--preset', default='tiny')
-    parser.add_argument('--folder', default='/tmp/resume_benchmark')
-    parser.add_argument('--worker', type=int, default=None, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    os.makedirs(arguments.folder, exist_ok=True)
-    if arguments.worker is not None:
-        step_worker(arguments.preset, arguments.folder, arguments.worker)
+    parser.add_argument('--rounds', type=int, default=7)
+    parser.add_argument('--json', default='benchmarks/resume.json')
+    parser.add_argument('--side', help=argparse.SUPPRESS)
+    parser.add_argument('--folder', help=argparse.SUPPRESS)
+    values = parser.parse_args()
+    if values.side:
+        run_side(values.preset, values.folder, values.side)
         return
-    make_parts(arguments.preset, arguments.folder)
-    write, read, size = measure_checkpoint(arguments.preset, arguments.folder)
-    clip, skip = measure_skip(arguments.preset, arguments.folder)
-    plain, deterministic = measure_steps(arguments.preset, arguments.folder)
-    results = {
-        'preset': arguments.preset, 'checkpoint_bytes': size, 'checkpoint_write_seconds': write, 'checkpoint_read_seconds': read,
-        'pipeline_seconds_per_clip': clip, 'skip_seconds_per_clip': skip, 'step_seconds': plain,
-        'deterministic_step_seconds': deterministic, 'deterministic_ratio': deterministic / plain,
-    }
-    print(f'checkpoint of {size / 1e6:.1f} MB: {1e3 * write:.0f} ms to write, {1e3 * read:.0f} ms to read; '
-          f'a step {1e3 * plain:.0f} ms')
-    print(f'a clip of an epoch: {1e3 * clip:.2f} ms through the pipeline, {1e3 * skip:.3f} ms to skip (ratio {skip / clip:.3f})')
-    print(f'a step with deterministic operations: {1e3 * deterministic:.0f} ms (ratio {deterministic / plain:.3f})')
-    with open(os.path.join(arguments.folder, 'RESUME.json'), 'w') as file:
-        json.dump(results, file, indent=2)
+    with tempfile.TemporaryDirectory() as folder:
+        make_parts(values.preset, folder)
+        results = {**time_checkpoint(values.preset, folder, values.rounds),
+                   **time_skip(values.preset, folder, values.rounds)}
+        sides = {name: [sys.executable, __file__, f'--side={name}', f'--folder={folder}',
+                        f'--preset={values.preset}'] for name in ('plain', 'deterministic')}
+        rates = side_by_side.take_turns(sides, values.rounds)
+    clip, skip = results['pipeline_seconds_per_clip'], results['skip_seconds_per_clip']
+    plain = 1 / statistics.median(rates['plain'])
+    results |= {'step_seconds': plain,
+                'deterministic_ratio': side_by_side.ratio(rates['plain'], rates['deterministic'])}
+    print(f'checkpoint of {results["checkpoint_bytes"] / 1e6:.1f} MB: '
+          f'{1e3 * results["checkpoint_write_seconds"]:.0f} ms to write, '
+          f'{1e3 * results["checkpoint_read_seconds"]:.0f} ms to read; a step {1e3 * plain:.0f} ms')
+    print(f'a clip of an epoch: {1e3 * clip:.2f} ms through the pipeline, {1e3 * skip:.3f} ms to '
+          f'skip (ratio {skip / clip:.3f})')
+    print(f'a step with deterministic operations takes {results["deterministic_ratio"]:.3f} times '
+          'as long')
+    side_by_side.write_json(values.json, {'preset': values.preset, **results})
 
 
 if __name__ == '__main__':

@@ -1,7 +1,9 @@
-"""Measures programs against each other on a machine whose speed wanders: both stand ready, and take turns in short rounds.
+"""The one timing loop of all benchmarks: sides take turns in short rounds.
 
-A side is a process of its own, because two frameworks in one process share thread pools and memory. It prints one line when it
-has warmed up; for each line that it is sent it then works for a round and prints its rate as a number.
+The speed of a machine wanders, and neighbours in time can be compared. Two frameworks in one
+process share thread pools and memory, so a side may be a process of its own (`take_turns`): it
+prints one line when it has warmed up; for each line that it is sent it then works for a round and
+prints its rate as a number. Sides that share a process are functions (`time_in_turns`).
 """
 
 import json
@@ -10,14 +12,16 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 # The project, when a benchmark is run by its path; and first, because it sets how TensorFlow runs.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import avts_tf  # noqa: F401
 
 
-def serve(work):
-    """The life of a side: warms up by one call of `work()`, which returns a rate, then answers line after line."""
+def serve(work: Callable[[], float]) -> None:
+    """The life of a side: one call of `work()`, which returns a rate, then one for each line."""
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)  # what libraries print is no answer
     work()
@@ -26,8 +30,8 @@ def serve(work):
         print(work(), file=answers, flush=True)
 
 
-def steps_per_second(step, seconds, least=2):
-    """Rate of a function that is called again and again for so many seconds, `least` times at least."""
+def steps_per_second(step: Callable[[], object], seconds: float, least: int = 2) -> float:
+    """Rate of a function that is called for so many seconds, `least` times at least."""
     done, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds or done < least:
         step()
@@ -35,15 +39,15 @@ def steps_per_second(step, seconds, least=2):
     return done / (time.perf_counter() - started)
 
 
-def take_turns(sides, rounds):
+def take_turns(sides: dict[str, list[str]], rounds: int) -> dict[str, list[float]]:
     """Rates of several sides, measured in turn.
 
     Args:
-        sides: dict from name to the command line of the side.
+        sides: command line of each side.
         rounds: number of rounds.
 
     Returns:
-        Dict from name to a list of `rounds` rates.
+        The rates of each side, one per round.
 
     Raises:
         RuntimeError: a side ended early; its own message stands above.
@@ -66,24 +70,38 @@ def take_turns(sides, rounds):
             process.wait()
 
 
-def _answer(name, process):
+def time_in_turns(
+    sides: dict[str, Callable[[], object]], rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of several functions, which are called in turn: of each, one per round."""
+    seconds = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, function in sides.items():
+            begin = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def _answer(name: str, process: subprocess.Popen):
     line = process.stdout.readline()
     if not line:
-        raise RuntimeError(f'the side {name!r} ended with exit code {process.wait()}; its own message stands above.')
+        raise RuntimeError(f'the side {name!r} ended with exit code {process.wait()}; its own '
+                           'message stands above.')
     return line
 
 
-def summary(rates):
+def summary(rates: list[float]) -> dict[str, float]:
     """Median and range of a list of rates, as a dict."""
     return {'median': statistics.median(rates), 'least': min(rates), 'most': max(rates)}
 
 
-def ratio(ours, theirs):
-    """Median over the rounds of our rate by theirs, neighbours in time compared with each other."""
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """Median over the rounds of our rate divided by theirs."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
-def write_json(path, results):
+def write_json(path: str, results: dict[str, Any]) -> None:
     """Writes the results with what they were measured on."""
     machine = {'cores': len(os.sched_getaffinity(0)), 'processor': _processor()}
     with open(path, 'w') as file:
@@ -93,4 +111,5 @@ def write_json(path, results):
 
 def _processor():
     with open('/proc/cpuinfo') as file:
-        return next((line.split(':')[1].strip() for line in file if line.startswith('model name')), 'unknown')
+        return next((line.split(':')[1].strip() for line in file if line.startswith('model name')),
+                    'unknown')

@@ -45,7 +45,7 @@ def find_shards(patterns: Iterable[str]) -> list[tuple[str, int]]:
     """Record files of several paths, globs or folders.
 
     Args:
-        patterns: paths, globs or folders; one that holds commas stands for several.
+        patterns: paths, globs or folders; several in one, with commas.
 
     Returns:
         List of (path, number of records), sorted by path.

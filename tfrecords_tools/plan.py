@@ -51,8 +51,8 @@ class Plan(NamedTuple):
         shards: per shard, the indices of its sources, in their order in the shard.
         recipe: a `Recipe`.
         settings: what the user chose, as NAME.json has it.
-        digest: text that stands for settings, sources and the sizes of their files.
-        files: text that stands for the times of the files too, for work under way.
+        digest: of settings, sources and the sizes of their files.
+        files: digest of the files' sizes and times, by which work is resumed.
     """
 
     output: str
@@ -86,7 +86,7 @@ def make_plan(
     shards: int = 0, max_seconds: float = DEFAULTS.max_seconds,
     max_pixels: int = DEFAULTS.max_pixels, jpeg_quality: int = 90, audio_encoding: str = 'pcm16',
     file_timeout_seconds: float = 120.0, dataset_name: str = '', label_column: str = '',
-    sound_only: bool = False, silent_below_db: float = DEFAULTS.silent_below_db,
+    audio_only: bool = False, silent_below_db: float = DEFAULTS.silent_below_db,
     still_below: float = DEFAULTS.still_below,
 ) -> Plan:
     """Checks the options, which `write.write_records` describes, and finds the sources.
@@ -109,12 +109,12 @@ def make_plan(
     if count > len(sources):
         raise UserError('shards', count, f'more than the {len(sources)} source(s) of {input}.')
 
-    sound_only = sound_only or datasets.DATASETS[dataset].audio_only
+    audio_only = audio_only or datasets.DATASETS[dataset].audio_only
     options = media.MediaOptions(
         fps=float(fps), short_side=short_side, sample_rate=sample_rate,
         max_seconds=float(max_seconds), max_pixels=max_pixels, jpeg_quality=jpeg_quality,
         silent_below_db=float(silent_below_db), still_below=float(still_below),
-        audio_only=sound_only,
+        audio_only=audio_only,
     )
     recipe = Recipe(options, collection.labels, dataset_name or dataset or _name_of(input),
                     audio_encoding, float(file_timeout_seconds))

@@ -23,7 +23,8 @@ def report_row(
 ) -> list:
     """One source's values of `REPORT_COLUMNS`; `measured` has those of the last three."""
     return [
-        source.data_path, datasets.seconds_text(source.start_seconds) if source.start_seconds else '',
+        source.data_path,
+        datasets.seconds_text(source.start_seconds) if source.start_seconds else '',
         '' if source.end_seconds is None else datasets.seconds_text(source.end_seconds),
         status, reason, detail, '' if seconds is None else f'{seconds:.6f}',
         '' if frames is None else frames,

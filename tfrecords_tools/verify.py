@@ -19,7 +19,7 @@ def verify(patterns: Iterable[str]) -> tuple[int, list[tuple[str, int, str, str]
     """Reads every record of every shard and checks what `docs/records.md` promises.
 
     Args:
-        patterns: paths, globs or folders; one that holds commas stands for several.
+        patterns: paths, globs or folders; several in one, with commas.
 
     Returns:
         Number of records, and a list of (path, index in the shard, id or '', reason) of the bad

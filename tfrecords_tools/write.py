@@ -4,14 +4,15 @@
     python -m tfrecords_tools.write --input=kinetics/ --dataset=kinetics --split=train \\
         --output=data/train
 
-`avts_tf/data/datasets/` says what `--input` may be and how the collections of `--dataset` are laid
-out. `--split` takes one of their published parts, or several with commas. Where a collection has
-none, `--hold_out=0.1 --part=train` and the same with `--part=held` give two sides that never share
-a video. `--sound_only` writes records without frames; collections of sounds imply it.
+`--input` is a folder (the folder that a file lies in is its label), a glob in quotes, a CSV with a
+line per file, or one file. `--dataset` reads a published collection, whose layout and parts
+`avts_tf/data/datasets/` describes; `--split` takes one of its parts, or several with commas. Where
+a collection has none, `--hold_out=0.1 --part=train` and the same with `--part=held` give two sides
+that never share a video. `--audio_only` writes records without frames; collections of sounds imply
+it.
 
 Every record is aligned as it is written, by presentation times: frame i shows time i / fps, sample
-n sounds at n / sample_rate, from the same time 0, and both cover the same duration. The rule in
-full stands at the head of `avts_tf/data/media/__init__.py`.
+n sounds at n / sample_rate, from the same time 0, and both cover the same duration.
 
 Beside the shards `NAME-00000-of-00004` there are then
 
@@ -52,7 +53,7 @@ from tfrecords_tools.shard_writer import make_record, write_shard
 OPTIONS = (
     'overwrite', 'dataset', 'split', 'hold_out', 'part', 'fps', 'short_side', 'sample_rate',
     'shards', 'max_seconds', 'max_pixels', 'jpeg_quality', 'audio_encoding',
-    'file_timeout_seconds', 'dataset_name', 'label_column', 'sound_only', 'silent_below_db',
+    'file_timeout_seconds', 'dataset_name', 'label_column', 'audio_only', 'silent_below_db',
     'still_below',
 )
 
@@ -86,7 +87,7 @@ def write_records(
             file_timeout_seconds: longest time for decoding one source.
             dataset_name: written into each record; '' takes the name of the dataset or the input.
             label_column: column of a CSV that holds the label.
-            sound_only: whether to write records without frames.
+            audio_only: whether to write records without frames.
             silent_below_db: mean volume below which a source is left out as silent, in dBFS; -120
                 keeps all.
             still_below: mean motion below which a source is left out as still, in grey levels of
@@ -159,8 +160,9 @@ def define_flags() -> None:
                         '--dataset or of the input.')
     flags.DEFINE_string('label_column', '', 'Column of the CSV that holds the label; empty takes '
                         'the first one without another meaning.')
-    flags.DEFINE_bool('sound_only', False, 'Write records without frames; collections of sounds '
+    flags.DEFINE_bool('audio_only', False, 'Write records without frames; collections of sounds '
                       'imply it.')
+    flags.DEFINE_alias('sound_only', 'audio_only')
     flags.DEFINE_float('silent_below_db', DEFAULTS.silent_below_db, 'Files with a lower mean '
                        'volume are left out as silent, in dBFS; -120 keeps all.')
     flags.DEFINE_float('still_below', DEFAULTS.still_below, 'Files with less mean motion between '

@@ -70,7 +70,7 @@ def sync_figure(
     settings: Settings, sets: dict[str, str], regime: str, key: str = 'avts_accuracy',
     scale: float = 100.0, **towers: str,
 ) -> Figure:
-    """A figure of how well a training without labels tells pairs in sync from others."""
+    """How well a training without labels separates pairs in sync from others."""
     steps = tuple((_pretrain(settings, sets, regime, seed, **towers),) for seed in settings.seeds)
     return Figure(steps, ('sync', key), scale)
 
@@ -134,7 +134,7 @@ def action_cell(
     for place, meaning in (('{part}', 'train and test'),
                            ('{split}', '1, 2 and 3, the official splits')):
         if place not in pattern:
-            raise UserError(parameter, pattern, f'{place} is not in it, which stands for '
+            raise UserError(parameter, pattern, f'{place} is missing; it is replaced by '
                             f'{meaning}.')
     for seed in settings.seeds:
         before = _before(settings, _parts(settings, source), init, regime, seed, '', towers,
@@ -176,7 +176,7 @@ def sound_cell(
                              source.split('_', maxsplit=1)[0])
         tower = before[-1].folder if before else ''
         # The schedule of tiny is made for the synthetic world; the subnet's, which
-        # docs/results_sounds.md describes, is of small.
+        # docs/paper_tables.md describes, is of small.
         own_preset = 'small' if settings.preset == 'tiny' else settings.preset
         preset = own_preset if features == 'scratch' else settings.preset
         folder = f'sound-{column}-{classifier}-{tower or f"{features}-seed{seed}"}'

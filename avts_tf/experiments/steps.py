@@ -213,7 +213,7 @@ def fill_in(arguments: Any, table_dir: str) -> Any:
 
 
 def stamp(pattern: str) -> str:
-    """What the files are that a glob, a list or a folder stands for, as a hexadecimal digest.
+    """A hexadecimal digest of the files that a glob, a list or a folder names.
 
     It holds names, sizes and the content of lists, so that a finished step is not taken for one on
     files that have changed since.

@@ -26,9 +26,9 @@ def run(folder, *arguments):
     (['--table=audio', '--system=l3'], '^system=l3: `table`=audio has its own'),
     (['--table=action', '--video_tower=mc2'], '^video_tower=mc2: `table`=action has its own'),
     (['--table=action', '--ucf101_records=ucf{split}-*'],
-     r'^ucf101_records=ucf\{split\}-\*: \{part\} is not in it'),
+     r'^ucf101_records=ucf\{split\}-\*: \{part\} is missing'),
     (['--table=action', '--ucf101_records=ucf{part}-*'],
-     r'^ucf101_records=.*\{split\} is not in it'),
+     r'^ucf101_records=.*\{split\} is missing'),
 ])
 def test_what_a_table_cannot_be_made_with(tmp_path, arguments, message):
     with pytest.raises(UserError, match=message):

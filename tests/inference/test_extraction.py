@@ -319,7 +319,7 @@ def test_inputs_that_are_refused(audio, tmp_path):
         extract([tmp_path / 'x', tmp_path / 'y'], tmp_path / 'out', [audio])
     (tmp_path / 'silent').mkdir()
     (tmp_path / 'silent' / 'notes.txt').write_text('no sound')
-    with pytest.raises(UserError, match='no video or sound file'):
+    with pytest.raises(UserError, match='no video or audio file'):
         extract([tmp_path / 'silent'], tmp_path / 'out', [audio])
     with pytest.raises(UserError, match='nowhere'):
         extract([tmp_path / 'nowhere'], tmp_path / 'out', [audio])

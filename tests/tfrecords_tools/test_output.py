@@ -294,8 +294,8 @@ def test_signals_and_sigkill(video_folder, tmp_path):
         process.send_signal(number)
         output, errors = process.communicate()
         assert process.returncode == 128 + number and output == '' and 'Traceback' not in errors
-        assert errors.splitlines()[-1].startswith('write.py: stopped. The same command resumes the '
-                                                  'work')
+        name = signal.Signals(number).name
+        assert errors.splitlines()[-1].startswith(f'write.py: stopped by {name}. The same command ')
         done.append(len(lines_of(aside)))
         assert done[-1] < 40
     write.write_records(table, str(out), short_side=32, shards=40, workers=1)

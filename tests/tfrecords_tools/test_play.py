@@ -20,7 +20,7 @@ from tfrecords_tools.play import play
 ])
 def test_a_record_played_back_is_in_sync(frame_rate, sample_rate, size, encoder, tmp_path,
                                          monkeypatch):
-    # Each frame has a brightness of its own, and the sound is noise: both tell exactly where they
+    # Each frame has a brightness of its own, and the sound is noise: both show exactly where they
     # are.
     monkeypatch.setattr(av, 'codecs_available', {encoder, 'aac'})
     frames = []

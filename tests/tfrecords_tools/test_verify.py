@@ -66,10 +66,11 @@ def test_each_bad_record_is_named_with_its_reason(tmp_path):
     second = write_records(tmp_path / 'x-00001-of-00002', [b'something else', other[1], other[0]])
     count, found = verify([str(tmp_path / 'x-*')])
     assert count == len(FAULTS) + 4 and len(found) == len(FAULTS) + 2
-    for i, (reason, (path, index, name, told)) in enumerate(zip(FAULTS, found, strict=False)):
+    for i, (reason,
+            (path, index, name, found_reason)) in enumerate(zip(FAULTS, found, strict=False)):
         assert (path, index, name) == (first, i + 1, '' if reason == 'no example/id'
                                        else f'bad-{i}')
-        assert re.search(reason, told), (reason, told)
+        assert re.search(reason, found_reason), (reason, found_reason)
     assert found[-2] == (second, 0, '', 'no tf.train.SequenceExample')
     assert found[-1] == (second, 2, 'good-0', f'the id is that of record 0 of {first} too')
 

@@ -136,7 +136,7 @@ def test_csv_with_times_and_parts(video_folder, tmp_path):
         assert file.read() == 'a\nb\nc\nd\n'
 
 
-def test_sound_only(tmp_path):
+def test_audio_only(tmp_path):
     (tmp_path / 'in').mkdir()
     for i, name in enumerate(('1-10-A-0.wav', '1-10-B-0.wav', '2-11-A-14.wav')):
         make_video(tmp_path / 'in' / name, frames=False, seed=i)
