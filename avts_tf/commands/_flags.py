@@ -86,4 +86,5 @@ def flag_groups(command: types.ModuleType) -> dict[str, list[Flag]]:
 def _of_parameter(field: dataclasses.Field) -> Flag:
     """The flag of a parameter of config.py; its value is None where the preset's holds."""
     # The range is checked by `make_config`, for Python and the command line alike.
-    return Flag(field.name, None, describe_parameter(field), type=type(field.default))
+    text = describe_parameter(field)
+    return Flag(field.name, None, text[0].upper() + text[1:], type=type(field.default))

@@ -116,7 +116,8 @@ def run_epochs(
             save()
         callbacks.on_train_end()
         if interruption.signal_number:
-            raise faults.stopped(run.checkpoints, interruption.signal_number, 'at the end of the training')
+            raise faults.stopped(run.checkpoints, interruption.signal_number,
+                                 'at the end of the training')
 
 
 def _make_train_step(model: TwoTower, strategy: tf.distribute.Strategy) -> Callable:
