@@ -95,6 +95,10 @@ class PairConfig:
     audio_windows: int = _parameter(
         1, 'audio windows per clip: 1 draws a positive or a negative, each with probability 1/2; '
         'K > 1 gives one positive and K - 1 negatives', minimum=1)
+    easy_place: str = _parameter(
+        'any', 'where in the other clip the audio of an easy negative lies: at "any" place, or at '
+        'the "same" as the video in its own; the latter keeps a batch\'s whole audio in memory; '
+        'evaluation always takes any', choices=('any', 'same'))
     hard_gap_seconds: float = _parameter(
         0.5, 'least gap between the windows of a hard negative, where the clip is long enough',
         unit='seconds', minimum=0.0)
@@ -149,6 +153,12 @@ class TrainConfig:
         'clip of the batch; "all" is the mean over all other clips; "weighted" is that mean with '
         'each weighing by the square of its loss', choices=('drawn', 'all', 'weighted'))
     temperature: float = _parameter(0.07, 'temperature of InfoNCE', minimum=1e-4)
+    learnable_temperature: bool = _parameter(
+        False, 'learn the temperature of InfoNCE, from `temperature` on, between 0.01 and 1')
+    infonce_batch_negatives: str = _parameter(
+        'by_mix', 'which clips have the other clips of the batch as candidates in InfoNCE: '
+        '"by_mix" are those for which an easy negative was drawn, so that the candidates follow '
+        'the regime; "always" are all', choices=('by_mix', 'always'))
     optimizer: str = _parameter('sgd', 'optimiser', choices=('sgd', 'adamw'))
     learning_rate: float = _parameter(0.01, 'learning rate after the warm-up', minimum=0.0)
     momentum: float = _parameter(0.9, 'momentum of SGD', minimum=0.0, maximum=1.0)

@@ -1,6 +1,10 @@
-"""Synchronisation in figures: how well a pair of towers tells sound that is in sync from sound that is not."""
+"""Figures of synchronisation: how well distances separate pairs in sync from pairs out of sync."""
 
+from collections.abc import Iterable, Mapping
+
+import keras
 import numpy as np
+import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from avts_tf import progress
@@ -9,7 +13,9 @@ from avts_tf.data.sampling import NEGATIVES, Kind
 BOOTSTRAPS = 500
 
 
-def pair_distances(model, batches, title=None):
+def pair_distances(
+    model: keras.Model, batches: Iterable[Mapping[str, tf.Tensor]], title: str | None = None,
+) -> dict[str, np.ndarray]:
     """Distances of all the pairs of an evaluation dataset.
 
     Args:
@@ -18,39 +24,75 @@ def pair_distances(model, batches, title=None):
         title: of a progress bar; None shows none.
 
     Returns:
-        Dict of arrays: `distance` float32 [N, K], `kind` int32 [N, K], `example_hash` int64 [N], `video_start_seconds` float64
-        [N], `audio_start_seconds` float64 [N, K].
+        Dict of arrays: `distance` float32 [N, K], `kind` int32 [N, K], `example_hash` int64 [N] and
+        `audio_hash` int64 [N, K], the records that video and audio come from,
+        `video_start_seconds` float64 [N], `audio_start_seconds` float64 [N, K]; empty where there
+        are no batches.
     """
+    names = 'kind', 'example_hash', 'audio_hash', 'video_start_seconds', 'audio_start_seconds'
     parts = []
     for batch in progress.bar(batches, title, unit='batch') if title else batches:
         outputs = model.embed_batch({'video': batch['video'], 'audio': batch['audio']})
-        part = {name: batch[name].numpy() for name in ('kind', 'example_hash', 'video_start_seconds', 'audio_start_seconds')}
-        parts.append({**part, 'distance': model.distances(outputs).numpy()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+        parts.append({**{name: batch[name].numpy() for name in names},
+                      'distance': model.distances(outputs).numpy()})
+    if not parts:
+        return {}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def of_kind(pairs, kind):
-    """(distance, example_hash) of the pairs of one kind."""
+def of_kind(pairs: Mapping[str, np.ndarray], kind: Kind) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of one kind.
+
+    Args:
+        pairs: result of `pair_distances`.
+        kind: a `sampling.Kind`.
+
+    Returns:
+        Their distances, float32 [M], and the hashes of their clips, int64 [M].
+    """
     is_kind = pairs['kind'] == kind
-    return pairs['distance'][is_kind], np.broadcast_to(pairs['example_hash'][:, None], is_kind.shape)[is_kind]
+    owners = np.broadcast_to(pairs['example_hash'][:, None], is_kind.shape)
+    return pairs['distance'][is_kind], owners[is_kind]
 
 
-def auc(positive, negative):
-    """Area under the ROC curve of "closer means in sync"; NaN where one side is empty."""
+def auc(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Area under the ROC curve of "closer means in sync"; NaN where one side is empty.
+
+    Args:
+        positive: float [N], distances of pairs in sync.
+        negative: float [M], distances of pairs out of sync.
+
+    Returns:
+        A number from 0 to 1: the probability that a positive pair is closer than a negative one.
+
+    Example:
+        >>> auc(np.array([0.1, 0.3]), np.array([0.2, 0.4]))
+        0.75
+    """
     if not len(positive) or not len(negative):
         return float('nan')
     truth = np.r_[np.ones(len(positive)), np.zeros(len(negative))]
     return float(roc_auc_score(truth, -np.r_[positive, negative]))
 
 
-def balanced_accuracy(positive, negative, threshold):
-    """Part of pairs that a distance threshold classifies rightly, both classes weighing the same."""
-    threshold = np.float64(threshold)  # compares in float64, where a Python float would be rounded to the distances' float32
+def balanced_accuracy(positive: np.ndarray, negative: np.ndarray, threshold: float) -> float:
+    """Share of pairs that a distance threshold classifies rightly, both classes weighing the same.
+
+    Args:
+        positive, negative: as in `auc`.
+        threshold: a smaller distance is called in sync.
+    """
+    # Compared in float64; a Python float would be rounded to the distances' float32.
+    threshold = np.float64(threshold)
     return float((np.mean(positive < threshold) + np.mean(negative >= threshold)) / 2)
 
 
-def best_threshold(positive, negative):
-    """The distance threshold with the highest balanced accuracy, between two observed distances."""
+def best_threshold(positive: np.ndarray, negative: np.ndarray) -> float:
+    """The distance threshold with the highest balanced accuracy, between two observed distances.
+
+    Args:
+        positive, negative: as in `auc`, neither empty.
+    """
     values = np.unique(np.r_[positive, negative]).astype(np.float64)
     candidates = np.r_[values[0] - 1e-6, (values[1:] + values[:-1]) / 2, values[-1] + 1e-6]
     true_positive = np.searchsorted(np.sort(positive), candidates) / len(positive)
@@ -58,46 +100,71 @@ def best_threshold(positive, negative):
     return float(candidates[np.argmax(true_positive + true_negative)])
 
 
-def sync_metrics(pairs, threshold, seed=0):
-    """What `--mode=evaluate` reports of a set of pairs.
+def sync_metrics(pairs: Mapping[str, np.ndarray], threshold: float, seed: int = 0) -> dict:
+    """What is reported of a set of pairs.
 
-    Intervals are 95 % percentile intervals of a bootstrap over examples, because windows of one video are not independent.
+    Intervals are 95 % percentile intervals of a bootstrap over records, see `_resampled`.
 
     Args:
         pairs: result of `pair_distances`.
-        threshold: distance below which a pair is said to be in sync, chosen on other data.
+        threshold: a smaller distance is called in sync; chosen on other data.
         seed: of the bootstrap.
 
     Returns:
-        Dict: `threshold`; `clips`, `examples`; `avts_accuracy` (balanced, easy negatives only); per negative kind `auc_KIND`,
-        `accuracy_KIND`, `pairs_KIND`; `distance_KIND` of all kinds. Each accuracy and AUC has a `..._interval` [low, high].
+        Dict: `threshold`; `clips`, `examples`; `avts_accuracy` (balanced, easy negatives only); per
+        negative kind `auc_KIND`, `accuracy_KIND`, `pairs_KIND`; `distance_KIND` of all kinds. Each
+        accuracy and AUC has a `..._interval` [low, high].
     """
-    positive, positive_owner = of_kind(pairs, Kind.POSITIVE)
-    examples = np.unique(pairs['example_hash'])
-    results = {'threshold': threshold, 'clips': len(pairs['kind']), 'examples': len(examples),
+    positive = of_kind(pairs, Kind.POSITIVE)[0]
+    results = {'threshold': threshold, 'clips': len(pairs['kind']),
+               'examples': len(np.unique(pairs['example_hash'])),
                'distance_positive': float(positive.mean())}
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(len(examples), np.full(len(examples), 1 / len(examples)), BOOTSTRAPS)
-    positive_rows = np.searchsorted(examples, positive_owner)
     for kind in NEGATIVES:
-        negative, owner = of_kind(pairs, kind)
-        results[f'pairs_{kind}'] = len(negative)
+        negative, name = of_kind(pairs, kind)[0], str(kind)
+        results[f'pairs_{name}'] = len(negative)
         if not len(negative):
             continue
-        negative_rows = np.searchsorted(examples, owner)
-        samples = [(np.repeat(positive, weight[positive_rows]), np.repeat(negative, weight[negative_rows])) for weight in weights]
-        samples = [(p, n) for p, n in samples if len(p) and len(n)]
-        results[f'distance_{kind}'] = float(negative.mean())
-        results[f'auc_{kind}'] = auc(positive, negative)
-        results[f'accuracy_{kind}'] = balanced_accuracy(positive, negative, threshold)
-        drawn = [(auc(p, n), balanced_accuracy(p, n, threshold))
-                 for p, n in progress.bar(samples, f'intervals, {kind}', unit='sample', leave=False)]
-        results[f'auc_{kind}_interval'], results[f'accuracy_{kind}_interval'] = map(_interval, zip(*drawn, strict=True))
+        results[f'distance_{name}'] = float(negative.mean())
+        results[f'auc_{name}'] = auc(positive, negative)
+        results[f'accuracy_{name}'] = balanced_accuracy(positive, negative, threshold)
+        low, high = np.percentile(_resampled(pairs, kind, threshold, seed), [2.5, 97.5], axis=0)
+        for place, figure in enumerate(('auc', 'accuracy')):
+            results[f'{figure}_{name}_interval'] = [float(low[place]), float(high[place])]
     if 'accuracy_easy' in results:
         results['avts_accuracy'] = results['accuracy_easy']
         results['avts_accuracy_interval'] = results['accuracy_easy_interval']
     return results
 
 
-def _interval(values):
-    return [float(value) for value in np.percentile(values, [2.5, 97.5])]
+def _resampled(
+    pairs: Mapping[str, np.ndarray], kind: Kind, threshold: float, seed: int,
+) -> np.ndarray:
+    """AUC and balanced accuracy of bootstrap samples: float64 [samples, 2].
+
+    Records are drawn with replacement, because windows of one video are not independent. A pair of
+    one record counts as often as the record was drawn; an easy pair, of the video of one and the
+    audio of another, by the product of the numbers of both: the pigeonhole bootstrap (Owen, The
+    pigeonhole bootstrap, Annals of Applied Statistics 1, 2007), here with the same draw for both
+    sides, because a record is both a video and an audio owner. Its intervals are slightly too wide
+    where neither owner matters, and not too narrow where one does.
+    """
+    is_used = (pairs['kind'] == Kind.POSITIVE) | (pairs['kind'] == kind)
+    distance, is_negative = pairs['distance'][is_used], pairs['kind'][is_used] == kind
+    videos = np.broadcast_to(pairs['example_hash'][:, None], is_used.shape)[is_used]
+    audios = pairs['audio_hash'][is_used]
+    records = np.unique(np.r_[videos, audios])
+    videos, audios = np.searchsorted(records, videos), np.searchsorted(records, audios)
+    values, place = np.unique(distance, return_inverse=True)
+    is_far = values[place] >= np.float64(threshold)
+    rng, samples = np.random.default_rng(seed), []
+    for drawn in rng.multinomial(len(records), np.full(len(records), 1 / len(records)), BOOTSTRAPS):
+        weight = drawn[videos] * np.where(videos == audios, 1, drawn[audios])
+        of_negative = np.bincount(place, weight * is_negative, len(values))
+        of_positive = np.bincount(place, weight * ~is_negative, len(values))
+        negatives, positives = of_negative.sum(), of_positive.sum()
+        if negatives and positives:
+            closer = np.cumsum(of_positive) - of_positive / 2  # a tie counts half
+            right = (weight @ (is_far & is_negative) / negatives
+                     + weight @ ~(is_far | is_negative) / positives)
+            samples.append((of_negative @ closer / (negatives * positives), right / 2))
+    return np.array(samples)

@@ -1,292 +1,338 @@
-"""Pictures: a batch, the distances per kind, the course of a training."""
+"""Plots as PNG files, and an image of a batch."""
 
 import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
+import keras
 import matplotlib
 import numpy as np
 import tensorflow as tf
 
+from avts_tf.config import Config
 from avts_tf.data.sampling import NO_PAIR, Kind
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 
-# One for each kind in turn, and some for kinds to come.
-COLOURS = ('#2a7f3f', '#1f77b4', '#e08214', '#b2182b', '#7b4fa3', '#8c6d31')
-KIND_COLOURS = {str(kind): colour for kind, colour in zip(Kind, COLOURS, strict=False)}
+# Colour, line and mark of each kind of pair, which differ without the colour too.
+# There are some more for kinds to come.
+STYLES = (('#2a7f3f', '-', 'o'), ('#1f77b4', '--', 's'), ('#e08214', '-.', '^'),
+          ('#b2182b', ':', 'D'), ('#7b4fa3', '-', 'v'), ('#8c6d31', '--', 'P'))
+KIND_STYLES = {str(kind): {'color': colour, 'linestyle': line, 'marker': mark}
+               for kind, (colour, line, mark) in zip(Kind, STYLES, strict=False)}
+BLUE, ORANGE, RED, GREY = '#1f77b4', '#e08214', '#b2182b', 'grey'
+OFFSET_AXIS = '← audio early      {}      audio late →'
+FREQUENCY_TICKS = (250, 1000, 2000, 4000, 8000)  # Hz
+MANY_CLASSES = 10  # with more, classes are marked by their number
 
 
-def batch_picture(batch, log_mel, config, clips=4):
-    """Frames of a batch's first clips over the spectrograms of their audio windows, each with its kind.
+@contextmanager
+def figure(path: str | os.PathLike | io.BytesIO, rows: int = 1, columns: int = 1,
+           size: tuple[float, float] = (8, 4.5), dpi: int = 110,
+           **options: object) -> Iterator[tuple[matplotlib.figure.Figure, np.ndarray]]:
+    """Yields a figure and its axes, [rows, columns]; writes and closes it where nothing is raised.
+
+    Args:
+        path: PNG file.
+        rows, columns: of the axes.
+        size: width and height in inches.
+        dpi: pixels per inch.
+        **options: further ones of `plt.subplots`.
+    """
+    drawn, axes = plt.subplots(
+        rows, columns, figsize=size, squeeze=False, layout='constrained', **options)
+    try:
+        yield drawn, axes
+        drawn.savefig(path, format='png', dpi=dpi)
+    finally:
+        plt.close(drawn)
+
+
+def batch_image(
+    batch: Mapping[str, tf.Tensor], log_mel: keras.layers.Layer, config: Config, clips: int = 4,
+) -> np.ndarray:
+    """Frames of a batch's first clips over the spectrograms of their audio windows.
 
     Args:
         batch: a batch of `pipeline.make_dataset`.
         log_mel: `LogMel` layer.
-        config: `Config`.
+        config: configuration of the batch.
         clips: number of clips.
 
     Returns:
-        uint8 [height, width, 4], a picture.
+        uint8 [height, width, 4], an image.
     """
     video, audio, kind = (batch[name].numpy()[:clips] for name in ('video', 'audio', 'kind'))
-    windows = kind.shape[1]
-    figure, axes = plt.subplots(1 + windows, len(video), figsize=(4 * len(video), 1.2 + 1.3 * windows), squeeze=False,
-                                layout='constrained')
-    for column in range(len(video)):
-        chosen = np.linspace(0, video.shape[1] - 1, 6).round().astype(int)
-        axes[0, column].imshow(np.concatenate(list(video[column, chosen]), axis=1))
-        axes[0, column].set_title(f'{float(batch["video_start_seconds"][column]):.2f} s', fontsize=9)
-        axes[0, column].axis('off')
-        spectrograms = log_mel(audio[column]).numpy()
-        for row in range(windows):
-            axis, name = axes[1 + row, column], 'no pair' if kind[column, row] == NO_PAIR else str(Kind(kind[column, row]))
-            # In deviations from the mean of the training data: one scale, so that silence looks silent.
-            axis.imshow(spectrograms[row].T, origin='lower', aspect='auto', cmap='magma', vmin=-2, vmax=3,
-                        extent=(0, config.clip.window_seconds, 0, config.logmel.mel_bands))
-            axis.set_title(f'{name}, {float(batch["audio_start_seconds"][column, row]):.2f} s', fontsize=9,
-                           color=KIND_COLOURS.get(name, 'black'))
-            axis.set_yticks([])
-    axes[-1, 0].set_xlabel('seconds')
+    windows, bands = kind.shape[1], config.logmel.mel_bands
+    hertz, heights = _mel_ticks(config)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=80)
-    plt.close(figure)
+    with figure(buffer, 1 + windows, len(video), (4 * len(video), 1.4 + 1.5 * windows), 80) as (
+            _, axes):
+        for column in range(len(video)):
+            frames = np.linspace(0, video.shape[1] - 1, 6).round().astype(int)
+            axis = axes[0, column]
+            axis.imshow(np.concatenate(list(video[column, frames]), axis=1))
+            axis.set_title(f'video from {float(batch["video_start_seconds"][column]):.2f} s',
+                           fontsize=9)
+            axis.axis('off')
+            spectrograms = log_mel(audio[column]).numpy()
+            for row in range(windows):
+                axis = axes[1 + row, column]
+                name = 'no pair' if kind[column, row] == NO_PAIR else str(Kind(kind[column, row]))
+                # In standard deviations from the training mean: one scale, silence looks silent.
+                axis.imshow(spectrograms[row].T, origin='lower', aspect='auto', cmap='magma',
+                            vmin=-2, vmax=3, extent=(0, config.clip.window_seconds, 0, bands))
+                start = float(batch['audio_start_seconds'][column, row])
+                axis.set_title(f'{name.replace("_", "-")}: audio from {start:.2f} s', fontsize=9,
+                               color=KIND_STYLES.get(name, {'color': 'black'})['color'])
+                axis.set_yticks(heights, hertz if column == 0 else [], fontsize=8)
+                axis.tick_params(axis='x', labelsize=8)
+                if column == 0:
+                    axis.set_ylabel('Hz', fontsize=8)
+                if row == windows - 1:
+                    axis.set_xlabel('seconds', fontsize=8)
     return tf.io.decode_png(buffer.getvalue(), channels=4).numpy()
 
 
-def distance_histogram(distances, threshold, path):
-    """Histogram of the distances per kind, with the threshold.
+def _mel_ticks(config: Config) -> tuple[list[str], list[float]]:
+    """Frequencies to mark, and where they lie on an axis that counts mel bands from 0."""
+    def mel(hertz: float) -> float:
+        return 1127.0 * np.log1p(hertz / 700.0)  # the HTK scale, like the front end's
+
+    log = config.logmel
+    low, high = mel(log.mel_min_hz), mel(log.mel_max_hz)
+    inside = [hertz for hertz in FREQUENCY_TICKS if log.mel_min_hz <= hertz <= log.mel_max_hz]
+    # Band k, drawn from k to k + 1, is centred on edge k + 1 of the bands + 2 edges.
+    heights = [(mel(hertz) - low) / (high - low) * (log.mel_bands + 1) - 0.5 for hertz in inside]
+    return [f'{hertz:,}' for hertz in inside], heights
+
+
+def distance_histogram(
+    distances: Mapping[str, np.ndarray], threshold: float, path: str | os.PathLike,
+) -> None:
+    """Histogram of the distances per kind of pair, with the threshold.
 
     Args:
-        distances: dict from kind to float [N].
-        threshold: distance below which a pair is said to be in sync.
+        distances: from kind to float [N].
+        threshold: pairs whose distance is smaller are classified as in sync.
         path: PNG file.
     """
     highest = max(values.max() for values in distances.values() if len(values))
     bins = np.linspace(0, highest * 1.001 + 1e-6, 60)
-    figure, axis = plt.subplots(figsize=(8, 4.5), layout='constrained')
-    for name, values in distances.items():
-        if len(values):
-            axis.hist(values, bins, density=True, histtype='stepfilled' if name == str(Kind.POSITIVE) else 'step', linewidth=1.8,
-                      alpha=0.35 if name == str(Kind.POSITIVE) else 1.0, color=KIND_COLOURS[name], label=f'{name} ({len(values)})')
-    axis.axvline(threshold, color='black', linestyle='--', linewidth=1, label=f'threshold {threshold:.3f}')
-    axis.set(xlabel='distance between picture and sound', ylabel='density', title='Distances by kind of pair')
-    axis.legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with figure(path) as (_, [[axis]]):
+        for name, values in distances.items():
+            if len(values):
+                style = KIND_STYLES[name]
+                filled = {'histtype': 'stepfilled', 'alpha': 0.35} if name == str(Kind.POSITIVE) else {}
+                axis.hist(values, bins, density=True, color=style['color'],
+                          label=f'{name.replace("_", "-")} ({len(values):,} pairs)',
+                          **{'histtype': 'step', 'linewidth': 1.8,
+                             'linestyle': style['linestyle'], **filled})
+        axis.axvline(threshold, color='black', linewidth=1, label=f'threshold {threshold:.3f}')
+        axis.set(xlabel='distance between video and audio', ylabel='density', xlim=(0, None),
+                 title='Distances by kind of pair: left of the threshold is called in sync')
+        axis.legend()
 
 
-def training_curves(rows, path):
-    """Loss, distance per kind and AUC per kind over the epochs, with the stages of the curriculum shaded.
+def training_curves(
+    rows: Sequence[Mapping[str, float]], path: str | os.PathLike, stage_names: Sequence[str] = (),
+) -> None:
+    """Loss, learning rate, distance and AUC per epoch, with the stages of the curriculum.
 
     Args:
         rows: rows of history.csv.
         path: PNG file.
+        stage_names: what the stages are called, such as the mix of their negatives.
     """
-    epochs = [row['epoch'] for row in rows]
-    figure, axes = plt.subplots(1, 3, figsize=(14, 4), layout='constrained')
-    axes[0].plot(epochs, [row['loss'] for row in rows], color='black')
-    axes[0].set(title='loss', xlabel='epoch')
-    for prefix, axis, title in (('distance_', axes[1], 'mean distance while training'), ('auc_', axes[2], 'AUC on fixed clips')):
-        for name, colour in KIND_COLOURS.items():
-            points = [(row['epoch'], row[prefix + name]) for row in rows if prefix + name in row]
-            if points:
-                axis.plot(*zip(*points, strict=True), color=colour, label=name, marker='.' if len(points) < 3 else None)
-        axis.set(title=title, xlabel='epoch')
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend()
-    axes[2].axhline(0.5, color='grey', linestyle=':', linewidth=1)
-    for axis in axes:
-        for row in rows:
-            if int(row.get('stage', 0)) % 2:
-                axis.axvspan(row['epoch'] - 0.5, row['epoch'] + 0.5, color='#f0e6d2', zorder=-1, linewidth=0)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with figure(path, 2, 2, (12, 7.5)) as (_, axes):
+        (loss, rate), (distance, area) = axes
+        epochs = [row['epoch'] for row in rows]
+        _line(loss, epochs, [row['loss'] for row in rows], color='black')
+        loss.set(title='loss', ylim=(0, None))
+        rated = [row for row in rows if row.get('learning_rate', 0) > 0]
+        if rated:
+            _line(rate, [row['epoch'] for row in rated], [row['learning_rate'] for row in rated],
+                  color='black')
+            rate.set(yscale='log')
+        rate.set(title='learning rate at the end of the epoch')
+        for prefix, axis in (('distance_', distance), ('auc_', area)):
+            for name, style in KIND_STYLES.items():
+                points = [(row['epoch'], row[prefix + name])
+                          for row in rows if prefix + name in row]
+                if points:
+                    _line(axis, *zip(*points, strict=True), **style,
+                          label=name.replace('_', '-'))
+            if axis.get_legend_handles_labels()[0]:
+                axis.legend(fontsize=8)
+        distance.set(title='mean distance of the training pairs', ylim=(0, None))
+        lowest = min([row[name] for row in rows for name in row if name.startswith('auc_')],
+                     default=0.5)
+        area.set(title='AUC on fixed clips (0.5 is chance)', ylim=(min(0.5, lowest) - 0.01, 1.01))
+        area.axhline(0.5, color=GREY, linestyle=':', linewidth=1)
+        for axis in axes.flat:
+            _mark_stages(axis, rows, stage_names)
+            axis.set(xlabel='epoch', xlim=(0.5, max(epochs, default=1) + 0.5))
+            axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def confusion_matrix(confusion, names, title, path):
-    """Counts of true against predicted classes, coloured by their part of the true class.
+def _line(axis: plt.Axes, x: Sequence[float], y: Sequence[float], **style: object) -> None:
+    """A curve with a mark about every tenth of it, so that it shows without colour too."""
+    axis.plot(x, y, **{'marker': 'o', 'markersize': 4, 'markevery': max(1, len(x) // 10),
+                       'linewidth': 1.5, **style})
+
+
+def _mark_stages(
+    axis: plt.Axes, rows: Sequence[Mapping[str, float]], names: Sequence[str],
+) -> None:
+    """Shades every second stage and writes its name where it begins, if there are several."""
+    stages = {}
+    for row in rows:
+        stages.setdefault(int(row.get('stage', 0)), []).append(row['epoch'])
+    if len(stages) < 2:
+        return
+    for stage, epochs in stages.items():
+        if stage % 2:
+            axis.axvspan(min(epochs) - 0.5, max(epochs) + 0.5, color='#f0e6d2', zorder=-1,
+                         linewidth=0)
+        name = f'stage {stage + 1}' + (f': {names[stage]}' if stage < len(names) else '')
+        axis.annotate(name, (min(epochs) - 0.5, 1.0), (1, 2), fontsize=8, va='bottom',
+                      xycoords=('data', 'axes fraction'), textcoords='offset points')
+    axis.set_title(axis.get_title(), pad=18)  # above the names
+
+
+def confusion_matrix(
+    confusion: Sequence[Sequence[int]], names: Sequence[str], title: str, path: str | os.PathLike,
+) -> None:
+    """Counts of true against predicted classes, coloured by their share of the true class.
 
     Args:
         confusion: int [C, C], true class by predicted class.
         names: C names.
-        title: of the picture.
+        title: of the plot.
         path: PNG file.
     """
     confusion = np.asarray(confusion)
-    parts = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     # Names and numbers are left out where they would be too small to read.
-    count, side = len(names), np.clip(1.8 + 0.42 * len(names), 4.0, 14.0)
-    figure, axis = plt.subplots(figsize=(side + 1.2, side), layout='constrained')
-    image = axis.imshow(parts, cmap='Blues', vmin=0, vmax=1)
-    if count <= 60:
-        size = np.clip(260 / count, 4, 9)
-        axis.set_xticks(range(count), names, rotation=90, fontsize=size)
-        axis.set_yticks(range(count), names, fontsize=size)
-    if count <= 25:
-        for row, column in zip(*np.nonzero(confusion), strict=True):
-            axis.text(column, row, confusion[row, column], ha='center', va='center', fontsize=8,
-                      color='white' if parts[row, column] > 0.55 else 'black')
-    axis.set(xlabel='predicted', ylabel='true')
-    axis.set_title(title, fontsize=10)
-    figure.colorbar(image, ax=axis, shrink=0.8, label='part of the true class')
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    count, side = len(names), float(np.clip(1.8 + 0.42 * len(names), 4.0, 14.0))
+    with figure(path, size=(side + 1.2, side)) as (drawn, [[axis]]):
+        image = axis.imshow(shares, cmap='Blues', vmin=0, vmax=1)
+        if count <= 60:
+            size = float(np.clip(260 / count, 4, 9))
+            axis.set_xticks(range(count), names, rotation=90, fontsize=size)
+            axis.set_yticks(range(count), names, fontsize=size)
+        if count <= 25:
+            for row, column in zip(*np.nonzero(confusion), strict=True):
+                axis.text(column, row, confusion[row, column], ha='center', va='center',
+                          fontsize=8, color='white' if shares[row, column] > 0.55 else 'black')
+        axis.set(xlabel='predicted class', ylabel='true class')
+        axis.set_title(title, fontsize=10, wrap=True)
+        drawn.colorbar(image, ax=axis, shrink=0.8, label='share of the true class')
 
 
-def embedding_map(points, labels, names, title, path):
-    """Clips as points in the plane, coloured by class.
+def embedding_map(
+    points: np.ndarray, labels: np.ndarray, names: Sequence[str], title: str,
+    path: str | os.PathLike,
+) -> None:
+    """Clips as points in the plane; each class has a colour and a mark of its own.
 
     Args:
         points: float [N, 2].
         labels: int [N].
         names: C names.
-        title: of the picture.
+        title: of the plot.
         path: PNG file.
     """
-    figure, axis = plt.subplots(figsize=(9, 7), layout='constrained')
     colours = matplotlib.colormaps['tab10' if len(names) <= 10 else 'tab20'].colors
-    for index, name in enumerate(names):
-        own = points[labels == index]
-        if len(own):
-            # More classes than colours: the shape tells the rounds apart.
-            axis.scatter(*own.T, s=26, color=colours[index % len(colours)], marker='osD^vPX'[index // len(colours) % 7],
-                         alpha=0.8, linewidths=0, label=name)
-    axis.set(xticks=[], yticks=[])
-    axis.set_title(title, fontsize=10)
-    figure.legend(loc='outside right upper', fontsize=8 if len(names) <= 25 else 6, ncols=1 + (len(names) - 1) // 40)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with figure(path, size=(9, 7)) as (drawn, [[axis]]):
+        for index, name in enumerate(names):
+            own = points[labels == index]
+            if len(own):
+                numbered = len(names) > MANY_CLASSES
+                mark = f'${index + 1}$' if numbered else 'osD^vPX<>*'[index]
+                # Matplotlib scales a number to the mark's size, whatever its digits.
+                size = 30 * len(mark.strip('$')) if numbered else 34
+                axis.scatter(*own.T, s=size, marker=mark, alpha=0.85, linewidths=0.3,
+                             color=colours[index % len(colours)], label=name)
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(title, fontsize=10, wrap=True)
+        drawn.legend(loc='outside right upper', fontsize=8 if len(names) <= 25 else 6,
+                     ncols=1 + (len(names) - 1) // 40)
 
 
-def sync_curve(curve, single, name, path):
-    """Distance against the offset of the sound: the mean over clips with its interval, and one clip.
+def sync_curve(
+    curve: Mapping[str, object], single: np.ndarray, name: str, path: str | os.PathLike,
+) -> None:
+    """Distance against the offset of the audio: the mean over clips, and one clip.
 
     Args:
-        curve: result of `evaluation.sync.measure_sync_curve`.
+        curve: `results` of `evaluation.sync.SyncCurve`.
         single: float [O], distances of one clip, NaN where it is too short.
         name: of that clip.
         path: PNG file.
     """
     offsets, (low, high) = np.array(curve['offset_seconds']), np.array(curve['interval']).T
-    figure, axis = plt.subplots(figsize=(8, 4.5), layout='constrained')
-    axis.plot(offsets, single, color='#e08214', linewidth=1, label=f'one clip: {name}')
-    axis.plot(offsets, curve['distance'], color='#1f77b4', linewidth=2, label=f'mean of {curve["clips"]} clips')
-    axis.fill_between(offsets, low, high, color='#1f77b4', alpha=0.2, linewidth=0, label='95 % interval of the mean')
-    axis.axvline(0, color='grey', linestyle=':', linewidth=1)
-    axis.set(xlabel='audio early  ←  offset of the audio in seconds  →  audio late',
-             ylabel='distance',
-             title='Distance of picture and sound by their offset')
-    axis.legend(fontsize=9)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with figure(path) as (_, [[axis]]):
+        axis.plot(offsets, single, color=ORANGE, linewidth=1, linestyle='--',
+                  label=f'one clip: {name}')
+        axis.plot(offsets, curve['distance'], color=BLUE, linewidth=2,
+                  label=f'mean of {curve["clips"]} clips')
+        axis.fill_between(offsets, low, high, color=BLUE, alpha=0.2, linewidth=0,
+                          label='95 % interval of the mean')
+        axis.axvline(0, color=GREY, linestyle=':', linewidth=1)
+        axis.set(xlabel=OFFSET_AXIS.format('offset in seconds'), ylabel='distance', ylim=(0, None),
+                 xlim=(offsets[0], offsets[-1]),
+                 title='Distance between video and audio by the offset of the audio')
+        axis.legend(fontsize=9)
 
 
-OURS, PUBLISHED = '#1f77b4', '#c9b27c'
-
-
-def table_bars(lines, path):
-    """A table as bars: a panel per column, a row per row; ours with each seed as a dot, the published beside it.
-
-    Args:
-        lines: result of `evaluation.tables.make_table`.
-        path: PNG file.
-    """
-    rows = list(dict.fromkeys(line['row'] for line in lines))
-    columns = list(dict.fromkeys(line['column'] for line in lines if line['values'] or line['published'] is not None))
-    figure, axes = plt.subplots(1, max(len(columns), 1), figsize=(2.2 + 2.9 * max(len(columns), 1), 1.4 + 0.55 * len(rows)),
-                                sharey=True, squeeze=False, layout='constrained')
-    for axis, column in zip(axes[0], columns, strict=False):
-        for line in (line for line in lines if line['column'] == column):
-            place = rows.index(line['row'])
-            if line['values']:
-                axis.barh(place - 0.18, line['mean'], 0.34, color=OURS, xerr=line['deviation'], ecolor='#555555', label='ours')
-                axis.plot(line['values'], [place - 0.18] * len(line['values']), '.', color='black', markersize=3)
-                axis.text(line['mean'], place - 0.18, f' {line["mean"]:.{1 if line["unit"] else 3}f}', va='bottom', fontsize=7)
-            if line['published'] is not None:
-                axis.barh(place + 0.18, line['published'], 0.34, color=PUBLISHED, label='published')
-                axis.text(line['published'], place + 0.18, f' {line["published"]:.1f}', va='center', fontsize=7)
-        axis.set_title(column, fontsize=9)
-        axis.margins(x=0.18)
-        if column.startswith(('AUC', 'AVTS')):
-            axis.axvline(0.5 if column.startswith('AUC') else 50, color='black', linestyle=':', linewidth=1)  # chance
-        axis.tick_params(labelsize=8)
-    axes[0, 0].set_yticks(range(len(rows)), rows)
-    axes[0, 0].invert_yaxis()
-    handles = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc='outside lower right', ncols=2, fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def regime_curves(histories, switch, path):
-    """The course of several trainings in one picture: loss and AUC over the epochs, mean and range over seeds.
+def offset_curve(
+    offset_seconds: np.ndarray, distance: np.ndarray, lowest: tuple[float, float], title: str,
+    path: str | os.PathLike,
+) -> None:
+    """Distance between video and audio over the offset of the audio, with the lowest point.
 
     Args:
-        histories: dict from the name of a regime to a list, one per seed, of rows of history.csv.
-        switch: epochs of the first stage of the curricula.
-        path: PNG file.
-    """
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.4), layout='constrained')
-    titles = {'loss': 'loss (each regime on its own pairs)', 'auc_easy': 'AUC on held-out clips, easy negatives',
-              'auc_hard': 'AUC on held-out clips, hard negatives'}
-    for axis, (name, title) in zip(axes, titles.items(), strict=True):
-        for (regime, runs), colour in zip(histories.items(), matplotlib.colormaps['tab10'].colors, strict=False):
-            values = np.array([[row.get(name, np.nan) for row in rows] for rows in runs if rows])
-            if values.size:
-                epochs = np.arange(1, values.shape[1] + 1)
-                axis.plot(epochs, values.mean(0), color=colour, label=regime, linestyle='--' if 'first' in regime else '-',
-                          marker='.' if len(epochs) < 3 else None)
-                axis.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.12, linewidth=0)
-        axis.axvline(switch + 0.5, color='grey', linestyle=':', linewidth=1)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.set(title=title, xlabel='epoch')
-    axes[1].axhline(0.5, color='grey', linewidth=0.8)
-    axes[2].axhline(0.5, color='grey', linewidth=0.8)
-    if axes[1].get_legend_handles_labels()[0]:
-        axes[1].legend(fontsize=8, title=f'dotted: curricula change\nbands: range over {max(map(len, histories.values()))} seeds',
-                       title_fontsize=7)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def offset_curve(curve, title, path):
-    """Distance between picture and sound over the offset of the sound, with the lowest point marked.
-
-    Args:
-        curve: `evaluation.offset.OffsetCurve`.
+        offset_seconds: float [N].
+        distance: float [N].
+        lowest: offset of the lowest point in seconds, and its depth below the median.
         title: name of the file and the answer.
         path: PNG file.
     """
-    milliseconds = 1000 * curve.offset_seconds
-    best, depth = curve.best
-    figure, axis = plt.subplots(figsize=(8, 4), layout='constrained')
-    axis.plot(milliseconds, curve.distance, color='#1f77b4')
-    axis.axvline(0, color='grey', linestyle=':', linewidth=1)
-    axis.axvline(1000 * best, color='#b2182b', linestyle='--', linewidth=1,
-                 label=f'lowest at {1000 * best:+.0f} ms, {depth:.2f} below the median')
-    axis.set(xlabel='audio early  ←  offset of the audio in ms  →  audio late',
-             ylabel='mean distance to the video')
-    axis.set_title(title, fontsize='medium', wrap=True)
-    axis.legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    milliseconds = 1000 * offset_seconds
+    best, depth = lowest
+    with figure(path, size=(8, 4)) as (_, [[axis]]):
+        axis.plot(milliseconds, distance, color=BLUE)
+        axis.axvline(0, color=GREY, linestyle=':', linewidth=1)
+        axis.axvline(1000 * best, color=RED, linestyle='--', linewidth=1,
+                     label=f'lowest at {1000 * best:+.0f} ms, {depth:.2f} below the median')
+        axis.set(xlabel=OFFSET_AXIS.format('offset in ms'), xlim=milliseconds[[0, -1]],
+                 ylabel='mean distance to the video', ylim=(0, None))
+        axis.set_title(title, fontsize='medium', wrap=True)
+        axis.legend()
 
 
-def offset_errors(errors, frame_ms, path):
+def offset_errors(
+    errors_ms: Mapping[float, Sequence[float]], frame_ms: float, path: str | os.PathLike,
+) -> None:
     """Errors of measured offsets for each known shift, over a band of one frame.
 
     Args:
-        errors: dict from shift in seconds to a list of errors in milliseconds.
+        errors_ms: from shift in seconds to errors in milliseconds.
         frame_ms: length of a frame.
         path: PNG file.
     """
-    shifts = [shift for shift in errors if errors[shift]]
-    figure, axis = plt.subplots(figsize=(8, 4), layout='constrained')
-    axis.axhspan(-frame_ms, frame_ms, color='#d9ead3', label=f'within one frame, {frame_ms:g} ms')
-    axis.boxplot([errors[shift] for shift in shifts], tick_labels=[f'{1000 * shift:+.0f}' for shift in shifts], whis=(5, 95))
-    axis.set(xlabel='audio early  ←  known shift of the audio in ms  →  audio late',
-             ylabel='error in ms',
-             title='Measured offset against the known one (boxes: half of the records, whiskers: 90 %)')
-    axis.legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    shifts = [shift for shift in errors_ms if errors_ms[shift]]
+    with figure(path, size=(8, 4)) as (_, [[axis]]):
+        axis.axhspan(-frame_ms, frame_ms, color='#d9ead3', label=f'within a frame, {frame_ms:g} ms')
+        axis.axhline(0, color=GREY, linestyle=':', linewidth=1)
+        axis.boxplot([errors_ms[shift] for shift in shifts], whis=(5, 95),
+                     tick_labels=[f'{1000 * shift:+.0f}' for shift in shifts])
+        axis.set(xlabel=OFFSET_AXIS.format('known shift of the audio in ms'),
+                 ylabel='error in ms\n← too early      too late →',
+                 title='Measured offset minus the known one (boxes: half of the records, '
+                       'whiskers: 90 %)')
+        axis.title.set_fontsize('medium')
+        axis.legend(fontsize=9)

@@ -29,9 +29,10 @@ import numpy as np
 import tensorflow as tf
 
 from avts_tf import build_two_tower, make_config
+from avts_tf.inference.embed_files import find_inputs
 from avts_tf.inference.export import export_towers
-from avts_tf.inference.extraction import extract_features, find_inputs
-from avts_tf.inference.features import AudioFeatures, AudioTower, load_tower
+from avts_tf.inference.extract import extract_features
+from avts_tf.inference.saved_towers import AudioFeatures, AudioTower, load_tower
 
 
 class OpenL3Tower:

@@ -14,7 +14,8 @@ def make_step(config: object, batch: dict) -> Callable[[], float]:
 
     from avts_tf.models.audio import CONV_CHANNELS, HIDDEN, POOLS
     from avts_tf.models.frontend import mel_matrix
-    from avts_tf.models.mcx import STAGE_WIDTHS, TEMPORAL_KERNEL, scaled
+    from avts_tf.models.layers import scaled
+    from avts_tf.models.mcx import STAGE_WIDTHS, TEMPORAL_KERNEL
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     towers, clip, logmel = config.towers, config.clip, config.logmel
 

@@ -3,9 +3,9 @@
 import os
 
 from avts_tf.data import media
-from avts_tf.inference import extraction
+from avts_tf.inference import embed_files
 
-_try_media, _read_blocks = media.try_media, extraction.read_blocks
+_try_media, _read_blocks = media.try_media, embed_files.read_blocks
 
 
 def try_media(task):

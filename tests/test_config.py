@@ -48,6 +48,7 @@ def test_each_parameter_is_described_with_unit_range_and_default():
 # What the method does not depend on, or what its other values leave unused.
 NOT_OF_THE_METHOD = {
     'head_spans', 'spec_freq_bands', 'spec_time_seconds', 'temperature', 'seed', 'teacher',
+    'learnable_temperature', 'infonce_batch_negatives',
     'shuffle_records',
 }
 

@@ -10,7 +10,7 @@ import pytest
 from avts_tf import build_two_tower, command_line, files
 from avts_tf.config import make_config
 from avts_tf.errors import UserError
-from avts_tf.inference import export, extraction
+from avts_tf.inference import export, extract
 from avts_tf.training import trainer as training
 
 HOLD = """
@@ -91,7 +91,7 @@ def test_what_is_no_folder_is_said(tmp_path, monkeypatch, folder):
 
 
 def test_whatever_writes_a_folder_is_refused_while_another_process_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(export, 'EXPORT_WAIT_SECONDS', 0.1)
+    monkeypatch.setattr(export, 'WAIT_SECONDS', 0.1)
     folder, records = str(tmp_path / 'run'), str(tmp_path / 'none-*')
     config = make_config('tiny')
     calls = {
@@ -101,7 +101,7 @@ def test_whatever_writes_a_folder_is_refused_while_another_process_does(tmp_path
            for mode, flags in {'train': [], 'tune': ['--trials=1'], 'action_recognition': []}.items()},
         '--mode=audio_classification': command_line.read([
             '--mode=audio_classification', f'--run_dir={folder}', '--input=none', '--features=mfcc']),
-        'extract_features': lambda: extraction.extract_features([], folder, []),
+        'extract_features': lambda: extract.extract_features([], folder, []),
         'export_towers': lambda: export.export_towers(build_two_tower(config), folder),
     }
     process = other_process(folder)

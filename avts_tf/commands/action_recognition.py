@@ -1,6 +1,14 @@
 """Fine-tune towers with a softmax on the records' labels and measure it on others."""
 
+import os
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
 from avts_tf.commands._flags import DEVICES, EVAL_RECORDS, RECORDS, RUN_DIR, Flag
+
+if TYPE_CHECKING:
+    from avts_tf.config import Config
+    from avts_tf.evaluation.action import Protocol
 
 LABEL_PREFIX = Flag('label_prefix', '', 'Beginning of the label that is the class, where records '
                     'have several.')
@@ -35,7 +43,7 @@ FLAGS = {
 }
 
 
-def run(flags):
+def run(flags: SimpleNamespace) -> None:
     """Fine-tunes and measures, for each split where there are several."""
     from avts_tf.config import make_config
     from avts_tf.data.shards import naming_damage
@@ -66,6 +74,40 @@ def run(flags):
     globs = [(pattern or '').replace('{split}', split)
              for pattern in (flags.records, flags.eval_records) for split in splits or ['']]
     with hold_run(flags.run_dir), naming_damage(*globs):
-        recognise = action.recognise_splits if splits else action.recognise_actions
-        recognise(config, protocol, flags.records, flags.eval_records, flags.run_dir,
-                  *([splits] if splits else []), flags.devices)
+        recognise(config, protocol, flags.records, flags.eval_records, flags.run_dir, splits,
+                  flags.devices)
+
+
+def recognise(
+    config: 'Config', protocol: 'Protocol', records: str, eval_records: str, run_dir: str,
+    splits: list[str], devices: str,
+) -> None:
+    """Fine-tunes and measures; prints, plots and writes the results into the run folder.
+
+    Args:
+        config, protocol, records, eval_records, run_dir, devices: as in
+            `evaluation.action.recognise_actions`.
+        splits: names of official splits, or [].
+    """
+    from avts_tf import plots
+    from avts_tf.evaluation import action
+    from avts_tf.training.run_folder import update_result, writing
+
+    if splits:
+        results = action.recognise_splits(
+            config, protocol, records, eval_records, run_dir, splits, devices)
+        runs = {os.path.join(run_dir, f'split{split}'): of_split
+                for split, of_split in results['splits'].items()}
+    else:
+        results = action.recognise_actions(
+            config, protocol, records, eval_records, run_dir, devices)
+        runs = {run_dir: results}
+    for folder, of_run in runs.items():
+        path = os.path.join(folder, 'plots', 'confusion.png')
+        title = f'{of_run["examples"]} videos, accuracy {100 * of_run["accuracy"]:.1f} %'
+        with writing(folder):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            plots.confusion_matrix(of_run['confusion'], of_run['classes'], title, path)
+    for folder, values in {**runs, run_dir: results}.items():
+        update_result(folder, {action.MODE: values})
+    print(*action.describe(results), sep='\n')

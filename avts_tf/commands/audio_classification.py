@@ -2,8 +2,14 @@
 
 import dataclasses
 import os
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from avts_tf.commands._flags import OUTPUT, RUN_DIR, Flag
+
+if TYPE_CHECKING:
+    from avts_tf.evaluation.audio import Protocol, SoundClassification
+    from avts_tf.evaluation.tower_features import ProbedTower
 
 PARAMETERS = True
 FLAGS = {
@@ -23,22 +29,22 @@ FLAGS = {
              'scratch on the sounds.', choices=('tower', 'random', 'mfcc', 'scratch')),
         Flag('classifier', 'svm', 'What classifies the features.',
              choices=('svm', 'random_forest', 'knn')),
-        Flag('conv5_pooling', None, 'How conv5 becomes a vector: its mean; mean and deviation; or '
-             'the maximum in each of 2 x 5 cells of time and bands. Default: cells; mean with '
-             '--tower.', choices=('mean', 'mean_std', 'cells')),
+        Flag('conv5_pooling', None, 'How conv5 becomes a vector: its mean; or the maximum in each '
+             'of 2 x 5 cells of time and bands. Default: cells; mean with --tower.',
+             choices=('mean', 'cells')),
         Flag('make_folds', 0, 'Number of folds to make of whole recordings; 0 takes those of the '
              'dataset.', minimum=0),
     ],
 }
 
 
-def run(flags):
+def run(flags: SimpleNamespace) -> None:
     """Classifies sounds by the folds of the dataset."""
     from avts_tf import files
     from avts_tf.config import make_config
     from avts_tf.errors import UserError
     from avts_tf.evaluation import audio
-    from avts_tf.training.run_folder import load_config
+    from avts_tf.training.run_folder import load_config, update_result
 
     sounds, tower = _only('input', flags.input), _only('tower', flags.tower)
     if not sounds:
@@ -68,11 +74,70 @@ def run(flags):
         config = make_config(flags.preset or 'small', **given, seed=protocol.seed)
     output, parameter = (flags.output, 'output') if flags.output else (flags.run_dir, 'run_dir')
     with files.locked(output, parameter):
-        audio.classify_sounds(sounds, flags.dataset, protocol, config, flags.run_dir,
-                              tower, output, flags.label_column)
+        probed = None
+        if flags.features == 'tower':
+            probed = exported_tower(tower) if tower else tower_of_run(flags.run_dir)
+        found = audio.classify_sounds(
+            sounds, flags.dataset, protocol, config, probed, flags.label_column)
+        if probed:
+            found.results['tower'] = tower or flags.run_dir
+        print(*audio.describe(found.results), sep='\n')
+        found.results['plots'] = _draw(found, protocol, sounds, flags.dataset, output)
+        update_result(output, {audio.result_name(flags.dataset, protocol): found.results})
+    paths = ', '.join(found.results['plots'].values())
+    print(f'Written: {os.path.join(output, "result.json")}, {paths}.')
 
 
-def _only(name, values):
+def tower_of_run(run_dir: str) -> 'ProbedTower':
+    """The audio tower of a run, to be probed."""
+    from avts_tf.evaluation.tower_features import ProbedTower
+    from avts_tf.training.run_folder import load_model
+    model, epochs = load_model(run_dir)
+    print(f'{run_dir}: weights after {epochs} epochs.')
+    return ProbedTower(model.config.clip.sample_rate, model.audio_tower, model.config)
+
+
+def exported_tower(path: str) -> 'ProbedTower':
+    """An exported audio tower, to be probed.
+
+    Raises:
+        UserError: it is none, or a video tower.
+    """
+    from avts_tf.errors import UserError
+    from avts_tf.evaluation.tower_features import ProbedTower
+    from avts_tf.inference.saved_towers import AudioTower, load_tower
+    tower = load_tower(path)
+    if not isinstance(tower, AudioTower):
+        raise UserError('tower', path, 'is a video tower; sounds need an audio tower.')
+    return ProbedTower(tower.rate, conv5=lambda windows: tower.run(windows)['conv5'])
+
+
+def _draw(
+    found: 'SoundClassification', protocol: 'Protocol', sounds: str, dataset: str, output: str,
+) -> dict[str, str]:
+    """Draws the confusion matrix and a map of the clips; the paths of both plots by name."""
+    from avts_tf import plots
+    from avts_tf.evaluation import audio
+    from avts_tf.training.run_folder import writing
+    name, results = f'{dataset or "sounds"}_{protocol.features}', found.results
+    folder = os.path.join(output, 'plots')
+    paths = {'confusion': os.path.join(folder, f'confusion_{name}_{protocol.classifier}.png'),
+             'embedding_map': os.path.join(folder, f'embedding_map_{name}.png')}
+    title = f'{dataset or sounds}, {protocol.features}'
+    classifier = '' if protocol.features == 'scratch' else f', {protocol.classifier}'
+    with writing(output):
+        os.makedirs(folder, exist_ok=True)
+        plots.confusion_matrix(
+            results['confusion'], found.names,
+            f'{title}{classifier}: {100 * results["accuracy"]:.1f} % of {results["examples"]}',
+            paths['confusion'])
+        plots.embedding_map(
+            audio.project(found.vectors, protocol.seed), found.labels, found.names,
+            f'{title}: t-SNE of {found.vectors_of}', paths['embedding_map'])
+    return paths
+
+
+def _only(name: str, values: list[str] | None) -> str:
     """The only value of a flag that other modes may repeat; '' where it is not given."""
     from avts_tf.errors import UserError
     if len(values or []) > 1:

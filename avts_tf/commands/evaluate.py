@@ -1,6 +1,13 @@
 """Measure how well a trained model separates in sync from out of sync."""
 
+import os
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
 from avts_tf.commands._flags import CHECKPOINT, EVAL_RECORDS, RECORDS, RUN_DIR, Flag
+
+if TYPE_CHECKING:
+    from avts_tf.models.two_tower import TwoTower
 
 PARAMETERS = False
 FLAGS = {
@@ -13,7 +20,7 @@ FLAGS = {
 }
 
 
-def run(flags):
+def run(flags: SimpleNamespace) -> None:
     """Evaluates a checkpoint; records that are not given are those of the training."""
     from avts_tf.data.shards import naming_damage
     from avts_tf.errors import UserError
@@ -37,20 +44,55 @@ def run(flags):
         _measure_shortcuts(model, records, eval_records or records, flags)
 
 
-def measure(model, records, eval_records, run_dir, **options):
-    """Measures a model; prints, plots and writes the result into the run folder."""
-    from avts_tf.evaluation.projector import write_projector
-    from avts_tf.evaluation.sync import evaluate_sync, measure_sync_curve
+def measure(
+    model: 'TwoTower', records: str, eval_records: str | None, run_dir: str, **options: object,
+) -> None:
+    """Measures a model; prints, plots and writes the results into the run folder.
+
+    Args:
+        model: trained model.
+        records: glob of training records.
+        eval_records: glob of other records, or None.
+        run_dir: run folder.
+        **options: of `evaluate_sync`.
+    """
+    from avts_tf import plots
+    from avts_tf.commands._projector import write_projector
+    from avts_tf.evaluation.projector import embed_clips
+    from avts_tf.evaluation.sync import describe, evaluate_sync, measure_sync_curve
+    from avts_tf.training.run_folder import update_result, writing
+
+    def plot_path(name: str) -> str:
+        os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
+        return os.path.join(run_dir, 'plots', name)
 
     print(f'Measuring synchronisation on {eval_records or records}.')
-    evaluate_sync(model, records, eval_records, run_dir, **options)
+    found = evaluate_sync(model, records, eval_records, **options)
+    with writing(run_dir):
+        plots.distance_histogram(
+            found.distances, found.results['threshold'], plot_path('distances.png'))
+    update_result(run_dir, {'sync': found.results})
+    print(*describe(found.results), sep='\n')
+
     pattern, parameter = (eval_records, 'eval_records') if eval_records else (records, 'records')
-    measure_sync_curve(model, pattern, run_dir, parameter)
+    if curve := measure_sync_curve(model, pattern, parameter):
+        with writing(run_dir):
+            path = plot_path('sync_curve.png')
+            plots.sync_curve(curve.results, curve.single, curve.single_id, path)
+        update_result(run_dir, {'sync_curve': curve.results})
+        print(f'Distance is lowest at an offset of {curve.results["lowest_at_seconds"]:+.2f} s '
+              f'(mean of {curve.results["clips"]} clips): {path}.')
+    else:
+        print(f'{pattern}: no sync curve, the clips are hardly longer than a window.')
     if model.config.towers.system == 'avts':  # the others have no space that both towers share
-        write_projector(model, pattern, run_dir, parameter)
+        clips = embed_clips(model, pattern, parameter)
+        with writing(run_dir):
+            write_projector(clips, os.path.join(run_dir, 'tensorboard'))
 
 
-def _measure_shortcuts(model, records, eval_records, flags):
+def _measure_shortcuts(
+    model: 'TwoTower', records: str, eval_records: str, flags: SimpleNamespace,
+) -> None:
     from avts_tf.evaluation.shortcuts import measure_shortcuts
     from avts_tf.training.run_folder import update_result
     print('Measuring shortcuts: features of all pairs, then regressions on them.')

@@ -71,6 +71,7 @@ def _finish(flags: types.SimpleNamespace, model: object, config: Config, records
     from avts_tf.commands.evaluate import measure
     from avts_tf.commands.export import export
     from avts_tf.evaluation.sync import describe
+    from avts_tf.training.curriculum import parse_regime
     from avts_tf.training.devices import worker_count
     from avts_tf.training.run_folder import RunFolder, load_model, load_result, writing
 
@@ -86,7 +87,9 @@ def _finish(flags: types.SimpleNamespace, model: object, config: Config, records
         model, _ = load_model(run_dir)  # on this machine's own devices: the others have finished
     with writing(run_dir):
         os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
-        plots.training_curves(rows, os.path.join(run_dir, 'plots', 'training.png'))
+        stages = parse_regime(config.train.regime, config.train.epochs).stages
+        plots.training_curves(rows, os.path.join(run_dir, 'plots', 'training.png'),
+                              [str(stage.mix) for stage in stages])
     measure(model, records, eval_records, run_dir, epochs=len(rows),
             chosen_on=flags.select_records)
     export(model, len(rows), run_dir, flags.export_dir)

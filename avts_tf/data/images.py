@@ -5,6 +5,8 @@ size that the video tower takes. Evaluation crops the largest centred square. Tr
 square, mirrors and colours it, all frames of a clip alike.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from avts_tf.config import Config

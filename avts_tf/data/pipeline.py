@@ -1,12 +1,15 @@
 """Record shards to batches of pairs: read, parsed, sampled, decoded, augmented, batched.
 
-    shards.py    find_shards        which files, and how many records in each reading.py
-    read_pass          serialised records, shuffled, each with its position in the epoch clips.py
-    cut_clips          records parsed and checked; what cannot be used goes to state.py sampling.py
-    sample_clip        the kinds of its pairs, the places of its windows images.py    decode_window
-    the frames of its video window sampling.py  fill_easy          easy negatives, across the batch
+    shards.py      find_shards      which files, and how many records are in each
+    reading.py     read_pass        serialised records, shuffled, each with its position
+    clips.py       cut_clips        records parsed and checked; what cannot be used is noted
+    sampling.py    draw_kinds       the kinds of a clip's pairs, by the mix
+                   sample_clip      its windows (where they lie: places.py)
+    images.py      decode_window    the frames of its video window
+    sampling.py    fill_easy        easy negatives, across the batch
 
-The batches are a function of the records, the configuration, the mix and the epoch.
+The batches are a function of the records, the configuration, the mix and the epoch. The mix and the
+epoch are variables of a `PipelineState` (state.py), which also holds what could not be used.
 """
 
 import tensorflow as tf
@@ -16,14 +19,13 @@ from avts_tf.data.clips import clip_seed, cut_clips
 from avts_tf.data.images import decode_window
 from avts_tf.data.reading import in_plain_tensorflow, ordered, read_pass
 from avts_tf.data.records import Record, hash_name
-from avts_tf.data.sampling import Kind, draw_kinds, fill_easy, sample_clip
+from avts_tf.data.sampling import NEGATIVES, Kind, draw_kinds, fill_easy, in_mix, sample_clip
 from avts_tf.data.shards import find_shards
 from avts_tf.data.state import PipelineState
 from avts_tf.errors import UserError
 
-# Clips among which evaluation finds its easy negatives: one number, so that all measure the same
-# pairs.
-EVAL_BATCH_SIZE = 32
+EVAL_BATCH_SIZE = 32  # clips among which evaluation finds its easy negatives, for all models
+EVAL_SEED = 0  # of evaluation, whatever the seed of the training: the same pairs for all models
 
 
 @in_plain_tensorflow
@@ -38,8 +40,8 @@ def make_dataset(pattern: str, config: Config, *, training: bool = True,
         pattern: glob(s) of record files, separated by commas.
         config: `Config`.
         training: True shuffles, augments and draws kinds by the mix in `state`, anew in every
-            epoch. False gives the same batches each time: centre crops, and one window of each
-            `Kind`.
+            epoch. False gives the same batches each time, whatever the seed: centre crops, and one
+            window of each `Kind`.
         state: `PipelineState`; None makes one with easy negatives.
         passes: times to go through the records, other windows each time; default
             `passes_per_epoch`, or 1 for evaluation.
@@ -55,14 +57,17 @@ def make_dataset(pattern: str, config: Config, *, training: bool = True,
         number of clips, K that of audio windows (`audio_windows`; for evaluation the number of
         kinds):
 
-            video                uint8 [B, frames, size, size, 3] audio                int16 [B, K,
-            samples] label                float32 [B, K], 1 in sync, 0 out of sync kind
-            int32 [B, K], a `sampling.Kind`, or `sampling.NO_PAIR` example_hash         int64 [B],
-            the record that the video comes from audio_hash           int64 [B, K], the record that
-            the audio comes from video_start_seconds  float64 [B] audio_start_seconds  float64 [B,
-            K] end                  int64 [B], position after the batch replaced             int32
-            [B], negatives that became easy: the clip is too short for them spec_mask
-            int32 [B, K], only when training with SpecAugment: seeds of the masks
+            video                uint8 [B, frames, size, size, 3]
+            audio                int16 [B, K, samples]
+            label                float32 [B, K], 1 in sync, 0 out of sync
+            kind                 int32 [B, K], a `sampling.Kind`, or `sampling.NO_PAIR`
+            example_hash         int64 [B], the record that the video comes from
+            audio_hash           int64 [B, K], the record that the audio comes from
+            video_start_seconds  float64 [B]
+            audio_start_seconds  float64 [B, K]
+            end                  int64 [B], position after the batch
+            replaced             int32 [B], negatives that became easy: too short a clip for them
+            spec_mask            int32 [B, K], only when training with SpecAugment: seeds of masks
 
     Raises:
         UserError: no record file matches, one is damaged, or there are fewer records than a batch
@@ -88,10 +93,11 @@ def make_dataset(pattern: str, config: Config, *, training: bool = True,
             parameter, pattern, f'{total} records make no full batch of {batch_size}; lower '
             '`batch_size`, or raise `passes_per_epoch`.')
     skip = on_bad_record == 'skip'
+    seed = config.train.seed if training else EVAL_SEED
 
     def one_pass(number: tf.Tensor) -> tf.data.Dataset:
         over_all = (state.epoch.read_value() * passes if training else 0) + number
-        return read_pass(shards, config, state, number, over_all, skip)
+        return read_pass(shards, config, state, number, over_all, seed, skip)
 
     def cut(record: Record, usable: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
         return _cut_pairs(record, usable, number, config, training, state)
@@ -100,9 +106,12 @@ def make_dataset(pattern: str, config: Config, *, training: bool = True,
 
     def finish(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         position = batch.pop('position')
-        return {**fill_easy(batch), 'end': tf.fill(tf.shape(position), position[-1] + 1)}
+        return {**fill_easy(batch, config), 'end': tf.fill(tf.shape(position), position[-1] + 1)}
 
-    batches = clips.batch(batch_size, drop_remainder=training).map(finish, tf.data.AUTOTUNE)
+    # Whole waveforms differ in length; what has a fixed shape is batched densely all the same.
+    same_place = training and config.pairs.easy_place == 'same'
+    batch = clips.ragged_batch if same_place else clips.batch
+    batches = batch(batch_size, drop_remainder=training).map(finish, tf.data.AUTOTUNE)
     dataset = ordered(batches)
     # TensorFlow cannot know it, and asserting it would fail where records are skipped. Keras takes
     # an end that it was not told of for data that ran out, and warns.
@@ -114,15 +123,20 @@ def make_dataset(pattern: str, config: Config, *, training: bool = True,
 def _cut_pairs(record: Record, usable: tf.Tensor, number: tf.Tensor, config: Config, training: bool,
                state: PipelineState) -> dict[str, tf.Tensor]:
     """One record to one clip with its audio windows, of which the easy ones are filled in later."""
-    seeds = tf.random.split(clip_seed(record, config.train.seed, number), 5)
-    kinds = room_for = tf.range(len(Kind))
+    seeds = tf.random.split(clip_seed(record, config.train.seed if training else EVAL_SEED, number),
+                            5)
     if training:
-        kinds, room_for = draw_kinds(seeds[0], state.mix, config.pairs.audio_windows)
-    clip = sample_clip(record, usable, kinds, room_for, seeds[1], config)
+        kinds = draw_kinds(seeds[0], state.mix, config.pairs.audio_windows)
+        allowed = in_mix(state.mix)
+    else:
+        kinds, allowed = tf.range(len(Kind)), dict.fromkeys(NEGATIVES, tf.constant(True))
+    clip = sample_clip(record, usable, kinds, allowed, seeds[1], config, repeated=training)
     frames = tf.gather(record.frames, clip.pop('frame_index'))
     clip['video'] = decode_window(frames, config, seeds[2] if training else None)
     clip['example_hash'] = hash_name(record.example_id)
     clip['seed'] = seeds[3]
+    if training and config.pairs.easy_place == 'same':
+        clip['waveform'] = record.waveform
     if training and config.augment.spec_augment:
         clip['spec_mask'] = tf.random.stateless_uniform(kinds.shape, seeds[4], 0, 2**31 - 1,
                                                         tf.int32)

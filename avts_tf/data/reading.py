@@ -21,7 +21,7 @@ FILES_AT_ONCE = 8
 
 def read_pass(shards: list[tuple[str, int]], config: Config, state: PipelineState,
               number: tf.Tensor,
-              number_over_all: tf.Tensor, skip: bool) -> tf.data.Dataset:
+              number_over_all: tf.Tensor, seed: int, skip: bool) -> tf.data.Dataset:
     """Serialised records of one pass, from `state.start` on.
 
     Args:
@@ -30,6 +30,7 @@ def read_pass(shards: list[tuple[str, int]], config: Config, state: PipelineStat
         state: `PipelineState`.
         number: int64 scalar, the pass in this epoch.
         number_over_all: int64 scalar, the pass counted over all epochs.
+        seed: of the order.
         skip: whether damage to a file is noted in `state`, or fails.
 
     Returns:
@@ -38,7 +39,7 @@ def read_pass(shards: list[tuple[str, int]], config: Config, state: PipelineStat
     # This function is traced into a graph of its own, so that this sets no global state: it keeps
     # the caller's seed out.
     tf.random.set_seed(1)
-    seed = tf.cast(config.train.seed, tf.int64) * 1_000_003 + number_over_all + 1
+    seed = tf.constant(seed, tf.int64) * 1_000_003 + number_over_all + 1
     paths, counts = [path for path, _ in shards], [count for _, count in shards]
     files = tf.data.Dataset.from_tensor_slices((paths, counts)).enumerate()
     files = files.shuffle(len(shards), seed=seed, reshuffle_each_iteration=False)

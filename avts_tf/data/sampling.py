@@ -1,30 +1,28 @@
-"""Where the windows of a clip lie.
+"""Pairs of a video window and an audio window: their kinds, and how they are cut from a record.
 
-A clip is [0, duration). Its video window starts at the time of one of its frames; the audio window of a pair starts
+`Kind` is the only list of the kinds. A clip has one video window and K audio windows. Which kinds
+they are is drawn by the mix of the training stage (`draw_kinds`), where they lie by
+`places.draw_places`. `sample_clip` cuts them, `fill_easy` gives every easy negative another clip's
+audio.
 
-    positive      at the very same time, to the audio sample;
-    hard          where it does not overlap the video window, at least `hard_gap_seconds` away from it (less where the clip is
-                  too short for that gap, none at all where the clip is shorter than two windows);
-    super_hard    shifted by `super_hard_min_shift` to `super_hard_max_shift` of the window, so that it overlaps but is out of
-                  sync;
-    easy          wherever the window of another clip lies: not this module's business.
-
-Times are turned into audio samples once, at the door, and all that follows is exact integer arithmetic: an interval of
-allowed starts holds a number of samples, a choice is a uniform draw among them.
+Frame times are converted to audio samples once, and all that follows is exact integer arithmetic.
 """
 
 import enum
-import functools
-from typing import NamedTuple
 
 import tensorflow as tf
+
+from avts_tf.config import Config
+from avts_tf.data.places import draw_places, window_rule
+from avts_tf.data.records import Record
 
 
 class Kind(enum.IntEnum):
     """The kinds of pairs: the only list of them. A mix of negatives is a mapping over it.
 
-    The number stands in a batch's `kind`; `str(kind)` stands in metrics, files and regimes. A new kind is a line here and, if
-    it comes from the same record, its starts in `negative_intervals`.
+    The number stands in a batch's `kind`; `str(kind)` stands in metrics, files and regimes. A new
+    kind is a line here and, if it comes from the same record, its places in places.py and
+    `sample_clip`.
 
     Attributes:
         same_record: whether video and audio come from the same record.
@@ -32,11 +30,11 @@ class Kind(enum.IntEnum):
     """
 
     POSITIVE = 0, True, 'the same moment'
-    EASY = 1, False, "another clip's sound"
-    HARD = 2, True, "the clip's sound, windows apart"
-    SUPER_HARD = 3, True, "the clip's sound, windows overlap"
+    EASY = 1, False, "another clip's audio"
+    HARD = 2, True, "the clip's audio, windows apart"
+    SUPER_HARD = 3, True, "the clip's audio, windows overlap"
 
-    def __new__(cls, value: int, same_record: bool, description: str):
+    def __new__(cls, value: int, same_record: bool, description: str) -> 'Kind':
         kind = int.__new__(cls, value)
         kind._value_, kind.same_record, kind.description = value, same_record, description
         return kind
@@ -51,186 +49,110 @@ class Kind(enum.IntEnum):
 NEGATIVES = tuple(kind for kind in Kind if kind is not Kind.POSITIVE)
 SAME_RECORD_NEGATIVES = tuple(kind for kind in NEGATIVES if kind.same_record)
 OTHER_RECORD_NEGATIVES = tuple(kind for kind in NEGATIVES if not kind.same_record)
-NO_PAIR = -1  # in place of a kind: a slot that could not be filled, neither trained on nor counted
+NO_PAIR = -1  # in place of a kind: a slot that could not be filled; not trained on, not counted
 
 
 def is_one_of(kind: tf.Tensor, kinds: tuple[Kind, ...]) -> tf.Tensor:
-    """Whether each number in a batch's `kind` is one of some kinds: int32 of any shape -> bool of the same."""
-    return tf.reduce_any(tf.equal(kind[..., None], tf.constant([int(each) for each in kinds], kind.dtype)), -1)
+    """Whether each number in a batch's `kind` is one of some kinds: int32 [...] -> bool [...]."""
+    numbers = tf.constant([int(each) for each in kinds], kind.dtype)
+    return tf.reduce_any(tf.equal(kind[..., None], numbers), -1)
 
 
-class WindowRule(NamedTuple):
-    """The geometry of pairs, in audio samples.
-
-    Attributes:
-        window: length of a window.
-        gap: least gap of hard negatives.
-        min_shift, max_shift: limits of the shift of super-hard negatives.
-    """
-
-    window: int
-    gap: int
-    min_shift: int
-    max_shift: int
+def in_mix(mix: tf.Tensor) -> dict[Kind, tf.Tensor]:
+    """Whether each negative may be drawn by a mix, float32 [negatives]: dict to bool scalars."""
+    return {kind: mix[number] > 0 for number, kind in enumerate(NEGATIVES)}
 
 
-def window_rule(config):
-    """The `WindowRule` of a `Config`."""
-    window, rate = config.clip.window_samples, config.clip.sample_rate
-    return WindowRule(
-        window,
-        round(config.pairs.hard_gap_seconds * rate),
-        max(1, round(config.pairs.super_hard_min_shift * window)),
-        max(1, round(config.pairs.super_hard_max_shift * window)),
-    )
-
-
-def negative_intervals(kind, start, length, rule):
-    """The two intervals in which the audio window of a hard or super-hard negative may start.
-
-    Args:
-        kind: one of `SAME_RECORD_NEGATIVES`.
-        start: int64 tensor of any shape, start of the video window in samples.
-        length: int64 scalar, samples in the clip.
-        rule: `WindowRule`.
-
-    Returns:
-        (low, high) of the interval before and (low, high) of the one after the video window, inclusive, int64 of start's
-        shape; an interval is empty where high < low.
-    """
-    last = length - rule.window
-    if kind == Kind.HARD:
-        distance = rule.window + tf.clip_by_value(length - 2 * rule.window, 0, rule.gap)
-        return (tf.zeros_like(start), start - distance), (start + distance, tf.fill(tf.shape(start), last))
-    return (
-        (tf.maximum(start - rule.max_shift, 0), start - rule.min_shift),
-        (start + rule.min_shift, tf.minimum(start + rule.max_shift, last)),
-    )
-
-
-def interval_size(interval):
-    """The number of samples in an inclusive interval (low, high), 0 if it is empty."""
-    low, high = interval
-    return tf.maximum(high - low + 1, 0)
-
-
-def choose_video_start(seed, frame_samples, frame_count, length, kinds, rule):
-    """Draws the frame with which the video window starts, so that all the wanted negatives fit beside it.
-
-    Every combination of windows that fits is equally likely: a frame's weight is the number of places that the negatives have
-    when the window starts there. A kind that fits nowhere in the clip has no say.
-
-    Args:
-        seed: int32 [2].
-        frame_samples: int64 [F], time of each frame, in audio samples.
-        frame_count: int64 scalar, number of leading frames from which a whole window can be taken.
-        length: int64 scalar, samples in the clip; at least a window.
-        kinds: int32 [K], the kinds that must have room.
-        rule: `WindowRule`.
-
-    Returns:
-        (index, fits): int64 scalar, index of the frame; bool [kinds], whether each `Kind` fits in this clip.
-    """
-    starts = frame_samples[:frame_count]
-    inside = tf.cast(starts + rule.window <= length, tf.float64)
-    weight = inside
-    fits = dict.fromkeys(Kind, tf.constant(True))
-    for kind in SAME_RECORD_NEGATIVES:
-        before, after = negative_intervals(kind, starts, length, rule)
-        places = inside * tf.cast(interval_size(before) + interval_size(after), tf.float64)
-        fits[kind] = tf.reduce_any(places > 0)
-        # Beside a video window that leaves room for a hard negative there is room for a super-hard one: never 0 everywhere.
-        wanted = tf.reduce_sum(tf.cast(kinds == kind, tf.float64))
-        weight = tf.where(fits[kind], weight * places ** wanted, weight)
-    cumulative = tf.cumsum(weight)
-    draw = tf.random.stateless_uniform([], seed, dtype=tf.float64) * cumulative[-1]
-    index = tf.searchsorted(cumulative, draw[None], side='right')[0]
-    last = tf.reduce_max(tf.where(weight > 0))
-    return tf.minimum(tf.cast(index, tf.int64), last), tf.stack(list(fits.values()))
-
-
-def choose_audio_start(seed, kind, start, length, rule):
-    """Draws where the audio window of a pair starts.
-
-    Args:
-        seed: int32 [2].
-        kind: int32 scalar. An easy negative gets the positive window: it is given away to another clip.
-        start: int64 scalar, start of the video window in samples.
-        length: int64 scalar, samples in the clip.
-        rule: `WindowRule`.
-
-    Returns:
-        int64 scalar, start of the audio window in samples.
-    """
-    def draw(kind):
-        before, after = negative_intervals(kind, start, length, rule)
-        count_before, total = interval_size(before), interval_size(before) + interval_size(after)
-        place = tf.random.stateless_uniform([], seed, 0, tf.maximum(total, 1), tf.int64)
-        return tf.where(place < count_before, before[0] + place, after[0] + place - count_before)
-
-    same_window = functools.partial(tf.identity, start)
-    return tf.switch_case(
-        kind, [functools.partial(draw, each) if each in SAME_RECORD_NEGATIVES else same_window for each in Kind])
-
-
-def draw_kinds(seed, mix, audio_windows):
+def draw_kinds(seed: tf.Tensor, mix: tf.Tensor, audio_windows: int,
+               shape: tuple[int, ...] = ()) -> tf.Tensor:
     """Draws the kind of each audio window of a clip.
 
     Args:
         seed: int32 [2].
         mix: float32 [negatives], the part of each of `NEGATIVES`.
-        audio_windows: K. With K > 1 the first window is the positive and the others are negatives; with K = 1 a fair coin
-            decides between the two.
+        audio_windows: K. With K > 1 the first window is the positive and the others are negatives;
+            with K = 1 a fair coin decides between the two.
+        shape: leading shape, for many clips at once.
 
     Returns:
-        (kinds, room_for): int32 [K] each. The second are the kinds that the video window must leave room for. They differ where
-        K is 1 and the coin says positive: the negative that it was drawn against still places the video window, so that
-        where the window lies does not tell the label.
+        int32 [..., K].
     """
     seeds = tf.random.split(seed, 2)
-    draws = tf.random.stateless_uniform([audio_windows], seeds[0])
+    draws = tf.random.stateless_uniform([*shape, audio_windows], seeds[0])
     # A part of 0 must never be drawn, whatever the rounding of the sums.
     bounds = tf.cumsum(mix)[:-1]
     bounds = tf.where(bounds > 1.0 - 1e-6, 2.0, bounds)
-    negatives = tf.gather([int(kind) for kind in NEGATIVES], tf.searchsorted(bounds, draws, side='right'))
+    index = tf.searchsorted(bounds, tf.reshape(draws, [-1]), side='right')
+    negatives = tf.gather([int(kind) for kind in NEGATIVES], tf.reshape(index, tf.shape(draws)))
     if audio_windows == 1:
-        return tf.where(tf.random.stateless_uniform([1], seeds[1]) < 0.5, int(Kind.POSITIVE), negatives), negatives
-    kinds = tf.concat([[int(Kind.POSITIVE)], negatives[1:]], 0)
-    return kinds, kinds
+        positive = tf.random.stateless_uniform([*shape, 1], seeds[1]) < 0.5
+    else:
+        positive = tf.range(audio_windows) == 0
+    return tf.where(positive, int(Kind.POSITIVE), negatives)
 
 
-def sample_clip(record, usable, kinds, room_for, seed, config):
-    """Chooses the windows of one record; nothing is decoded here.
+def draw_frames(seed: tf.Tensor, starts: tf.Tensor, kinds: tf.Tensor,
+                allowed: dict[Kind, tf.Tensor], config: Config,
+                repeated: bool = True) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Draws the frames at which a clip's windows start.
+
+    Args:
+        seed: int32 [2].
+        starts: int64 [F], start of each frame that a window can start with, in audio samples.
+        kinds: int32 [..., K], wanted kinds.
+        allowed: dict from each negative to a bool scalar, whether it may be drawn: those share one
+            distribution of places (see places.py).
+        config: `Config`.
+        repeated: whether several windows may be negatives of one kind.
+
+    Returns:
+        (video, audio, kinds): int64 [...] and [..., K], numbers of frames; int32 [..., K], the
+        kinds, of which those that do not fit in the clip have become easy.
+    """
+    # The first of several windows is the positive; of evaluation's, each is of another kind.
+    windows = kinds.shape[-1]
+    slots = max(1, windows - 1) if repeated else 1
+    places = draw_places(
+        seed, starts, allowed[Kind.HARD], allowed[Kind.SUPER_HARD], slots, window_rule(config),
+        tuple(kinds.shape[:-1]))
+    slot = tf.clip_by_value(tf.range(windows) - 1, 0, slots - 1)
+    fits = {Kind.HARD: places.hard_fits, Kind.SUPER_HARD: places.super_hard_fits}
+    fits = tf.stack([fits.get(kind, tf.constant(True)) for kind in Kind])
+    kinds = tf.where(tf.gather(fits, kinds), kinds, int(Kind.EASY))
+    audio = tf.broadcast_to(places.video[..., None], tf.shape(kinds))
+    audio = tf.where(kinds == Kind.HARD, tf.gather(places.hard, slot, axis=-1), audio)
+    audio = tf.where(kinds == Kind.SUPER_HARD, tf.gather(places.super_hard, slot, axis=-1), audio)
+    return places.video, audio, kinds
+
+
+def sample_clip(record: Record, usable: tf.Tensor, kinds: tf.Tensor, allowed: dict[Kind, tf.Tensor],
+                seed: tf.Tensor, config: Config, repeated: bool = True) -> dict[str, tf.Tensor]:
+    """Chooses the windows of one record and cuts the audio; no frame is decoded here.
 
     Args:
         record: `records.Record` that holds at least one window.
         usable: int64 scalar, result of `usable_frames`.
-        kinds: int32 [K], wanted kinds. A hard or super-hard negative that does not fit becomes an easy one.
-        room_for: int32 [K], kinds that the video window leaves room for (see `draw_kinds`).
+        kinds: int32 [K], wanted kinds. A hard or super-hard negative that does not fit becomes
+            easy.
+        allowed: kinds that may be drawn, as in `draw_frames`.
         seed: int32 [2].
         config: `Config`.
+        repeated: as in `draw_frames`.
 
     Returns:
-        Dict: `frame_index` int64 [frames], indices of the window's frames; `audio` int16 [K, samples]; `kind` int32 [K];
-        `video_start_seconds` float64 scalar; `audio_start_seconds` float64 [K]; `replaced` int32 scalar, the number of
-        negatives that became easy.
+        Dict: `frame_index` int64 [frames], indices of the window's frames; `audio` int16 [K,
+        samples]; `kind` int32 [K]; `video_start_seconds` float64 scalar; `audio_start_seconds`
+        float64 [K]; `replaced` int32 scalar, the number of negatives that became easy.
     """
-    clip, rule = config.clip, window_rule(config)
-    frame_samples = tf.cast(tf.round(record.frame_seconds * clip.sample_rate), tf.int64)
-    length = clip_samples(record)
-    seeds = tf.random.split(seed, 1 + kinds.shape[0])
-    first, fits = choose_video_start(seeds[0], frame_samples, usable, length, room_for, rule)
-    start = frame_samples[first]
-    audio_starts, final_kinds = [], []
-    for slot in range(kinds.shape[0]):
-        kind = tf.where(tf.gather(fits, kinds[slot]), kinds[slot], int(Kind.EASY))
-        final_kinds.append(kind)
-        audio_starts.append(choose_audio_start(seeds[1 + slot], kind, start, length, rule))
-    audio_starts, kind = tf.stack(audio_starts), tf.stack(final_kinds)
-    audio = tf.gather(record.waveform, audio_starts[:, None] + tf.range(rule.window, dtype=tf.int64))
+    clip = config.clip
+    starts = tf.cast(tf.round(record.frame_seconds[:usable] * clip.sample_rate), tf.int64)
+    first, audio_frames, kind = draw_frames(seed, starts, kinds, allowed, config, repeated)
+    audio_starts = tf.gather(starts, audio_frames)
+    samples = tf.range(clip.window_samples, dtype=tf.int64)
+    audio = tf.gather(record.waveform, audio_starts[:, None] + samples)
     return {
         'frame_index': window_frames(record.frame_seconds, first, config),
-        'audio': tf.ensure_shape(audio, [kinds.shape[0], rule.window]),
+        'audio': tf.ensure_shape(audio, [kinds.shape[0], clip.window_samples]),
         'kind': kind,
         'video_start_seconds': record.frame_seconds[first],
         'audio_start_seconds': tf.cast(audio_starts, tf.float64) / clip.sample_rate,
@@ -238,15 +160,24 @@ def sample_clip(record, usable, kinds, room_for, seed, config):
     }
 
 
-def window_frames(frame_seconds, first, config):
-    """Indices of the frames nearest to first's time + k / fps: int64 [frames]."""
-    wanted = frame_seconds[first] + tf.range(config.clip.frames, dtype=tf.float64) / config.clip.fps
+def window_frames(frame_seconds: tf.Tensor, first: tf.Tensor, config: Config) -> tf.Tensor:
+    """Indices of the frames nearest to the time of frame `first` plus k / fps: int64 [frames]."""
+    steps = tf.range(config.clip.frames, dtype=tf.float64) / config.clip.fps
     middles = (frame_seconds[1:] + frame_seconds[:-1]) / 2
-    return tf.cast(tf.searchsorted(middles, wanted, side='left'), tf.int64)
+    return tf.searchsorted(middles, frame_seconds[first] + steps, side='left', out_type=tf.int64)
 
 
-def sounds_at(record, start_seconds, config):
-    """The windows of sound that start at given times: float64 [...] -> int16 [..., samples]; silence outside of the clip."""
+def sounds_at(record: Record, start_seconds: tf.Tensor, config: Config) -> tf.Tensor:
+    """Audio windows that start at given times, with silence outside of the clip.
+
+    Args:
+        record: `records.Record`.
+        start_seconds: float64 [...].
+        config: `Config`.
+
+    Returns:
+        int16 [..., samples].
+    """
     first = tf.cast(tf.round(start_seconds * config.clip.sample_rate), tf.int64)
     place = first[..., None] + tf.range(config.clip.window_samples, dtype=tf.int64)
     length = clip_samples(record)
@@ -254,56 +185,75 @@ def sounds_at(record, start_seconds, config):
     return tf.where((place >= 0) & (place < length), sound, tf.cast(0, tf.int16))
 
 
-def usable_frames(record, config):
-    """The number of leading frames that a window of video can start with, so that it ends within the clip's frames.
+def usable_frames(record: Record, config: Config) -> tf.Tensor:
+    """The number of leading frames with which a whole window can start, of video and of audio.
 
     Returns:
         int64 scalar; 0 where the record is shorter than a window.
     """
     frame_seconds = record.frame_seconds
     span = (config.clip.frames - 1) / config.clip.fps
-    # The last frame is shown as long as the others are on average; a record need not state its frame rate.
+    # The last frame is shown as long as the others on average; a record need not state its rate.
     last = tf.reduce_max(frame_seconds)
-    interval = tf.math.divide_no_nan(last - tf.reduce_min(frame_seconds), tf.cast(tf.size(frame_seconds) - 1, tf.float64))
-    pictures = frame_seconds + span <= last + interval / 2
-    start_samples = tf.cast(tf.round(frame_seconds * config.clip.sample_rate), tf.int64)
-    sounds = start_samples + config.clip.window_samples <= clip_samples(record)
-    return tf.reduce_sum(tf.cast(pictures & sounds, tf.int64))
+    steps = tf.cast(tf.size(frame_seconds) - 1, tf.float64)
+    interval = tf.math.divide_no_nan(last - tf.reduce_min(frame_seconds), steps)
+    has_frames = frame_seconds + span <= last + interval / 2
+    starts = tf.cast(tf.round(frame_seconds * config.clip.sample_rate), tf.int64)
+    has_audio = starts + config.clip.window_samples <= clip_samples(record)
+    return tf.reduce_sum(tf.cast(has_frames & has_audio, tf.int64))
 
 
-def clip_samples(record):
+def clip_samples(record: Record) -> tf.Tensor:
     """Samples of the clip within which windows may lie: int64 scalar."""
     return tf.size(record.waveform, out_type=tf.int64)
 
 
-def fill_easy(batch):
-    """Gives every easy negative of a batch another clip's sound, never one of the same example id.
+def fill_easy(batch: dict[str, tf.Tensor], config: Config) -> dict[str, tf.Tensor]:
+    """Gives every easy negative of a batch another clip's audio, never one of the same example id.
 
-    What is given away is the other clip's first window: its own sound, at the time of its own video window (of its negative
-    where K is 1 and a hard negative was drawn).
+    With `easy_place` "any" it is the other clip's first window, at the place of its own video
+    window (of its negative, if K is 1 and a negative was drawn there). With "same" it is cut from
+    the other clip at the place of this clip's video window, from its last window where it is
+    shorter; clips that are long enough come first.
 
     Args:
-        batch: dict with `audio` int16 [B, K, samples], `kind` int32 [B, K], `example_hash` int64 [B],
-            `audio_start_seconds` float64 [B, K] and `seed` int32 [B, 2].
+        batch: dict with `audio` int16 [B, K, samples], `kind` int32 [B, K], `example_hash` int64
+            [B], `audio_start_seconds` float64 [B, K] and `seed` int32 [B, 2]; for "same" also
+            `waveform`, ragged int16 [B, samples of the clip].
+        config: `Config`.
 
     Returns:
-        The batch without `seed`, with `audio` and `audio_start_seconds` of the easy slots replaced, `audio_hash` int64
-        [B, K], the clip that each window comes from, and `label` float32 [B, K]. Where the batch holds no other clip, the
-        kind becomes NO_PAIR.
+        The batch without `seed` and `waveform`, with `audio` and `audio_start_seconds` of the easy
+        slots replaced, `audio_hash` int64 [B, K], the clip that each window comes from, and
+        `label` float32 [B, K]. Where the batch holds no other clip, the kind becomes NO_PAIR.
     """
     batch = dict(batch)
-    hashes, audio, starts = batch['example_hash'], batch['audio'], batch['audio_start_seconds']
-    seeds, kind = batch.pop('seed'), batch['kind']
+    hashes, kind, seeds = batch['example_hash'], batch['kind'], batch.pop('seed')
+    audio, starts = batch['audio'], batch['audio_start_seconds']
     slots, rows = kind.shape[1], tf.shape(kind)[0]
     draws = tf.map_fn(
         lambda seed: tf.random.stateless_uniform([slots, rows], seed), seeds,
-        fn_output_signature=tf.TensorSpec([slots, None], tf.float32),
-    )                                                                            # [B, K, B]
-    other = hashes[:, None] != hashes[None, :]                                   # [B, B]
-    source = tf.argmax(tf.where(other[:, None, :], draws, -1.0), axis=-1)        # [B, K]
+        fn_output_signature=tf.TensorSpec([slots, None], tf.float32))                # [B, K, B]
+    other = hashes[:, None] != hashes[None, :]                                       # [B, B]
+    if 'waveform' in batch:
+        waveform = batch.pop('waveform')
+        window, rate = config.clip.window_samples, config.clip.sample_rate
+        first = tf.cast(tf.round(starts * rate), tf.int64)                           # [B, K]
+        last = tf.cast(waveform.row_lengths(),
+                       tf.int64) - window                                       # [B]
+        draws += tf.cast(first[..., None] <= last, tf.float32)
+        source = tf.argmax(tf.where(other[:, None, :], draws, -1.0), axis=-1)        # [B, K]
+        first = tf.minimum(first, tf.gather(last, source))
+        places = tf.gather(tf.cast(waveform.row_starts(), tf.int64), source) + first
+        samples = places[..., None] + tf.range(window, dtype=tf.int64)
+        easy_audio = tf.gather(waveform.flat_values, samples)
+        easy_starts = tf.cast(first, tf.float64) / rate
+    else:
+        source = tf.argmax(tf.where(other[:, None, :], draws, -1.0), axis=-1)        # [B, K]
+        easy_audio, easy_starts = tf.gather(audio[:, 0], source), tf.gather(starts[:, 0], source)
     easy = is_one_of(kind, OTHER_RECORD_NEGATIVES)
-    batch['audio'] = tf.where(easy[..., None], tf.gather(audio[:, 0], source), audio)
-    batch['audio_start_seconds'] = tf.where(easy, tf.gather(starts[:, 0], source), starts)
+    batch['audio'] = tf.where(easy[..., None], easy_audio, audio)
+    batch['audio_start_seconds'] = tf.where(easy, easy_starts, starts)
     batch['audio_hash'] = tf.where(easy, tf.gather(hashes, source), hashes[:, None])
     batch['kind'] = tf.where(easy & ~tf.reduce_any(other, -1)[:, None], NO_PAIR, kind)
     batch['label'] = tf.cast(kind == Kind.POSITIVE, tf.float32)

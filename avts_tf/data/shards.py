@@ -45,7 +45,7 @@ class Damage(UserError):
         is_record_file: False where the file does not even begin like a TFRecord file.
     """
 
-    def __init__(self, path: str, cut: bool, reason: str, whole: int, offset: int):
+    def __init__(self, path: str, cut: bool, reason: str, whole: int, offset: int) -> None:
         what = (f'cut short after {whole} whole records (byte {offset})' if cut else
                 f'not a TFRecord file, or damaged at byte {offset} (after {whole} whole records)')
         super().__init__(None, path, f'{what}. Leave it out or write it again.')

@@ -8,6 +8,7 @@ import tensorflow as tf
 from avts_tf.config import Config
 from avts_tf.data.clips import clip_seed, cut_clips
 from avts_tf.data.images import decode_window
+from avts_tf.data.pipeline import EVAL_SEED
 from avts_tf.data.reading import in_plain_tensorflow, ordered, read_pass, unpack
 from avts_tf.data.records import Record, parse_labels
 from avts_tf.data.sampling import clip_samples, sounds_at, window_frames
@@ -51,6 +52,7 @@ def make_labelled_dataset(pattern: str, config: Config, class_of: dict[str, int]
     shards = find_shards(pattern, parameter)
     training, state = not windows, state or PipelineState()
     passes = config.train.passes_per_epoch if training else 1
+    seed = config.train.seed if training else EVAL_SEED
     entries = tf.lookup.KeyValueTensorInitializer(
         list(class_of), tf.constant(list(class_of.values()), tf.int32))
     table = tf.lookup.StaticHashTable(entries, -1)
@@ -65,7 +67,7 @@ def make_labelled_dataset(pattern: str, config: Config, class_of: dict[str, int]
         return inputs
 
     def random_window(record: Record, usable: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
-        seeds = tf.random.split(clip_seed(record, config.train.seed, number), 2)
+        seeds = tf.random.split(clip_seed(record, seed, number), 2)
         first = tf.random.stateless_uniform([], seeds[0], 0, usable, tf.int64)
         return {**window(record, first, seeds[1]), 'class': table.lookup(record.example_id)}
 
@@ -81,7 +83,7 @@ def make_labelled_dataset(pattern: str, config: Config, class_of: dict[str, int]
 
     def one_pass(number: tf.Tensor) -> tf.data.Dataset:
         over_all = (state.epoch.read_value() * passes if training else 0) + number
-        return read_pass(shards, config, state, number, over_all, skip=True)
+        return read_pass(shards, config, state, number, over_all, seed, skip=True)
 
     def has_class(*element: tuple) -> tf.Tensor:
         return table.lookup(parse_labels(unpack(element)[3])[0]) >= 0
@@ -137,5 +139,5 @@ def make_offset_dataset(pattern: str, config: Config, offsets_seconds: Sequence[
         }
 
     zero = tf.constant(0, tf.int64)
-    elements = read_pass(shards, config, state, zero, zero, skip=True)
+    elements = read_pass(shards, config, state, zero, zero, EVAL_SEED, skip=True)
     return ordered(cut_clips(elements, config, state, True, shifted))

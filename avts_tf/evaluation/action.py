@@ -1,51 +1,54 @@
-"""`--mode=action_recognition`: towers fine-tuned with a softmax on the labels of records.
+"""Action recognition: towers fine-tuned with a softmax on the labels of records.
 
-The pooled features of the towers that `streams` names (the last convolution of the video tower, conv5 of the audio tower),
-standardised and put side by side, go into one softmax. It is trained on windows at random places; a video's scores are the mean of
-the softmax over windows that are equally spaced from its beginning to its end, whatever they show.
+The towers are trained on windows at random places. The scores of a video are the mean of the
+softmax over windows that are equally spaced from its beginning to its end.
 """
 
 import dataclasses
+import logging
 import os
-import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from avts_tf import plots, progress
+from avts_tf import progress
 from avts_tf.config import Config
-from avts_tf.data import records
-from avts_tf.data.reading import in_plain_tensorflow
-from avts_tf.data.shards import find_shards
 from avts_tf.data.state import PipelineState
 from avts_tf.data.window_datasets import make_labelled_dataset
 from avts_tf.errors import UserError
 from avts_tf.evaluation.classification import (
-    classification_metrics,
-    describe,
+    classification_report,
+    describe_classes,
     percent,
     wilson_interval,
 )
+from avts_tf.evaluation.fine_tune import (
+    STREAMS,
+    build_classifier,
+    fine_tune,
+    scale_layers,
+    stages_below_softmax,
+)
+from avts_tf.evaluation.labels import read_labels, stratified
 from avts_tf.models.build import build_model
-from avts_tf.models.layers import BatchNorm
-from avts_tf.training.devices import make_strategy, own_batches
-from avts_tf.training.optimizer import LearningRate, make_optimizer
+from avts_tf.models.two_tower import TwoTower
+from avts_tf.training.devices import make_strategy
+from avts_tf.training.optimizer import make_optimizer
 from avts_tf.training.run_folder import (
     RunFolder,
     load_config,
     load_inputs,
     load_model,
     refuse_another_run,
-    update_result,
 )
-from avts_tf.training.trainer import ADAPT_BATCHES
 
 MODE = 'action_recognition'
-STREAMS = {'video': ('video',), 'audio': ('audio',), 'both': ('video', 'audio')}
-SAME_IN_RUN = ('clip', 'logmel', 'towers')  # groups of the configuration that come with the towers of a run
-LAST_STAGE = 5  # the towers of AVTS name their layers by five stages, conv1... to conv5... or mixed_5...
+SAME_IN_RUN = ('clip', 'logmel', 'towers')  # groups of the configuration that belong to the towers
+
+logger = logging.getLogger(__name__)
 
 
 class Protocol(NamedTuple):
@@ -53,14 +56,16 @@ class Protocol(NamedTuple):
 
     Attributes:
         init: 'scratch' for random weights, 'trained' for those of the run in `init_run_dir`.
-        init_run_dir: run folder of a training or of a fine-tuning, whose towers are taken; with init='scratch' their sizes
-            only; '' takes the sizes of the configuration.
-        streams: key of `STREAMS`.
-        freeze: whether the towers stay as they are, so that the softmax alone is trained.
-        layer_decay: each of a tower's five stages learns this many times as fast as the one above it; the last, this many times
-            as fast as the softmax.
-        label_prefix: of the labels of a record, the one that begins so is its class; '' where it has only one.
-        train_clips: number of training records, drawn by `seed` with all classes in their proportions; 0 takes all.
+        init_run_dir: run folder of a training or of a fine-tuning, whose towers are taken; with
+            init='scratch' their sizes only; '' takes the sizes of the configuration.
+        streams: key of `fine_tune.STREAMS`.
+        freeze: whether the towers stay as they are, so that only the softmax is trained.
+        layer_decay: the learning rate of each of a tower's five stages is this multiple of that of
+            the stage above it; that of the last, this multiple of the softmax's.
+        label_prefix: of the labels of a record, the one that begins so is its class; '' where it
+            has only one.
+        train_clips: number of training records, drawn by `seed` with all classes in their
+            proportions; 0 takes all.
         clips_per_video: windows per video whose scores are averaged.
     """
 
@@ -74,13 +79,13 @@ class Protocol(NamedTuple):
     clips_per_video: int = 10
 
 
-def take_sizes(config, given, run_dir):
+def take_sizes(config: Config, given: Mapping[str, object], run_dir: str) -> Config:
     """The configuration with the window, front end and towers of a run.
 
     Args:
-        config: `Config`.
-        given: names of the parameters that were asked for.
-        run_dir: run folder.
+        config: configuration of the fine-tuning.
+        given: parameters that the user asked for, by name.
+        run_dir: run folder of the towers.
 
     Raises:
         UserError: there is no run, or a parameter that comes from it was asked for.
@@ -89,345 +94,216 @@ def take_sizes(config, given, run_dir):
     for group in SAME_IN_RUN:
         for field in dataclasses.fields(getattr(config, group)):
             if field.name in given:
-                raise UserError(f'--{field.name}: comes with the towers of {run_dir}; leave it out.')
-    return Config(**{**{group.name: getattr(config, group.name) for group in dataclasses.fields(Config)},
-                     **{group: getattr(source, group) for group in SAME_IN_RUN}})
+                raise UserError(field.name, None,
+                                f'belongs to the towers of {run_dir}; leave it out.')
+    return dataclasses.replace(config, **{group: getattr(source, group) for group in SAME_IN_RUN})
 
 
-def recognise_actions(config, protocol, pattern, eval_pattern, run_dir, devices='auto', say=print):
-    """Trains a classifier (or goes on), measures it on other records and writes `result.json`, `plots/confusion.png`.
+def recognise_actions(
+    config: Config, protocol: Protocol, records: str, eval_records: str, run_dir: str,
+    devices: str = 'auto',
+) -> dict:
+    """Trains a classifier, or resumes its training, and measures it on other records.
 
     Args:
-        config: `Config`.
-        protocol: `Protocol`.
-        pattern: glob of training records.
-        eval_pattern: glob of records to measure on.
-        run_dir: run folder of this fine-tuning.
+        config: configuration of the fine-tuning.
+        protocol: what is done with the towers.
+        records: glob of training records.
+        eval_records: glob of records to measure on.
+        run_dir: run folder of this fine-tuning, for its checkpoints and history.
         devices: see `devices.make_strategy`.
-        say: function that shows a line of text.
 
     Returns:
-        The metrics, as in `classification.classification_metrics`, with `train_videos`, `classes` and the protocol.
+        The dict of `classification.classification_report`, with `train_videos`, `classes` (names)
+        and the protocol.
 
     Raises:
-        UserError: the records, their labels, the run folders or the devices are not fit for it.
-    """
-    for flag, value in (('records', pattern), ('eval_records', eval_pattern)):
-        if not value:
-            raise UserError(f'--{flag}: --mode={MODE} needs records with labels to train on and others to test on.')
-    if protocol.layer_decay != 1 and config.towers.system != 'avts':
-        raise UserError(f'--layer_decay={protocol.layer_decay:g}: the layers of --system={config.towers.system} are not in stages; '
-                        'leave it out.')
-    strategy = make_strategy(devices)  # before TensorFlow starts, which then keeps the number of its devices
-    if config.train.batch_size % strategy.num_replicas_in_sync:
-        raise UserError(f'--batch_size={config.train.batch_size}: cannot be divided among {strategy.num_replicas_in_sync} devices '
-                        f'(--devices={devices}); use a multiple.')
-    labels = read_labels(pattern, protocol.label_prefix, 'records')
-    tested = read_labels(eval_pattern, protocol.label_prefix, 'eval_records')
-    names = sorted(set(labels.values()))
-    if len(names) < 2:
-        raise UserError(f'--records={pattern}: one class only, {names[0]!r}; there is nothing to tell apart.')
-    unknown = sorted(set(tested.values()) - set(names))
-    if unknown:
-        raise UserError(
-            f'--eval_records={eval_pattern}: class {unknown[0]!r} is not among the {len(names)} classes of --records={pattern} '
-            f'({", ".join(names[:5])}{", ..." if len(names) > 5 else ""}).'
-        )
-    if both := sorted(set(labels) & set(tested)):
-        say(f'WARNING: {len(both)} records are trained on and measured on (first: {both[0]!r}).')
-    chosen = stratified(labels, protocol.train_clips, config.train.seed) if protocol.train_clips else list(labels)
-    class_of, tested_class = ({example: names.index(label[example]) for example in examples}
-                              for label, examples in ((labels, chosen), (tested, tested)))
+        UserError: the records, their labels, the run folders or the devices are unfit for it.
 
-    inputs = {'mode': MODE, **protocol._asdict(), 'records': pattern, 'eval_records': eval_pattern, 'classes': names}
+    Example:
+        >>> protocol = Protocol('trained', 'runs/mine', clips_per_video=10)
+        >>> config = take_sizes(make_config('small'), {}, 'runs/mine')
+        >>> recognise_actions(config, protocol, 'ucf101-train1-*', 'ucf101-test1-*', 'runs/ucf')
+        {'accuracy': 0.858..., ...}
+    """
+    for parameter, value in (('records', records), ('eval_records', eval_records)):
+        if not value:
+            raise UserError(parameter, None, 'needed: action recognition trains on some labelled '
+                            'records and is measured on others.')
+    if protocol.layer_decay != 1 and config.towers.system != 'avts':
+        raise UserError('layer_decay', f'{protocol.layer_decay:g}', 'the layers of '
+                        f'`system`={config.towers.system} are not in stages; leave it out.')
+    strategy = make_strategy(devices)  # before TensorFlow fixes the number of its devices
+    if config.train.batch_size % strategy.num_replicas_in_sync:
+        raise UserError('batch_size', config.train.batch_size, 'must be a multiple of the number '
+                        f'of devices, {strategy.num_replicas_in_sync} (`devices`={devices}).')
+    labels = read_labels(records, protocol.label_prefix, 'records')
+    tested = read_labels(eval_records, protocol.label_prefix, 'eval_records')
+    names = _check_classes(labels, tested, records, eval_records)
+    chosen = list(labels)
+    if protocol.train_clips:
+        chosen = stratified(labels, protocol.train_clips, config.train.seed)
+    class_of = {example: names.index(labels[example]) for example in chosen}
+    tested_class_of = {example: names.index(label) for example, label in tested.items()}
+
+    inputs = {'mode': MODE, **protocol._asdict(), 'records': records,
+              'eval_records': eval_records, 'classes': names}
     if os.path.exists(os.path.join(run_dir, 'config.json')):
         refuse_another_run('run_dir', run_dir, load_inputs(run_dir), inputs)
     run = RunFolder(run_dir, config, inputs)
     with strategy.scope():
-        model = _initial_model(config, protocol)
-        classifier = build_classifier(model, protocol.streams, len(names), protocol.freeze, config.train.seed)
+        model = initial_model(config, protocol)
+        classifier = build_classifier(
+            model, protocol.streams, len(names), protocol.freeze, config.train.seed)
         optimizer = make_optimizer(config)
-        scale_layers(optimizer, [protocol.layer_decay ** depth for depth in depths(classifier)])
+        scale_layers(optimizer, [protocol.layer_decay ** stages
+                                 for stages in stages_below_softmax(classifier)])
         classifier.compile(optimizer)
         optimizer.build(classifier.trainable_variables)
-    weights = f'weights of {protocol.init_run_dir}' if protocol.init == 'trained' else 'random weights'
-    say(f'{len(class_of)} training and {len(tested)} test videos of {len(names)} classes; streams: {protocol.streams}; '
-        f'{weights}{", frozen" if protocol.freeze else ""}.')
-    _fit(classifier, model, strategy, class_of, pattern, protocol, config, run, say)
+    from_scratch = protocol.init == 'scratch'
+    weights = 'random weights' if from_scratch else f'weights of {protocol.init_run_dir}'
+    logger.info('%d training and %d test videos of %d classes; streams: %s; %s%s.', len(class_of),
+                len(tested), len(names), protocol.streams, weights,
+                ', frozen' if protocol.freeze else '')
+    front_end = None
+    if from_scratch and 'audio' in STREAMS[protocol.streams]:
+        front_end = model.audio_tower.get_layer('log_mel')
+    fine_tune(classifier, strategy, records, class_of, protocol.streams, config, run, front_end)
 
-    scores, truth = score_videos(classifier, eval_pattern, tested_class, config, protocol, say)
-    results = {'train_videos': len(class_of), 'classes': names, **protocol._asdict(),
-               **classification_metrics(scores, truth, names)}
-    os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
-    plots.confusion_matrix(results['confusion'], names, f'{len(truth)} videos, top-1 {100 * results["top1"]:.1f} %',
-                           os.path.join(run_dir, 'plots', 'confusion.png'))
-    update_result(run_dir, {MODE: results})
-    for line in describe(results):
-        say(line)
-    return results
+    scores, truth = score_videos(classifier, eval_records, tested_class_of, config, protocol)
+    return {'train_videos': len(class_of), 'classes': names, **protocol._asdict(),
+            **classification_report(scores, truth, names)}
 
 
-def recognise_splits(config, protocol, pattern, eval_pattern, run_dir, splits, devices='auto', say=print):
-    """`recognise_actions` for each official split, whose name replaces {split} in the globs, and the mean over them.
+def _check_classes(
+    labels: Mapping[str, str], tested: Mapping[str, str], records: str, eval_records: str,
+) -> list[str]:
+    """The names of the classes, where those of both sets of records fit together."""
+    names = sorted(set(labels.values()))
+    if len(names) < 2:
+        raise UserError('records', records,
+                        f'one class only, {names[0]!r}; classification needs 2 or more.')
+    if unknown := sorted(set(tested.values()) - set(names)):
+        raise UserError('eval_records', eval_records,
+                        f'class {unknown[0]!r} is not among the {len(names)} classes of '
+                        f'`records`={records} ({", ".join(names[:5])}'
+                        f'{", ..." if len(names) > 5 else ""}).')
+    if both := sorted(set(labels) & set(tested)):
+        logger.warning('%d records are trained on and measured on (first: %r).', len(both), both[0])
+    return names
+
+
+def recognise_splits(
+    config: Config, protocol: Protocol, records: str, eval_records: str, run_dir: str,
+    splits: Sequence[str], devices: str = 'auto',
+) -> dict:
+    """`recognise_actions` for each official split, and the mean over them.
 
     Args:
-        splits: names of the splits; the rest as in `recognise_actions`.
+        config, protocol, devices: as in `recognise_actions`.
+        records: glob of training records, in which {split} is replaced by each name.
+        eval_records: the same of records to measure on.
+        run_dir: folder of the splits' run folders, split1 and so on.
+        splits: names of the splits.
 
     Returns:
-        Dict: `splits`, the metrics of each by name; `top1` and, where there are more than 5 classes, `top5`, means, each with
-        its 95 % interval (Wilson, over the videos of one split: those of the others are the same in good part).
+        Dict: `splits`, the results of each by name; `accuracy` and, where there are more than 5
+        classes, `top5`, means over the splits, each with its 95 % interval (Wilson, over the videos
+        of one split: those of the others are mostly the same).
     """
-    for flag, value in (('records', pattern), ('eval_records', eval_pattern)):
+    for parameter, value in (('records', records), ('eval_records', eval_records)):
         if '{split}' not in (value or ''):
-            raise UserError(f'--{flag}={value}: --splits={",".join(splits)} wants {{split}} in it, which each name replaces.')
+            raise UserError(parameter, value, 'must contain {split}, which each name of '
+                            f'`splits`={",".join(splits)} replaces.')
     results = {}
     for split in splits:
-        say(f'Split {split}:')
-        train, test = (value.replace('{split}', split) for value in (pattern, eval_pattern))
-        results[split] = recognise_actions(config, protocol, train, test, os.path.join(run_dir, f'split{split}'), devices, say)
+        logger.info('Split %s:', split)
+        train, test = (value.replace('{split}', split) for value in (records, eval_records))
+        results[split] = recognise_actions(
+            config, protocol, train, test, os.path.join(run_dir, f'split{split}'), devices)
     summary = {'splits': results}
-    for name in ('top1', 'top5'):
+    for name in ('accuracy', 'top5'):
         values = [result[name] for result in results.values() if name in result]
         if values:
-            videos = round(np.mean([result['videos'] for result in results.values()]))
+            videos = round(np.mean([result['examples'] for result in results.values()]))
             summary[name] = float(np.mean(values))
-            summary[f'{name}_interval'] = wilson_interval(summary[name] * videos, videos)
-    update_result(run_dir, {MODE: summary})
-    for split, result in results.items():
-        say(f'split {split}: top-1 {percent(result["top1"], result["top1_interval"])}')
-    means = [f'{name} {percent(summary[name], summary[f"{name}_interval"])}' for name in ('top1', 'top5') if name in summary]
-    say(f'mean of {len(splits)} splits: {", ".join(means)}')
+            summary[f'{name}_interval'] = wilson_interval(round(summary[name] * videos), videos)
     return summary
 
 
-def read_labels(pattern, prefix, flag):
-    """The class of every record: dict from example id to label, without the prefix.
-
-    Raises:
-        UserError: a record has no such label or several, or two records of one name differ in it.
-    """
-    paths = [path for path, _ in find_shards(pattern, flag)]
-    labels = {}
-    for example, found in tf.data.TFRecordDataset(paths).map(in_plain_tensorflow(records.parse_labels)).as_numpy_iterator():
-        example, found = example.decode(), [label.decode() for label in found]
-        fitting = [label for label in found if label.startswith(prefix)]
-        if len(fitting) != 1:
-            which = f' that begin with {prefix!r}' if prefix else ''
-            raise UserError(
-                f'--{flag}={pattern}: record {example!r} has {len(fitting) or "no"} labels{which} (its labels: '
-                f'{", ".join(found) or "none"}), but needs one; '
-                + ('choose with --label_prefix.' if found else 'write the records from a CSV with a label column.')
-            )
-        label = fitting[0][len(prefix):]
-        if labels.setdefault(example, label) != label:
-            raise UserError(f'--{flag}={pattern}: two records are called {example!r}, of {labels[example]!r} and of {label!r}.')
-    return labels
-
-
-def stratified(labels, count, seed):
-    """Draws records so that the classes keep their proportions.
+def score_videos(
+    classifier: keras.Model, eval_records: str, class_of: Mapping[str, int], config: Config,
+    protocol: Protocol,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Softmax of each video, averaged over its windows.
 
     Args:
-        labels: dict from example id to label.
-        count: number of records, at least one per class.
-        seed: of the draw.
+        classifier: result of `fine_tune.build_classifier`.
+        eval_records: glob of records.
+        class_of: from example id to class; other records are left out.
+        config: configuration of the fine-tuning.
+        protocol: its `streams` and `clips_per_video` are used.
 
     Returns:
-        List of `count` example ids; those of a smaller count are among those of a larger one where the quotas allow it.
+        Scores float32 [N, C], and the true classes, int [N].
 
     Raises:
-        UserError: there are more classes than `count`, or fewer records.
+        UserError: no video can be used.
     """
-    by_class = {}
-    for example in sorted(labels):
-        by_class.setdefault(labels[example], []).append(example)
-    if not len(by_class) <= count <= len(labels):
-        raise UserError(
-            f'--train_clips={count}: must lie between the number of classes, {len(by_class)}, and of records, {len(labels)}.')
-    rng = np.random.default_rng(seed)
-    names = sorted(by_class)
-    for name in names:
-        rng.shuffle(by_class[name])
-    # One of each, then always to the class that is furthest behind its part.
-    quota = dict.fromkeys(names, 1)
-    for _ in range(count - len(names)):
-        behind = [name for name in names if quota[name] < len(by_class[name])]
-        quota[max(behind, key=lambda name: len(by_class[name]) * count / len(labels) - quota[name])] += 1
-    return [example for name in names for example in by_class[name][:quota[name]]]
-
-
-def build_classifier(model, streams, classes, freeze, seed):
-    """Towers with a softmax.
-
-    Args:
-        model: `TwoTower`, whose towers are shared, not copied.
-        streams: key of `STREAMS`.
-        classes: number of classes.
-        freeze: whether the towers' weights and batch-norm statistics stay.
-        seed: of the softmax's weights.
-
-    Returns:
-        `keras.Model` from a dict of `video` uint8 [B, frames, size, size, 3] and `audio` int16 [B, samples], as far as `streams`
-        asks for them, to logits float32 [B, classes].
-    """
-    inputs, features = {}, []
-    names = STREAMS[streams]
-    if streams == 'both' and hasattr(model, 'fused'):
-        # A net that joins the two itself; see others/multisensory.py.
-        inputs = {name: keras.Input(like.shape[1:], dtype=like.dtype, name=name) for name, like in model.fused.input.items()}
-        model.fused.trainable = not freeze
-        features, names = [model.fused(inputs)], ()
-    if 'video' in names:
-        tower = model.video_tower
-        if tower is None:
-            raise UserError(f'--streams={streams}: {model.name} has no video tower; use --streams=audio.')
-        inputs['video'] = keras.Input(tower.input.shape[1:], dtype='uint8', name='video')
-        network = keras.Model(tower.input, tower.output['features'], name='video_features')
-        network.trainable = not freeze
-        features.append(network(inputs['video']))
-    if 'audio' in names:
-        tower, network = model.audio_tower, model.audio_tower.get_layer('audio_network')
-        inputs['audio'] = keras.Input(tower.input.shape[1:], dtype='int16', name='audio')
-        network = keras.Model(network.input, network.output['conv5'], name='audio_features')
-        network.trainable = not freeze
-        features.append(network(tower.get_layer('log_mel')(inputs['audio'])))
-    # The two towers' features differ in scale by orders of magnitude.
-    features = [BatchNorm(center=False, scale=False, synchronized=model.config.towers.sync_batchnorm, name=f'standardise{i}')(x)
-                for i, x in enumerate(features)]
-    x = keras.layers.Concatenate(name='join')(features) if len(features) > 1 else features[0]
-    initializer = keras.initializers.GlorotUniform(seed)
-    logits = keras.layers.Dense(classes, kernel_initializer=initializer, dtype='float32', name='softmax')(x)
-    return keras.Model(inputs, logits, name='classifier')
-
-
-def scale_layers(optimizer, factors):
-    """Makes an optimiser multiply the learning rate of each trainable variable, in their order, by a factor.
-
-    The step alone is scaled; the decoupled weight decay, which is small beside it, is not.
-    """
-    plain = optimizer.update_step
-
-    def update_step(gradient, variable, learning_rate):
-        plain(gradient, variable, learning_rate * factors[optimizer._get_variable_index(variable)])
-
-    optimizer.update_step = update_step
-
-
-def depths(classifier):
-    """How many stages below the softmax each trainable variable of a classifier lies; 0 for what is above the towers."""
-    stage = {}
-    for network in classifier.layers:
-        if isinstance(network, keras.Model):
-            for layer in network.layers:
-                digit = re.search(r'\d', layer.name)
-                stage.update({id(variable): int(digit[0]) if digit else LAST_STAGE for variable in layer.trainable_variables})
-    return [LAST_STAGE + 1 - stage.get(id(variable), LAST_STAGE + 1) for variable in classifier.trainable_variables]
-
-
-def score_videos(classifier, pattern, class_of, config, protocol, say):
-    """Softmax of each video, averaged over its windows: float32 [N, C], and the true classes, int [N]."""
     state = PipelineState()
-    dataset = make_labelled_dataset(pattern, config, class_of, windows=protocol.clips_per_video, streams=STREAMS[protocol.streams],
-                                    state=state, parameter='eval_records')
+    dataset = make_labelled_dataset(
+        eval_records, config, class_of, windows=protocol.clips_per_video,
+        streams=STREAMS[protocol.streams], state=state, parameter='eval_records')
     probabilities = tf.function(
-        lambda inputs: tf.reduce_mean(tf.nn.softmax(classifier(inputs, training=False)), 0), autograph=False)
+        lambda inputs: tf.reduce_mean(tf.nn.softmax(classifier(inputs, training=False)), 0),
+        autograph=False)
     scores, truth = [], []
     for inputs, classes in progress.bar(dataset, 'test videos', total=len(class_of), unit='video'):
         scores.append(probabilities(inputs).numpy())
         truth.append(int(classes[0]))
     if state.skips():
-        say(f'{pattern}: {state.describe_skips()}')
+        logger.info('%s: %s', eval_records, state.describe_skips())
     if not scores:
-        raise UserError(f'--eval_records={pattern}: no usable video; {state.describe_skips()}.')
+        raise UserError('eval_records', eval_records, f'no usable video; {state.describe_skips()}.')
     return np.stack(scores), np.array(truth)
 
 
-def _initial_model(config, protocol):
-    """The `TwoTower` whose towers are fine-tuned."""
+def initial_model(config: Config, protocol: Protocol) -> TwoTower:
+    """The model whose towers are fine-tuned."""
     if protocol.init == 'scratch':
         return build_model(config)
-    source = load_inputs(protocol.init_run_dir) if os.path.exists(os.path.join(protocol.init_run_dir, 'config.json')) else {}
+    run_dir, source = protocol.init_run_dir, {}
+    if os.path.exists(os.path.join(run_dir, 'config.json')):
+        source = load_inputs(run_dir)
     if source.get('mode') != MODE:
-        return load_model(protocol.init_run_dir)[0]
+        return load_model(run_dir)[0]
     if missing := set(STREAMS[protocol.streams]) - set(STREAMS[source['streams']]):
-        raise UserError(f'--init={protocol.init_run_dir}: was fine-tuned with --streams={source["streams"]} and has no '
-                        f'{missing.pop()} tower; use --streams={source["streams"]}.')
-    # Of a fine-tuning: its classifier holds the same towers.
-    run_config = load_config(protocol.init_run_dir)
-    run = RunFolder(protocol.init_run_dir, run_config)
+        raise UserError('init', run_dir, f'was fine-tuned with `streams`={source["streams"]} and '
+                        f'has no {missing.pop()} tower; use `streams`={source["streams"]}.')
+    # Of a fine-tuning: its classifier has the same towers.
+    run_config = load_config(run_dir)
     model = build_model(run_config)
-    classifier = build_classifier(model, source['streams'], len(source['classes']), source['freeze'], 0)
-    if not run.restore(classifier, optimizer=False):
-        raise UserError(f'--init={protocol.init_run_dir}: no checkpoint that is whole there.')
+    classifier = build_classifier(model, source['streams'], len(source['classes']),
+                                  source['freeze'])
+    if not RunFolder(run_dir, run_config).restore(classifier, optimizer=False):
+        raise UserError('init', run_dir, 'has no intact checkpoint.')
     return model
 
 
-def _fit(classifier, model, strategy, class_of, pattern, protocol, config, run, say):
-    """Trains until all epochs are done, going on after those that are."""
-    state = PipelineState()
-    dataset = make_labelled_dataset(pattern, config, class_of, streams=STREAMS[protocol.streams], state=state)
-    steps = len(class_of) * config.train.passes_per_epoch // config.train.batch_size
-    if not steps:
-        raise UserError(f'{len(class_of)} training videos make no full batch of --batch_size={config.train.batch_size}; lower it, '
-                        'or raise --passes_per_epoch.')
-    done = run.epochs_done()
-    if done:
-        run.restore(classifier)
-        say(f'{run.path}: going on after epoch {done} of {config.train.epochs}.' if done < config.train.epochs else
-            f'{run.path}: all {done} epochs are done.')
-    elif protocol.init == 'scratch' and 'audio' in STREAMS[protocol.streams]:
-        sounds = [inputs['audio'] for inputs, _ in dataset.take(ADAPT_BATCHES)]
-        model.audio_tower.get_layer('log_mel').adapt(sounds)
-    if done >= config.train.epochs:
+def describe(results: dict) -> Iterator[str]:
+    """Lines for the terminal, from the results of `recognise_actions` or `recognise_splits`."""
+    if 'splits' in results:
+        for split, of_split in results['splits'].items():
+            accuracy = percent(of_split['accuracy'], of_split['accuracy_interval'])
+            yield f'split {split}: accuracy {accuracy}'
+        yield f'mean of {len(results["splits"])} splits: {_accuracies(results)}'
         return
-    state.reset_counts()
-    # A loop of our own: Keras's ends an epoch on several devices with a step on a batch of zeros.
-    labelled = dataset.map(in_plain_tensorflow(lambda inputs, classes: {**inputs, 'class': classes}))
-    batches = own_batches(labelled, strategy)
+    yield (f'{_accuracies(results)} of {results["examples"]} videos; the largest class alone is '
+           f'{100 * results["chance"]:.1f} %.')
+    yield from describe_classes(results)
 
-    rows, optimizer = run.history()[:done], classifier.optimizer
-    learning_rate = LearningRate(config.train, steps * config.train.epochs, [row['loss'] for row in rows])
-    with strategy.scope():
-        mean_loss, accuracy = keras.metrics.Mean(), keras.metrics.SparseCategoricalAccuracy()
 
-    @tf.function(reduce_retracing=True, autograph=False)
-    def train_step(batch):
-        def one(batch):
-            classes = batch.pop('class')
-            with tf.GradientTape() as tape:
-                logits = classifier(batch, training=True)
-                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
-                # Keras's optimisers add the gradients of the replicas up, so that each gives its part of the global mean.
-                scaled = tf.reduce_mean(losses) / strategy.num_replicas_in_sync
-            variables = classifier.trainable_variables
-            optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables, strict=True))
-            mean_loss.update_state(losses)
-            accuracy.update_state(classes, logits)
-        strategy.run(one, args=(dict(batch),))
-
-    with progress.bar(total=steps * config.train.epochs, initial=steps * done, unit='step') as bar:
-        for epoch in range(done, config.train.epochs):
-            state.epoch.assign(epoch)
-            before = int(optimizer.iterations.numpy())
-            mean_loss.reset_state()
-            accuracy.reset_state()
-            for batch in batches:
-                optimizer.learning_rate.assign(learning_rate.at(int(optimizer.iterations.numpy())))
-                train_step(batch)
-                bar.update()
-            if int(optimizer.iterations.numpy()) == before:
-                raise UserError(f'--records={pattern}: the records that can be used make no full batch of --batch_size='
-                                f'{config.train.batch_size}; {state.describe_skips()}.')
-            logs = {'loss': float(mean_loss.result()), 'accuracy': float(accuracy.result())}
-            if not np.isfinite(logs['loss']):
-                raise UserError(f'the loss is {logs["loss"]} in epoch {epoch + 1}; lower --learning_rate and use a new --run_dir.')
-            rows.append({'epoch': epoch + 1, **logs})
-            learning_rate.end_epoch(logs['loss'])
-            run.write_history(rows)
-            run.save(classifier, epoch + 1)
-            line = (f'epoch {epoch + 1}/{config.train.epochs} loss {logs["loss"]:.4f} | '
-                    f'accuracy on training windows {100 * logs["accuracy"]:.1f} %')
-            with bar.external_write_mode():
-                say(line)
-    if state.skips():
-        say(state.describe_skips())
+def _accuracies(results: dict) -> str:
+    return ', '.join(f'{words} {percent(results[name], results[f"{name}_interval"])}'
+                     for name, words in (('accuracy', 'accuracy'), ('top5', 'top-5'))
+                     if name in results)

@@ -1,12 +1,14 @@
-"""The audio tower trained from scratch with a softmax on a small collection of sounds ("our audio subnet").
+"""The audio tower trained from scratch with a softmax on a small collection ("our audio subnet").
 
-Its last layer gives the classes' scores instead of an embedding, from the mean over time. A few hundred clips are learned by heart
-in minutes, so each training window is changed: it lies at a random place, its loudness changes, two windows are mixed with their
-labels (mixup), noise is added, and stretches of time and bands of the spectrogram are blanked (SpecAugment).
+Its last layer gives the scores of the classes instead of an embedding, from the mean over time. A
+few hundred clips are soon memorised, so each training window is augmented: it lies at a random
+place, its loudness changes, two windows are mixed with their labels (mixup), noise is added, and
+spans of time and bands of the spectrogram are masked (SpecAugment).
 """
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -14,39 +16,57 @@ import numpy as np
 import tensorflow as tf
 
 from avts_tf import progress
+from avts_tf.config import Config
 from avts_tf.data.records import PCM_SCALE
 from avts_tf.models.audio import build_audio_network, build_frontend
 from avts_tf.training.optimizer import LearningRate, make_optimizer
 
-GAIN_DB = 10.0              # greatest change of loudness, either way
-MIXUP_ALPHA = 0.4           # of the beta distribution that the weight of a window in its mixture is drawn from
+GAIN_DB = 10.0              # greatest change of loudness, up or down
+MIXUP_ALPHA = 0.4           # of the beta distribution of a window's weight in its mixture
 NOISE_DB = -90.0, -50.0     # of full scale
-MASK_SECONDS = 0.4          # longest blanked stretch of time
-MASK_BANDS = 0.3            # greatest part of the bands blanked
+MASK_SECONDS = 0.4          # longest masked span of time
+MASK_BANDS = 0.3            # greatest share of the bands masked
 LABEL_SMOOTHING = 0.1
-DRAWS = 5                   # tries for a window that is not digital silence, which collections pad short clips with
+DRAWS = 5                   # tries for a window that is not the silence short clips are padded with
 
 
 class Subnet(NamedTuple):
-    """A trained network: `front_end` and `network` layers, `window_samples`, and its number of `parameters`."""
+    """A trained network.
 
-    front_end: object
-    network: object
+    Attributes:
+        front_end: layer int16 [K, window_samples] -> float32 [K, steps, bands].
+        network: see `models.audio.build_audio_network`.
+        window_samples: length of a window.
+        parameters: number of parameters of the network.
+    """
+
+    front_end: keras.layers.Layer
+    network: keras.Model
     window_samples: int
     parameters: int
 
-    def classify(self, windows):
-        """int16 [K, window_samples] -> probabilities float32 [K, classes], and conv5 float32 [K, channels]."""
+    def classify(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores of windows.
+
+        Args:
+            windows: int16 [K, window_samples].
+
+        Returns:
+            Probabilities float32 [K, classes], and conv5 float32 [K, channels].
+        """
         outputs = self.network(self.front_end(windows), training=False)
         return tf.nn.softmax(outputs['embedding']).numpy(), outputs['conv5'].numpy()
 
 
-def train_subnet(config, waveforms, labels, class_count, seed, window_seconds, title=''):
+def train_subnet(
+    config: Config, waveforms: Sequence[np.ndarray], labels: np.ndarray, class_count: int,
+    seed: int, window_seconds: float, title: str = '',
+) -> Subnet:
     """Trains the network on windows of clips.
 
     Args:
-        config: `Config`; its log-mel, the width of its audio tower and its `train` are used.
-        waveforms: list of int16 [samples].
+        config: its log-mel, the width of its audio tower and its `train` are used.
+        waveforms: int16 [samples] each.
         labels: int [N].
         class_count: number of classes.
         seed: of weights and augmentation.
@@ -57,12 +77,16 @@ def train_subnet(config, waveforms, labels, class_count, seed, window_seconds, t
         A `Subnet`.
     """
     config = dataclasses.replace(
-        config, clip=dataclasses.replace(config.clip, frames=max(1, round(window_seconds * config.clip.fps))),
-        towers=dataclasses.replace(config.towers, embedding_size=class_count, head='average', normalize='none'))
+        config,
+        clip=dataclasses.replace(
+            config.clip, frames=max(1, round(window_seconds * config.clip.fps))),
+        towers=dataclasses.replace(
+            config.towers, embedding_size=class_count, head='average', normalize='none'))
     train, samples = config.train, config.clip.window_samples
     keras.utils.set_random_seed(seed)
     rng = np.random.default_rng(seed)
-    waveforms = [np.pad(waveform, (0, max(0, samples - len(waveform)))) for waveform in waveforms]
+    waveforms = [np.pad(waveform, (0, max(0, samples - len(waveform))))
+                 for waveform in waveforms]
     front_end = build_frontend(config)
     front_end.build([None, samples])
     front_end.adapt(waveform[None] for waveform in waveforms)
@@ -72,7 +96,7 @@ def train_subnet(config, waveforms, labels, class_count, seed, window_seconds, t
     optimizer.build(network.trainable_variables)
 
     @tf.function(autograph=False)
-    def step(windows, targets, mask):
+    def step(windows: np.ndarray, targets: np.ndarray, mask: np.ndarray) -> tf.Tensor:
         spectrogram = front_end(windows) * mask
         with tf.GradientTape() as tape:
             scores = network(spectrogram, training=True)['embedding']
@@ -85,8 +109,9 @@ def train_subnet(config, waveforms, labels, class_count, seed, window_seconds, t
     epoch_steps = math.ceil(len(waveforms) * train.passes_per_epoch / batch_size)
     learning_rate = LearningRate(train, train.epochs * epoch_steps)
     order, done = np.empty(0, int), 0
-    shown = progress.bar(range(train.epochs), f'{title}: training', unit='epoch', leave=False)
-    for _ in shown:
+    longest_mask = round(MASK_SECONDS / config.logmel.stft_hop_seconds)
+    bar = progress.bar(range(train.epochs), f'{title}: training', unit='epoch', leave=False)
+    for _ in bar:
         total = 0.0
         for _ in range(epoch_steps):
             while len(order) < batch_size:
@@ -95,17 +120,26 @@ def train_subnet(config, waveforms, labels, class_count, seed, window_seconds, t
             windows = np.stack([draw_window(waveforms[i], samples, rng) for i in chosen])
             targets = np.eye(class_count, dtype=np.float32)[labels[chosen]]
             windows, targets = augment(windows, targets, rng)
-            mask = draw_masks(batch_size, steps, bands, round(MASK_SECONDS / config.logmel.stft_hop_seconds), rng)
+            mask = draw_masks(batch_size, steps, bands, longest_mask, rng)
             optimizer.learning_rate.assign(learning_rate.at(done))
             total += float(step(windows, targets, mask))
             done += 1
         learning_rate.end_epoch(total / epoch_steps)
-        shown.set_postfix(loss=f'{total / epoch_steps:.3f}')
+        bar.set_postfix(loss=f'{total / epoch_steps:.3f}')
     return Subnet(front_end, network, samples, network.count_params())
 
 
-def draw_window(waveform, samples, rng):
-    """A window at a random place that is not all digital silence, if there is one: int16 [length] -> float32 [samples]."""
+def draw_window(waveform: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
+    """A window at a random place, one that is not all digital silence if a few tries find one.
+
+    Args:
+        waveform: int16 [length], at least `samples` long.
+        samples: length of the window.
+        rng: source of randomness.
+
+    Returns:
+        float32 [samples] in [-1, 1].
+    """
     for _ in range(DRAWS):
         start = rng.integers(0, len(waveform) - samples + 1)
         window = waveform[start:start + samples]
@@ -114,19 +148,22 @@ def draw_window(waveform, samples, rng):
     return window.astype(np.float32) / PCM_SCALE
 
 
-def augment(windows, targets, rng):
+def augment(
+    windows: np.ndarray, targets: np.ndarray, rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
     """Changes a batch: loudness, mixtures of two windows and of their targets, noise.
 
     Args:
         windows: float32 [B, samples] in [-1, 1].
-        targets: float32 [B, classes], each row 1 in all.
-        rng: `np.random.Generator`.
+        targets: float32 [B, classes], each row adds up to 1.
+        rng: source of randomness.
 
     Returns:
-        Both, float32, changed; rows of targets still add up to 1.
+        The changed windows and targets, float32; rows of targets still add up to 1.
     """
     batch = len(windows)
-    windows = windows * (10 ** (rng.uniform(-GAIN_DB, GAIN_DB, [batch, 1]) / 20)).astype(np.float32)
+    gain = 10 ** (rng.uniform(-GAIN_DB, GAIN_DB, [batch, 1]) / 20)
+    windows = windows * gain.astype(np.float32)
     weight = rng.beta(MIXUP_ALPHA, MIXUP_ALPHA, [batch, 1]).astype(np.float32)
     weight = np.maximum(weight, 1 - weight)
     other = rng.permutation(batch)
@@ -137,8 +174,21 @@ def augment(windows, targets, rng):
     return windows, targets * (1 - LABEL_SMOOTHING) + LABEL_SMOOTHING / targets.shape[1]
 
 
-def draw_masks(batch, steps, bands, longest, rng):
-    """float32 [batch, steps, bands] of ones, but for one stretch of time and one of bands in each that are 0, the mean."""
+def draw_masks(
+    batch: int, steps: int, bands: int, longest: int, rng: np.random.Generator,
+) -> np.ndarray:
+    """Masks of spectrograms: one span of time and one of bands in each are 0, which is the mean.
+
+    Args:
+        batch: number of masks.
+        steps: STFT steps.
+        bands: mel bands.
+        longest: greatest number of masked steps.
+        rng: source of randomness.
+
+    Returns:
+        float32 [batch, steps, bands] of zeros and ones.
+    """
     masks = np.ones([batch, steps, bands], np.float32)
     for mask in masks:
         for axis, size, most in ((0, steps, longest), (1, bands, round(MASK_BANDS * bands))):

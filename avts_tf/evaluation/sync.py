@@ -1,139 +1,199 @@
-"""`--mode=evaluate`: does the model tell in sync from out of sync on records that it never saw?"""
+"""Synchronisation: does the model separate pairs in sync from those out of sync?"""
 
-import os
+import logging
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import bootstrap
 
-from avts_tf import metrics, plots, progress
-from avts_tf.data.pipeline import make_dataset
+from avts_tf import metrics, progress
+from avts_tf.data.pipeline import EVAL_BATCH_SIZE, make_dataset
 from avts_tf.data.sampling import NEGATIVES, Kind
 from avts_tf.data.shards import files_of
 from avts_tf.data.state import PipelineState
 from avts_tf.data.window_datasets import make_offset_dataset
 from avts_tf.errors import UserError
-from avts_tf.training.run_folder import update_result, writing
+from avts_tf.models.two_tower import TwoTower
 
+THRESHOLD_CLIPS = 2000  # training clips that the threshold is chosen on, at most
 CURVE_SECONDS = 1.0  # greatest offset of the sync curve, both ways
 CURVE_CLIPS = 64
 
+logger = logging.getLogger(__name__)
 
-def evaluate_sync(model, pattern, eval_pattern, run_dir, windows_per_record=4, say=print, epochs=None, chosen_on=None):
-    """Measures synchronisation and writes `result.json`, `plots/distances.png`.
 
-    The distance threshold is the one with the highest balanced accuracy on the training records.
+class SyncEvaluation(NamedTuple):
+    """Result of `evaluate_sync`.
+
+    Attributes:
+        results: dict for `result.json`, see `evaluate_sync`.
+        distances: dict from the kind of a pair to the distances of all such pairs, float32 [N].
+    """
+
+    results: dict
+    distances: dict[str, np.ndarray]
+
+
+def evaluate_sync(
+    model: TwoTower, records: str, eval_records: str | None = None, *, windows_per_record: int = 4,
+    epochs: int | None = None, chosen_on: str | None = None,
+) -> SyncEvaluation:
+    """Measures AVTS accuracy and the AUC of each kind of negative.
+
+    The distance threshold is the one with the highest balanced accuracy on up to `THRESHOLD_CLIPS`
+    clips of the training records, the first in the pseudo-random order of evaluation.
 
     Args:
-        model: trained `TwoTower`.
-        pattern: glob of training records, for the threshold.
-        eval_pattern: glob of records that were not trained on; None measures on the training records and says so.
-        run_dir: run folder.
+        model: trained model.
+        records: glob of training records, for the threshold.
+        eval_records: glob of records that were not trained on; None measures on the training
+            records and says so.
         windows_per_record: windows drawn from each record, each with one pair of each kind.
-        say: function that shows a line of text.
-        epochs: how many the model was trained for, to be told beside the figures.
-        chosen_on: glob of the records that the checkpoint or the parameters were chosen on; None where nothing was chosen.
+        epochs: how many epochs the model was trained for, to be reported.
+        chosen_on: glob of the records that the checkpoint or the parameters were chosen on; None
+            where nothing was chosen.
 
     Returns:
-        The metrics, as in `metrics.sync_metrics`.
+        A `SyncEvaluation`. Its `results` are those of `metrics.sync_metrics`, with `measured_on`,
+        `threshold_clips` (their number), `held_out`, `chosen_on_these`, `epochs` and
+        `skipped_records` (reason -> `times`, `first`).
 
     Raises:
-        UserError: the records are not fit for it.
+        UserError: the records are unfit for it.
+
+    Example:
+        >>> results, distances = evaluate_sync(model, 'data/train-*', 'data/test-*')
+        >>> results['avts_accuracy'], results['avts_accuracy_interval']
+        (0.784..., [0.76..., 0.80...])
     """
-    training_pairs, _ = _pairs(model, pattern, 1, 'records', say)
-    threshold = metrics.best_threshold(metrics.of_kind(training_pairs, Kind.POSITIVE)[0], metrics.of_kind(training_pairs, Kind.EASY)[0])
-    flag = 'eval_records' if eval_pattern else 'records'
-    pairs, skips = _pairs(model, eval_pattern or pattern, windows_per_record, flag, say)
+    training_pairs, _ = _pairs(model, records, 1, 'records', THRESHOLD_CLIPS)
+    threshold = metrics.best_threshold(metrics.of_kind(training_pairs, Kind.POSITIVE)[0],
+                                       metrics.of_kind(training_pairs, Kind.EASY)[0])
+    measured_on = eval_records or records
+    pairs, skips = _pairs(model, measured_on, windows_per_record,
+                          'eval_records' if eval_records else 'records')
     results = metrics.sync_metrics(pairs, threshold)
-    results['measured_on'] = eval_pattern or pattern
-    results['held_out'] = bool(eval_pattern)
-    results['chosen_on_these'] = not files_of(chosen_on).isdisjoint(files_of(eval_pattern or pattern))
+    results['threshold_clips'] = len(training_pairs['kind'])
+    results['measured_on'] = measured_on
+    results['held_out'] = bool(eval_records)
+    results['chosen_on_these'] = not files_of(chosen_on).isdisjoint(files_of(measured_on))
     if epochs is not None:
         results['epochs'] = epochs
-    results['skipped_records'] = {reason: {'times': count, 'first': names} for reason, (count, names) in skips.items()}
-    with writing(run_dir):
-        os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
-        plots.distance_histogram({str(kind): metrics.of_kind(pairs, kind)[0] for kind in Kind}, threshold,
-                                 os.path.join(run_dir, 'plots', 'distances.png'))
-    update_result(run_dir, {'sync': results})
-    for line in describe(results):
-        say(line)
-    return results
+    results['skipped_records'] = {reason: {'times': count, 'first': names}
+                                  for reason, (count, names) in skips.items()}
+    distances = {str(kind): metrics.of_kind(pairs, kind)[0] for kind in Kind}
+    return SyncEvaluation(results, distances)
 
 
-def measure_sync_curve(model, pattern, run_dir, flag, say=print):
-    """Distance against the offset of the sound, averaged over clips and for a single one; draws `plots/sync_curve.png`.
+def _pairs(
+    model: TwoTower, pattern: str, passes: int, parameter: str, most_clips: int | None = None,
+) -> tuple[dict[str, np.ndarray], dict]:
+    """Result of `metrics.pair_distances` on a glob, and the records that were skipped."""
+    state = PipelineState()
+    dataset = make_dataset(pattern, model.config, training=False, state=state, passes=passes,
+                           parameter=parameter)
+    if most_clips:
+        dataset = dataset.take(most_clips // EVAL_BATCH_SIZE)  # whole batches: the same pairs
+    pairs = metrics.pair_distances(model, dataset, f'{parameter}: pairs')
+    if skips := state.skips():
+        logger.info('%s: %s', pattern, state.describe_skips())
+    if not pairs:
+        raise UserError(parameter, pattern, f'no usable clip; {state.describe_skips()}.')
+    return pairs, skips
+
+
+class SyncCurve(NamedTuple):
+    """Distance between video and audio over the offset of the audio.
+
+    Attributes:
+        results: dict for `result.json`: `offset_seconds`, time of the audio window minus that of
+            the video window; `distance`, mean over clips, and `interval`, its 95 % bootstrap
+            interval, at each offset; `clips`; `lowest_at_seconds`.
+        single: float [O], distances of the first clip, NaN where it is too short.
+        single_id: example id of that clip.
+    """
+
+    results: dict
+    single: np.ndarray
+    single_id: str
+
+
+def measure_sync_curve(
+    model: TwoTower, records: str, parameter: str = 'eval_records',
+) -> SyncCurve | None:
+    """Distance against the offset of the audio, averaged over up to `CURVE_CLIPS` clips.
 
     Args:
-        model: trained `TwoTower`.
-        pattern: glob of records.
-        run_dir: run folder, whose `result.json` gets the curve.
-        flag: name of the flag that the pattern comes from.
-        say: function that shows a line of text.
+        model: trained model.
+        records: glob of records.
+        parameter: name of the parameter that the glob comes from, for messages.
 
     Returns:
-        Dict: `offset_seconds`, time of the sound's window minus that of the picture's; `distance`, mean over clips, and
-        `interval`, its 95 % bootstrap interval, at each offset; `clips`; `lowest_at_seconds`; None where no clip is long enough.
+        A `SyncCurve`; None where most clips are hardly longer than a window.
+
+    Example:
+        >>> curve = measure_sync_curve(model, 'data/test-*')
+        >>> curve.results['lowest_at_seconds']
+        0.0
     """
     step = 1.0 / model.config.clip.fps
     count = round(CURVE_SECONDS / step)
     offsets = np.arange(-count, count + 1) * step
-    dataset = make_offset_dataset(pattern, model.config, offsets, parameter=flag).take(CURVE_CLIPS)
+    dataset = make_offset_dataset(records, model.config, offsets, parameter=parameter).take(CURVE_CLIPS)
     rows, ids = [], []
-    for clip in progress.bar(dataset, f'{flag}: sync curve', unit='clip'):
-        distance = model.distances(model.embed_batch({'video': clip['video'], 'audio': clip['audio']}))[0].numpy()
+    for clip in progress.bar(dataset, f'{parameter}: sync curve', unit='clip'):
+        outputs = model.embed_batch({'video': clip['video'], 'audio': clip['audio']})
+        distance = model.distances(outputs)[0].numpy()
         rows.append(np.where(clip['fits'].numpy(), distance, np.nan))
         ids.append(clip['example_id'].numpy().decode())
     distances = np.array(rows)
-    # An offset that only some clips are long enough for would be a mean over other clips than its neighbours.
-    held = np.isfinite(distances).mean(0) > 0.5 if rows else np.zeros(len(offsets), bool)
-    if held.sum() < 3:
-        say(f'{pattern}: no sync curve, the clips are hardly longer than a window.')
+    # An offset that only some clips are long enough for would be a mean over other clips.
+    common = np.isfinite(distances).mean(0) > 0.5 if rows else np.zeros(len(offsets), bool)
+    if common.sum() < 3:
         return None
-    offsets, distances = offsets[held], distances[:, held]
-    rng = np.random.default_rng(0)
-    means = np.array([np.nanmean(distances[rng.integers(0, len(rows), len(rows))], 0) for _ in range(metrics.BOOTSTRAPS)])
-    results = {'offset_seconds': offsets.round(6).tolist(), 'distance': np.nanmean(distances, 0).tolist(),
-               'interval': np.percentile(means, [2.5, 97.5], axis=0).T.tolist(), 'clips': len(rows),
-               'lowest_at_seconds': float(offsets[np.nanmean(distances, 0).argmin()].round(6))}
-    path = os.path.join(run_dir, 'plots', 'sync_curve.png')
-    with writing(run_dir):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        plots.sync_curve(results, distances[0], ids[0], path)
-    update_result(run_dir, {'sync_curve': results})
-    say(f'Distance is lowest at an offset of {results["lowest_at_seconds"]:+.2f} s (mean of {len(rows)} clips): {path}.')
-    return results
+    offsets, distances = offsets[common], distances[:, common]
+    mean = np.nanmean(distances, 0)
+    results = {'offset_seconds': offsets.round(6).tolist(), 'distance': mean.tolist(),
+               'interval': [_interval_of_mean(column) for column in distances.T],
+               'clips': len(rows),
+               'lowest_at_seconds': float(offsets[mean.argmin()].round(6))}
+    return SyncCurve(results, distances[0], ids[0])
 
 
-def _pairs(model, pattern, passes, flag, say):
-    state = PipelineState()
-    dataset = make_dataset(pattern, model.config, training=False, state=state, passes=passes, parameter=flag)
-    pairs = metrics.pair_distances(model, dataset, f'{flag}: pairs')
-    if skips := state.skips():
-        say(f'{pattern}: {state.describe_skips()}')
-    if not pairs:
-        raise UserError(f'--{flag}={pattern}: no usable clip; {state.describe_skips()}.')
-    return pairs, skips
+def _interval_of_mean(distances: np.ndarray) -> list[float]:
+    """95 % percentile bootstrap interval of the mean of float [N] without NaN: [low, high]."""
+    distances = distances[np.isfinite(distances)]
+    if len(distances) < 2:
+        return [float(distances[0])] * 2
+    interval = bootstrap((distances,), np.mean, n_resamples=metrics.BOOTSTRAPS,
+                         method='percentile', rng=0).confidence_interval
+    return [float(interval.low), float(interval.high)]
 
 
-def describe(results):
-    """Lines for the terminal, from the result of `metrics.sync_metrics`."""
-    where = 'records not trained on' if results['held_out'] else 'the TRAINING records (give --eval_records for an honest figure)'
-    yield (f'Measured on {results["clips"]} windows of {results["examples"]} {where}; in brackets 95 % intervals; '
-           f'threshold {results["threshold"]:.3f} from training records; chance is 50 % and 0.5.')
+def describe(results: dict) -> Iterator[str]:
+    """Lines for the terminal, from the results of `evaluate_sync`."""
+    where = ('records not trained on' if results['held_out'] else
+             'the TRAINING records (others give an unbiased figure)')
+    yield (f'Measured on {results["clips"]} windows of {results["examples"]} {where}; in brackets '
+           f'95 % intervals; threshold {results["threshold"]:.3f} from '
+           f'{results["threshold_clips"]} training clips; chance is 50 % and 0.5.')
     if results.get('chosen_on_these'):
-        yield ('The checkpoint or the parameters were CHOSEN on these records, so that the figures flatter; choose on others '
-               '(--select_records).')
+        yield ('The checkpoint or the parameters were CHOSEN on these records, so that the figures '
+               'are biased upwards; choose on others.')
     if 'avts_accuracy' in results:
-        yield f'AVTS accuracy (balanced, easy negatives): {_percent(results, "avts_accuracy")}'
+        accuracy = _percent(results, 'avts_accuracy')
+        yield f'AVTS accuracy (balanced, easy negatives): {accuracy}'
     yield f'{"pairs":<12}{"mean distance":>14}{"AUC":>24}{"accuracy":>26}'
     yield f'{Kind.POSITIVE:<12}{results["distance_positive"]:>14.3f}'
     for kind in NEGATIVES:
         if f'auc_{kind}' in results:
             low, high = results[f'auc_{kind}_interval']
             area = f'{results[f"auc_{kind}"]:.4f} [{low:.4f}, {high:.4f}]'
-            yield (f'{kind:<12}{results[f"distance_{kind}"]:>14.3f}{area:>24}{_percent(results, f"accuracy_{kind}"):>26}'
-                   f'   {kind.description}')
+            yield (f'{kind:<12}{results[f"distance_{kind}"]:>14.3f}{area:>24}'
+                   f'{_percent(results, f"accuracy_{kind}"):>26}   {kind.description}')
 
 
-def _percent(results, name):
+def _percent(results: dict, name: str) -> str:
     low, high = results[f'{name}_interval']
     return f'{100 * results[name]:.1f} % [{100 * low:.1f}, {100 * high:.1f}]'

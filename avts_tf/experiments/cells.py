@@ -109,7 +109,7 @@ def records_cell(
         chains.append((*before, _fine_tune(
             settings, name, before, sets['labelled'], sets['test'], seed, streams=streams,
             freeze=freeze, label_prefix=prefix, **overrides)))
-    return Figure(tuple(chains), (action.MODE, 'top1'))
+    return Figure(tuple(chains), (action.MODE, 'accuracy'))
 
 
 def action_cell(
@@ -143,7 +143,7 @@ def action_cell(
         chains.append((*before, _fine_tune(
             settings, f'{column}-{streams}', before, train, test, seed, streams=streams,
             splits=tuple(DATASETS[column.lower()].splits), **towers)))
-    return Figure(tuple(chains), (action.MODE, 'top1'))
+    return Figure(tuple(chains), (action.MODE, 'accuracy'))
 
 
 def sound_cell(

@@ -20,9 +20,11 @@ from avts_tf.data import workers
 from avts_tf.errors import Stopped, UserError
 from avts_tf.evaluation import action, audio
 from avts_tf.evaluation.sync import evaluate_sync
+from avts_tf.evaluation.tower_features import ProbedTower
 from avts_tf.program import show_messages
 from avts_tf.signals import note_signals
-from avts_tf.training.run_folder import RunFolder, load_result
+from avts_tf.training.curriculum import parse_regime
+from avts_tf.training.run_folder import RunFolder, load_model, load_result, update_result
 from avts_tf.training.trainer import train
 
 HERE = '{table_dir}'  # in a step's paths: the folder may be moved, or be called by another name
@@ -50,9 +52,11 @@ def _train(run_dir: str, config: dict, records: str, eval_records: str, devices:
     config = make_config(**config)
     model = train(config, records, run_dir, eval_records=eval_records, devices=devices)
     os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
+    stages = parse_regime(config.train.regime, config.train.epochs).stages
     plots.training_curves(RunFolder(run_dir, config).history(),
-                          os.path.join(run_dir, 'plots', 'training.png'))
-    evaluate_sync(model, records, eval_records, run_dir)
+                          os.path.join(run_dir, 'plots', 'training.png'),
+                          [str(stage.mix) for stage in stages])
+    update_result(run_dir, {'sync': evaluate_sync(model, records, eval_records).results})
 
 
 def _recognise_actions(
@@ -63,16 +67,23 @@ def _recognise_actions(
     if protocol.init_run_dir:
         config = action.take_sizes(config, {}, protocol.init_run_dir)
     if splits:
-        action.recognise_splits(config, protocol, records, eval_records, run_dir, splits, devices)
+        results = action.recognise_splits(
+            config, protocol, records, eval_records, run_dir, splits, devices)
     else:
-        action.recognise_actions(config, protocol, records, eval_records, run_dir, devices)
+        results = action.recognise_actions(
+            config, protocol, records, eval_records, run_dir, devices)
+    update_result(run_dir, {action.MODE: results})
 
 
 def _classify_sounds(
     run_dir: str, config: dict, protocol: dict, input_path: str, dataset: str, tower_run_dir: str
 ):
-    audio.classify_sounds(input_path, dataset, audio.Protocol(**protocol), make_config(**config),
-                          run_dir=tower_run_dir, output=run_dir)
+    protocol, tower = audio.Protocol(**protocol), None
+    if protocol.features == 'tower':
+        model, _ = load_model(tower_run_dir)
+        tower = ProbedTower(model.config.clip.sample_rate, model.audio_tower, model.config)
+    found = audio.classify_sounds(input_path, dataset, protocol, make_config(**config), tower)
+    update_result(run_dir, {audio.result_name(dataset, protocol): found.results})
 
 
 # What each kind of step calls, with its run folder and its arguments.
@@ -82,9 +93,8 @@ KINDS = {'train': _train, 'action': _recognise_actions, 'audio': _classify_sound
 def result_key(step: Step) -> str:
     """The entry of result.json that says that a step is done."""
     if step.kind == 'audio':
-        protocol = step.arguments['protocol']
-        return (f'{audio.MODE}_{step.arguments["dataset"]}_{protocol["features"]}_'
-                f'{protocol["classifier"]}')
+        protocol = audio.Protocol(**step.arguments['protocol'])
+        return audio.result_name(step.arguments['dataset'], protocol)
     return {'train': 'sync', 'action': action.MODE}[step.kind]
 
 

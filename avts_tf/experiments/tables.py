@@ -12,13 +12,13 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from avts_tf import files, plots
+from avts_tf import files
 from avts_tf.config import make_config
 from avts_tf.data.sampling import NEGATIVES
 from avts_tf.data.shards import summary_path
 from avts_tf.data.synthetic import write_world
 from avts_tf.errors import UserError
-from avts_tf.experiments import steps
+from avts_tf.experiments import plots, steps
 from avts_tf.experiments.cells import (
     ACTION_SETS,
     FIRST_STAGE,

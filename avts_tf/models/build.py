@@ -1,33 +1,62 @@
-"""The systems that AVTS is compared with, each a model that the same trainer, evaluation and probes take.
+"""Networks and systems by name.
 
-A model is a `TwoTower` with other networks, another loss and, where it has no common space, another distance of a pair: a figure
-that is lower for "in sync". Each is as simple as what is known of the published one allows; they exist to be compared with.
+A video network is a function of the name that `video_tower` gives it, in the module of that name
+beside this file or in the one that `VIDEO_MODULES` says. It takes `(x, width, synchronized)`, and
+its module says in `SYMMETRIC_PIXELS` whether it wants pixels in [-1, 1] or standardised ones.
+
+A system is a module of `baselines/` named as `system` names it. Its `SYSTEM` is a `SyncModel`
+that is built from a `Config`.
 """
 
-from avts_tf.errors import UserError
-from avts_tf.models.two_tower import build_two_tower
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import keras
+
+from avts_tf.config import Config
+
+if TYPE_CHECKING:
+    from avts_tf.models.sync_model import SyncModel
+
+VIDEO_MODULES = {'mc2': 'mcx', 'mc3': 'mcx'}
 
 
-def build_model(config):
-    """Builds the model of a configuration's `system`, not compiled; call it in the scope of the strategy that will train it.
+def find_video_network(name: str) -> tuple[Callable, bool]:
+    """The network that `video_tower` names.
+
+    Returns:
+        (function, symmetric): the function that builds it, and whether it wants pixels in [-1, 1].
+
+    Example:
+        >>> find_video_network('i3d')[1]
+        True
+    """
+    module = importlib.import_module(f'avts_tf.models.{VIDEO_MODULES.get(name, name)}')
+    return getattr(module, name), module.SYMMETRIC_PIXELS
+
+
+def build_model(config: Config) -> 'SyncModel':
+    """Builds the model of a configuration's `system`, with weights that follow from its seed.
+
+    Call it in the scope of the strategy that will train.
+
+    Args:
+        config: `Config`.
+
+    Returns:
+        `SyncModel`, for `system=avts` a `TwoTower`; not compiled.
 
     Raises:
         UserError: the configuration does not go with the system.
+
+    Example:
+        >>> import avts_tf
+        >>> build_model(avts_tf.make_config('tiny', system='l3', regime='easy')).name
+        'l3'
     """
+    keras.utils.set_random_seed(config.train.seed)
     system = config.towers.system
-    if system == 'avts':
-        return build_two_tower(config)
-    if system == 'l3':
-        from avts_tf.models.baselines.l3 import build_l3
-        return build_l3(config)
-    if system == 'multisensory':
-        from avts_tf.models.baselines.multisensory import build_multisensory
-        return build_multisensory(config)
-    from avts_tf.models.baselines.soundnet import build_soundnet
-    return build_soundnet(config)
-
-
-def need_regime(config, regime, why):
-    """Raises a `UserError` where the regime is not the one that a system learns from."""
-    if config.train.regime.split(':')[0] != regime or ',' in config.train.regime:
-        raise UserError(f'--regime={config.train.regime}: --system={config.towers.system} learns {why}; give --regime={regime}.')
+    module = 'two_tower' if system == 'avts' else f'baselines.{system}'
+    module = importlib.import_module(f'avts_tf.models.{module}')
+    return (module.TwoTower if system == 'avts' else module.SYSTEM)(config)

@@ -122,7 +122,7 @@ class WriteHistory(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         if self._picture_batch:
             log_mel = self.model.audio_tower.get_layer('log_mel')
-            picture = plots.batch_picture(self._picture_batch, log_mel, self.model.config)
+            picture = plots.batch_image(self._picture_batch, log_mel, self.model.config)
             with writing(self._run.path), self._writer.as_default(step=0):
                 tf.summary.image('batch', picture[None])
 

@@ -11,7 +11,7 @@ from avts_tf.config import Config, TrainConfig
 
 PLATEAU_EPOCHS = 5  # epochs without a lower loss until the learning rate falls
 PLATEAU_FACTOR = 0.1
-UNDECAYED = ['bias', 'beta', 'gamma']  # names of variables without weight decay
+UNDECAYED = ['bias', 'beta', 'gamma', 'log_temperature']  # names of variables without weight decay
 
 
 @keras.saving.register_keras_serializable('avts_tf')
@@ -50,7 +50,7 @@ class SGD(keras.optimizers.SGD):
 
 
 def make_optimizer(config: Config) -> keras.optimizers.Optimizer:
-    """The optimiser of a configuration; biases and batch norm are not decayed.
+    """The optimiser of a configuration; see `UNDECAYED`.
 
     Example:
         >>> optimizer = make_optimizer(make_config('tiny'))

@@ -1,4 +1,6 @@
-"""Records and files that cannot be used: each is told by reason and name, the others come through untouched, nothing hangs."""
+"""Records and files that cannot be used: each is told by reason and name, the others come through
+untouched, nothing hangs.
+"""
 
 import dataclasses
 import os
@@ -14,7 +16,7 @@ from avts_tf.data import records
 from avts_tf.data.pipeline import make_dataset
 from avts_tf.data.sampling import Kind
 from avts_tf.data.shards import file_stamps, find_shards
-from tests.data.test_pipeline import RATE, check_truth, clips_of, collect, config_of, state_of
+from tests.data.truth import RATE, check_truth, clips_of, collect, config_of, state_of
 from tests.helpers import PATIENCE_SECONDS, counting_video, edit_record, write_records
 
 SECONDS = 1.4
@@ -45,7 +47,8 @@ def within(seconds, function):
 
 
 def plain_clips(batches):
-    return [(int(name), batch['video'][i].tobytes(), batch['audio'][i, 0].tobytes()) for batch in batches
+    return [(int(name), batch['video'][i].tobytes(), batch['audio'][i, 0].tobytes())
+            for batch in batches
             for i, name in enumerate(batch['example_hash'])]
 
 
@@ -87,7 +90,9 @@ def edits():
     def floats(*bad):
         def edit(example):
             drop(records.AUDIO_BYTES)(example)
-            feature(example, records.AUDIO_FLOATS).add().float_list.value[:] = [0.1] * 10000 + list(bad) + [0.1] * 12399
+            feature(example,
+                    records.AUDIO_FLOATS).add().float_list.value[:] = [
+                        *[0.1] * 10000, *bad, *[0.1] * 12399]
         return edit
 
     def context(name, value):
@@ -106,16 +111,18 @@ def edits():
         value.value[:] = [value.value[0][:-1]]
 
     def bomb(i, data):
-        at = data.index(b'\xff\xc0')                           # the header of the picture: height and width follow
+        at = data.index(b'\xff\xc0')  # the header of the image: height and width follow
         return data[:at + 5] + b'\xff\xdc\xff\xdc' + data[at + 9:]
 
     no_times = drop(records.FRAME_TIMES)
     return {
-        'mute': ('no_audio', drop(records.AUDIO_BYTES)), 'blind': ('no_frames', drop(records.FRAMES, records.FRAME_TIMES)),
+        'mute': ('no_audio', drop(records.AUDIO_BYTES)),
+        'blind': ('no_frames', drop(records.FRAMES, records.FRAME_TIMES)),
         'one-frame': ('too_short', keep_frames(1)), 'odd-sound': ('unreadable', odd_sound),
         'no-jpeg': ('bad_picture', frames(lambda i, data: b'no picture')),
         'empty-jpeg': ('bad_picture', frames(lambda i, data: b'')),
-        'cut-jpeg': ('bad_picture', frames(lambda i, data: data[:len(data) // 2])), 'bomb': ('bad_picture', frames(bomb)),
+        'cut-jpeg': ('bad_picture', frames(lambda i, data: data[:len(data) // 2])),
+        'bomb': ('bad_picture', frames(bomb)),
         'sizes': ('bad_picture', frames(lambda i, data: jpeg(32 + 8 * (i % 2), 40))),
         'nan': ('bad_sound', floats(float('nan'))), 'infinite': ('bad_sound', floats(float('inf'))),
         'negative': ('no_frames', times(lambda i, time: time - 10_000_000)),
@@ -126,7 +133,8 @@ def edits():
         'late': ('too_short', times(lambda i, time: time + 2**55)),
         'timeless': ('no_frame_times', both(no_times, context(records.FRAME_RATE, 0.0))),
         'rate-nan': ('bad_frame_times', both(no_times, context(records.FRAME_RATE, float('nan')))),
-        'rate-negative': ('no_frames', both(no_times, context(records.FRAME_RATE, -25.0), keep_frames(0))),
+        'rate-negative': ('no_frames',
+                          both(no_times, context(records.FRAME_RATE, -25.0), keep_frames(0))),
         'sample-rate-nan': ('other_sample_rate', context(records.SAMPLE_RATE, float('nan'))),
         'sample-rate-huge': ('other_sample_rate', context(records.SAMPLE_RATE, 3e38)),
     }
@@ -155,21 +163,26 @@ def test_every_fault_is_told_by_reason_and_name(good, tmp_path, training):
     # An empty record is a record of nothing.
     expected['no_frames'].append(records.unnamed('').numpy().decode())
     # What cannot be parsed has no name but its place.
-    expected['unreadable'] = [f'{path}: record {4 + place}' for place in (list(spoilt).index('odd-sound'), len(spoilt) + 1,
+    expected['unreadable'] = [f'{path}: record {4 + place}'
+                              for place in (list(spoilt).index('odd-sound'), len(spoilt) + 1,
                                                                           len(spoilt) + 2)]
     assert state.skips() == {reason: (len(names), names[:5]) for reason, names in expected.items()}
-    alone = collect(make_dataset(write_records(tmp_path / 'good', good), config, training=training, state=state_of()))
+    alone = collect(make_dataset(write_records(tmp_path / 'good', good), config, training=training,
+                                 state=state_of()))
     assert plain_clips(batches) == plain_clips(alone)
     check_truth(batches, dict.fromkeys(range(8), GRID), dict.fromkeys(range(8), 22400), config)
 
 
-@pytest.mark.parametrize('offset', [0.2, *(pytest.param(offset, marks=pytest.mark.slow) for offset in (-0.2, 0.013))])
+@pytest.mark.parametrize('offset', [0.2, *(pytest.param(offset, marks=pytest.mark.slow)
+                                           for offset in (-0.2, 0.013))])
 def test_sound_that_does_not_begin_with_the_pictures(tmp_path, offset):
     def edit(example):
         feature(example, records.AUDIO_TIME)[0].int64_list.value[:] = [round(offset * 1e6)]
-    encoded = [edit_record(records.encode(counting_video(clip, SECONDS)), edit) for clip in range(6)]
+    encoded = [edit_record(records.encode(counting_video(clip, SECONDS)), edit)
+               for clip in range(6)]
     state = state_of()
-    batches = collect(make_dataset(write_records(tmp_path / 'clips', encoded), config_of(passes_per_epoch=4), state=state))
+    batches = collect(make_dataset(write_records(tmp_path / 'clips', encoded),
+                                   config_of(passes_per_epoch=4), state=state))
     assert state.skips() == {}
     # Frame i shows i / 25 s, sample n sounds at offset + n / 16000 s.
     times = {clip: GRID - offset for clip in range(6)}
@@ -179,9 +192,12 @@ def test_sound_that_does_not_begin_with_the_pictures(tmp_path, offset):
             from tests.helpers import read_frames, read_sound
             clip, indices = read_frames(batch['video'][i])
             owner, start = read_sound(batch['audio'][i, 0])
-            assert owner == clip and abs(start / RATE - times[clip][indices[0]]) <= 0.5 / RATE + 1e-9
+            assert owner == clip
+            assert abs(start / RATE - times[clip][indices[0]]) <= 0.5 / RATE + 1e-9
             seen.add(int(indices[0]))
-    assert min(seen) >= (round(offset * 25) if offset > 0 else 0) and max(seen) <= 23 and len(seen) > 6
+    assert min(seen) >= (round(offset * 25) if offset > 0 else 0)
+    assert max(seen) <= 23
+    assert len(seen) > 6
 
 
 def spoil_file(path, how, encoded):
@@ -208,33 +224,38 @@ def spoil_file(path, how, encoded):
 
 
 @pytest.mark.parametrize('how', ['flipped', 'gone', 'shorter', *(
-    pytest.param(how, marks=pytest.mark.slow) for how in ('flipped length', 'cut', 'folder', 'longer'))])
+    pytest.param(how, marks=pytest.mark.slow)
+    for how in ('flipped length', 'cut', 'folder', 'longer'))])
 def test_a_file_that_is_damaged_in_mid_epoch(good, tmp_path, how):
     paths = [write_records(tmp_path / f'clips-{i}', good[4 * i:4 * i + 4]) for i in range(2)]
     config, state = config_of(batch_size=3, passes_per_epoch=2), state_of()
     dataset = make_dataset(f'{tmp_path}/clips-*', config, state=state)
     stopping = make_dataset(f'{tmp_path}/clips-*', config, state=state_of(), on_bad_record='stop')
-    os.utime(paths[1], (0, 0))  # times of change are told to the second, and the spoiling comes within the same one
+    # Times of change are exact to the second only, and the file is spoilt within the same one.
+    os.utime(paths[1], (0, 0))
     before = file_stamps([(path, 4) for path in paths])
     spoil_file(paths[1], how, good[4:])
-    assert [a != b for a, b in zip(before, file_stamps([(path, 4) for path in paths]), strict=True)] == [False, True]
+    assert [a != b for a, b in zip(before, file_stamps([(path, 4) for path in paths]),
+                                   strict=True)] == [False, True]
     batches = within(PATIENCE_SECONDS, lambda: collect(dataset))
     check_truth(batches, dict.fromkeys(range(8), GRID), dict.fromkeys(range(8), 22400), config)
     lost = {'longer': 0, 'flipped': 2, 'cut': 2, 'shorter': 3}.get(how, 4)
     assert state.skips() == ({'lost': (2 * lost, [paths[1]])} if lost else {})
     assert len(batches) == (2 * (8 - lost)) // 3
     if lost:
-        with pytest.raises((tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError,
+        with pytest.raises((tf.errors.DataLossError, tf.errors.NotFoundError,
+                            tf.errors.InvalidArgumentError,
                             tf.errors.FailedPreconditionError, tf.errors.UnknownError)):
             within(PATIENCE_SECONDS, lambda: collect(stopping))
 
 
-def test_an_epoch_is_gone_on_with_after_any_batch(good, tmp_path):
+def test_an_epoch_resumes_after_any_batch(good, tmp_path):
     spoilt = [record for _, record in spoilt_records().values()][:12]
     mixed = [record for pair in zip(good + good[:4], spoilt, strict=True) for record in pair]
     for index in range(3):
         write_records(tmp_path / f'clips-{index}', mixed[index::3])
-    state, config = state_of([0.4, 0.3, 0.3]), config_of(batch_size=3, passes_per_epoch=3, shuffle_records=5)
+    state, config = state_of([0.4, 0.3, 0.3]), config_of(batch_size=3, passes_per_epoch=3,
+                                                         shuffle_records=5)
     shards = find_shards(f'{tmp_path}/clips-*')
     dataset = make_dataset(f'{tmp_path}/clips-*', config, state=state, shards=shards)
     spoil_file(f'{tmp_path}/clips-1', 'flipped', None)
@@ -252,22 +273,26 @@ def test_an_epoch_is_gone_on_with_after_any_batch(good, tmp_path):
             for name in one:
                 np.testing.assert_array_equal(one[name], other[name], err_msg=name)
         # What comes before is not looked at again.
-        assert all(count <= state.skips()[reason][0] for reason, (count, _) in again.skips().items())
+        assert all(count <= state.skips()[reason][0] for reason,
+                   (count, _) in again.skips().items())
 
 
 @pytest.mark.parametrize('bad', [0, 1])
-def test_a_record_that_is_still_at_work_is_no_fault(good, tmp_path, bad):
-    muted = dataclasses.replace(counting_video(9, SECONDS), example_id='mute', waveform=np.zeros(0, np.int16))
+def test_a_record_in_flight_is_no_fault(good, tmp_path, bad):
+    muted = dataclasses.replace(counting_video(9, SECONDS), example_id='mute',
+                                waveform=np.zeros(0, np.int16))
     path = write_records(tmp_path / 'clips', [*[records.encode(muted)] * bad, *good * 12])
     state = state_of()
-    dataset = make_dataset(path, config_of(shuffle_records=1), training=False, state=state, batch_size=4)
+    dataset = make_dataset(path, config_of(shuffle_records=1), training=False, state=state,
+                           batch_size=4)
     for _ in range(8):
         state.reset_counts()
         next(iter(dataset))  # drops what has been begun
         assert state.skips() == ({'no_audio': (1, ['mute'])} if bad else {})
 
 
-# Fuzzing: a file of which every second record is spoilt, written anew for each example, and read by one pipeline.
+# Fuzzing: a file of which every second record is spoilt, written anew for each example, and read
+# by one pipeline.
 
 FUZZED, CLEAN = 16, 16
 
@@ -296,7 +321,8 @@ def mutate(data, changes):
 
 # Half of the places are among the keys and numbers, at the front; the rest is mostly pixels.
 PLACES = st.floats(0, 0.999) | st.floats(0, 0.05)
-CHANGES = st.lists(st.tuples(st.sampled_from(['flip', 'set', 'cut', 'drop', 'double', 'insert']), PLACES, st.integers(0, 255)),
+CHANGES = st.lists(st.tuples(st.sampled_from(['flip', 'set', 'cut', 'drop', 'double', 'insert']),
+                             PLACES, st.integers(0, 255)),
                    min_size=1, max_size=6)
 SPOILT = st.binary(max_size=200) | st.tuples(CHANGES, st.booleans())
 
@@ -307,25 +333,30 @@ class Fuzzer:
     def __init__(self, folder):
         clean = [records.encode(counting_video(clip, 0.8)) for clip in range(CLEAN)]
         self.clean, self.path = clean, str(folder / 'fuzzed')
-        self.base = [records.encode(counting_video(100, 0.8)), records.encode(counting_video(101, 0.8), 'float')]
+        self.base = [records.encode(counting_video(100, 0.8)),
+                     records.encode(counting_video(101, 0.8), 'float')]
         self.state = state_of()
         self.write([self.base[0]] * FUZZED)
         config = config_of(shuffle_records=1, batch_size=3)
-        self.dataset = make_dataset(self.path, config, training=False, state=self.state, batch_size=8)
+        self.dataset = make_dataset(self.path, config, training=False, state=self.state,
+                                    batch_size=8)
         self.expected = self.clean_clips(collect(self.dataset))
         assert len(self.expected) == CLEAN
 
     def write(self, spoilt):
-        write_records(self.path, [record for pair in zip(self.clean, spoilt, strict=True) for record in pair])
+        write_records(self.path,
+                      [record for pair in zip(self.clean, spoilt, strict=True) for record in pair])
 
     def clean_clips(self, batches):
-        names = {int(tf.strings.to_hash_bucket_fast(f'clip-{clip}', 2**62)) for clip in range(CLEAN)}
+        names = {int(records.hash_name(f'clip-{clip}')) for clip in range(CLEAN)}
         return [clip for clip in plain_clips(batches) if clip[0] in names]
 
     def run(self):
         self.state.reset_counts()
         batches = within(PATIENCE_SECONDS, lambda: collect(self.dataset))
-        return batches, sum(len(batch['kind']) for batch in batches), sum(count for count, _ in self.state.skips().values())
+        return batches, sum(len(batch['kind'])
+                            for batch in batches), sum(count for count,
+                                                       _ in self.state.skips().values())
 
 
 @pytest.fixture(scope='module')
@@ -334,11 +365,13 @@ def fuzzer(tmp_path_factory):
 
 
 def fuzz(examples):
-    return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), derandomize=examples < 100)
+    return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck),
+                    derandomize=examples < 100)
 
 
 def check_records(fuzzer, spoilt):
-    fuzzer.write([item if isinstance(item, bytes) else mutate(fuzzer.base[item[1]], item[0]) for item in spoilt])
+    fuzzer.write([item if isinstance(item, bytes) else mutate(fuzzer.base[item[1]], item[0])
+                  for item in spoilt])
     batches, used, skipped = fuzzer.run()
     assert used + skipped == CLEAN + FUZZED                     # nothing is lost without a word
     # A spoilt record may bear a clean one's name: then there is one more of it.
@@ -347,7 +380,8 @@ def check_records(fuzzer, spoilt):
     for batch in batches:
         np.testing.assert_array_equal(batch['label'], batch['kind'] == Kind.POSITIVE)
         own = batch['kind'] != Kind.EASY
-        assert (batch['audio_hash'] == batch['example_hash'][:, None])[own & (batch['kind'] >= 0)].all()
+        assert (batch['audio_hash'] == batch['example_hash'][:, None])[
+            own & (batch['kind'] >= 0)].all()
 
 
 def check_file(fuzzer, changes):
@@ -366,8 +400,11 @@ def check_file(fuzzer, changes):
 
 @pytest.mark.parametrize('examples', [8, pytest.param(2000, marks=pytest.mark.slow)])
 def test_fuzzed_records(fuzzer, examples):
-    """`examples` times 16 spoilt records, of bytes that mean nothing or of good records that were changed."""
-    fuzz(examples)(given(st.lists(SPOILT, min_size=FUZZED, max_size=FUZZED))(lambda spoilt: check_records(fuzzer, spoilt)))()
+    """`examples` times 16 spoilt records, of bytes that mean nothing or of good records that were
+    changed.
+    """
+    fuzz(examples)(given(st.lists(SPOILT, min_size=FUZZED,
+                                  max_size=FUZZED))(lambda spoilt: check_records(fuzzer, spoilt)))()
 
 
 @pytest.mark.parametrize('examples', [12, pytest.param(3000, marks=pytest.mark.slow)])

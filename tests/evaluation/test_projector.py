@@ -1,4 +1,4 @@
-"""What TensorBoard's projector is given: two points a clip, each with its name and its picture."""
+"""What TensorBoard's projector is given: two points a clip, each with its name and its frame."""
 
 import dataclasses
 
@@ -8,9 +8,10 @@ from google.protobuf import text_format
 from PIL import Image
 from tensorboard.plugins import projector
 
+from avts_tf.commands._projector import THUMBNAIL, write_projector
 from avts_tf.config import make_config
 from avts_tf.data import records
-from avts_tf.evaluation.projector import THUMBNAIL, write_projector
+from avts_tf.evaluation.projector import embed_clips
 from tests.helpers import counting_video, read_frames, write_records
 
 
@@ -26,22 +27,30 @@ class Namer:
 
 
 def test_points_names_and_pictures_belong_together(tmp_path):
-    videos = [dataclasses.replace(counting_video(clip), example_id=f'clip\t{clip}', labels=[(0, 'a'), (1, 'b')])
+    videos = [dataclasses.replace(counting_video(clip), example_id=f'clip\t{clip}',
+                                  labels=[(0, 'a'), (1, 'b')])
               for clip in range(5)]
     path = write_records(tmp_path / 'clips', [records.encode(video) for video in videos])
-    write_projector(Namer(make_config('tiny', frames=10, frame_size=32)), path, str(tmp_path / 'run'), 'eval_records')
-
     logdir = tmp_path / 'run/tensorboard'
-    settings = text_format.Parse((logdir / 'projector_config.pbtxt').read_text(), projector.ProjectorConfig()).embeddings[0]
+    namer = Namer(make_config('tiny', frames=10, frame_size=32))
+    write_projector(embed_clips(namer, path), str(logdir))
+
+    settings = text_format.Parse((logdir / 'projector_config.pbtxt').read_text(),
+                                 projector.ProjectorConfig()).embeddings[0]
     points = np.loadtxt(logdir / settings.tensor_path, delimiter='\t')
     head, *lines = (logdir / settings.metadata_path).read_text().splitlines()
     assert head.split('\t') == ['tower', 'clip', 'labels'] and len(lines) == len(points) == 10
     sheet = Image.open(logdir / settings.sprite.image_path)
-    assert list(settings.sprite.single_image_dim) == [THUMBNAIL, THUMBNAIL] and sheet.size == (4 * THUMBNAIL, 4 * THUMBNAIL)
-    pictures = set()
+    assert list(settings.sprite.single_image_dim) == [THUMBNAIL,
+                                                      THUMBNAIL] and sheet.size == (4 * THUMBNAIL,
+                                                                                    4 * THUMBNAIL)
+    middles, corners = set(), set()
     for index, ((clip, tower), line) in enumerate(zip(points, lines, strict=True)):
-        assert line.split('\t') == [('picture', 'sound')[int(tower)], f'clip {int(clip)}', 'a, b']
+        assert line.split('\t') == [('video', 'audio')[int(tower)], f'clip {int(clip)}', 'a, b']
         left, top = index % 4 * THUMBNAIL, index // 4 * THUMBNAIL
-        pictures.add((int(clip), sheet.crop((left, top, left + THUMBNAIL, top + THUMBNAIL)).tobytes()))
-    # Both points of a clip have the same, and no two clips.
-    assert len(pictures) == len({picture for _, picture in pictures}) == 5
+        middles.add((int(clip), sheet.crop((left + 10, top + 10, left + 38, top + 38)).tobytes()))
+        corners.add((int(tower), sheet.getpixel((left, top))))
+    # Both points of a clip have the same frame, and no two clips.
+    assert len(middles) == len({middle for _, middle in middles}) == 5
+    # Video is a square, audio a disc.
+    assert corners == {(0, (42, 127, 63)), (1, (255, 255, 255))}

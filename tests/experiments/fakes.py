@@ -41,5 +41,5 @@ class FakeRuns:
         with open(os.path.join(folder, 'result.json'), 'w') as file:
             json.dump({'sync': {'avts_accuracy': accuracy, 'auc_easy': accuracy, 'auc_hard': 0.5,
                                 'auc_super_hard': 0.5},
-                       'action_recognition': {'top1': accuracy}}, file)
+                       'action_recognition': {'accuracy': accuracy}}, file)
         return ''

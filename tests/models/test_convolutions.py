@@ -1,7 +1,8 @@
-"""Every kind of convolution that a network here uses, against NumPy: the kernels of some processors are wrong.
+"""Every kind of convolution that a network here uses, against NumPy: some kernels are wrong.
 
-oneDNN chooses its kernels by the processor, and TensorFlow does not check them: its gradient of a strided 1 x 1 kernel with
-fewer than 8 channels is wrong on processors that know AVX2 alone, and another one each time.
+oneDNN chooses its kernels by the processor, and TensorFlow does not check them: its gradient of a
+strided 1 x 1 kernel with fewer than 8 channels is wrong on processors that have AVX2 but no
+AVX-512, and differs from run to run.
 """
 
 import keras
@@ -12,11 +13,14 @@ import tensorflow as tf
 from avts_tf.config import PRESETS, make_config
 from avts_tf.models.audio import build_audio_network
 from avts_tf.models.build import build_model
-from avts_tf.models.mcx import PictureConv3D
+from avts_tf.models.convolutions import FramewiseConv3D, WinogradConv3D
+from avts_tf.models.mcx import mcx
 from avts_tf.models.video import build_video_tower
 
-SMALLEST = {'video_width': 0.05, 'audio_width': 0.05}
+SMALLEST = 0.05, 0.05  # widths of the video and the audio network
+
 BATCH, FRAMES = 2, 2
+
 WIDE = 2**12  # inputs times outputs of a kernel from which pictures are smaller, to spare time
 
 
@@ -34,11 +38,15 @@ def convolve(x, kernel, gradient, strides, padding):
         The output, the gradient of `x`, the gradient of `kernel`.
     """
     sizes, space = kernel.shape[:-2], x.shape[1:-1]
-    missing = [max((-(-length // stride) - 1) * stride + size - length, 0) if padding == 'same' else 0
+    missing = [max((-(-length // stride) - 1) * stride + size - length, 0) if padding == 'same'
+               else 0
                for length, size, stride in zip(space, sizes, strides, strict=True)]
-    padded = np.pad(x.astype(np.float64), [(0, 0), *[(m // 2, m - m // 2) for m in missing], (0, 0)])
-    counts = [(length - size) // stride + 1 for length, size, stride in zip(padded.shape[1:-1], sizes, strides, strict=True)]
-    places = {offset: (slice(None), *[slice(o, o + (n - 1) * s + 1, s) for o, n, s in zip(offset, counts, strides, strict=True)])
+    padded = np.pad(x.astype(np.float64), [(0, 0), *[(m // 2, m - m // 2) for m in missing],
+                                           (0, 0)])
+    counts = [(length - size) // stride + 1 for length, size,
+              stride in zip(padded.shape[1:-1], sizes, strides, strict=True)]
+    places = {offset: (slice(None), *[slice(o, o + (n - 1) * s + 1, s) for o, n,
+                                      s in zip(offset, counts, strides, strict=True)])
               for offset in np.ndindex(*sizes)}
     kernel = kernel.astype(np.float64)
     output = sum(padded[place] @ kernel[offset] for offset, place in places.items())
@@ -60,55 +68,81 @@ def layers_of(model):
             yield layer
 
 
-def networks():
-    """The towers at the widths of every preset and at the smallest, and there the systems that they are compared with."""
-    for values in [*PRESETS.values(), SMALLEST]:
-        widths = {name: value for name, value in values.items() if name.endswith('_width')}
-        small = {**widths, 'frames': 8, 'frame_size': 16}
+def networks(widths):
+    """The towers at some widths, and the systems that they are compared with at the last of them.
+    """
+    for width in widths:
+        small = {'video_width': width[0], 'audio_width': width[1], 'frames': 8, 'frame_size': 16}
         yield build_audio_network(make_config('large', bfloat16=False, **small), 46)
         for tower in ('mc2', 'mc3', 'i3d'):
-            yield build_video_tower(make_config('large', bfloat16=False, video_tower=tower, **small))
+            yield build_video_tower(make_config('large', bfloat16=False, video_tower=tower,
+                                                **small))
     for system, regime in (('multisensory', 'hard'), ('l3', 'easy')):
-        yield build_model(make_config('large', bfloat16=False, system=system, regime=regime, **small))
+        yield build_model(make_config('large', bfloat16=False, system=system, regime=regime,
+                                      **small))
 
 
-@pytest.fixture(scope='module')
-def convolutions():
-    """Dict from what tells convolutions apart to a layer of that kind."""
-    return {(type(layer).__name__, tuple(layer.kernel.shape), layer.strides, layer.padding): layer
-            for model in networks() for layer in layers_of(model)}
+def convolutions(widths, of_each):
+    """Layers of the networks, one of each kind: `of_each` gives what tells kinds apart."""
+    return {of_each(layer): layer for model in networks(widths) for layer in layers_of(model)}
 
 
-def test_convolutions_and_their_gradients_are_those_of_numpy_each_time(convolutions):
-    kinds = {(name, shape[:-2], strides) for name, shape, strides, _ in convolutions}
-    assert len(kinds) >= 14 and ('PictureConv3D', (1, 1, 1), (1, 2, 2)) in kinds, kinds
+def kind_of(layer):
+    """What kernels differ in, but for their channels."""
+    return type(layer).__name__, layer.kernel.shape[:-2], layer.strides, layer.padding
+
+
+def test_convolutions_and_their_gradients_are_those_of_numpy_each_time():
+    """One of each kind, with the fewest channels: where the kernels went wrong."""
+    layers = convolutions([SMALLEST], kind_of)
+    assert len(layers) >= 13 and ('FramewiseConv3D', (1, 1, 1), (1, 2, 2), 'same') in layers, layers
+    check(layers.values())
+
+
+@pytest.mark.slow
+def test_all_convolutions_of_all_presets():
+    widths = [(values.get('video_width', 1.0), values.get('audio_width', 1.0))
+              for values in PRESETS.values()]
+    layers = convolutions([*widths, SMALLEST],
+                          lambda layer: (kind_of(layer), tuple(layer.kernel.shape)))
+    assert any(isinstance(layer, WinogradConv3D) for layer in layers.values())
+    check(layers.values())
+
+
+def check(layers):
+    """Compares layers and their gradients with `convolve`, twice: a wrong kernel may vary."""
     wrong = []
-    for (name, shape, strides, padding), layer in convolutions.items():
+    for layer in layers:
+        name, shape = type(layer).__name__, tuple(layer.kernel.shape)
         rng = np.random.default_rng(0)
         size = 10 if shape[-2] * shape[-1] < WIDE else 4
         space = {1: (40,), 2: (size, size), 3: (FRAMES, size, size)}[len(shape) - 2]
-        space = [max(length, kernel_size) for length, kernel_size in zip(space, shape, strict=False)]
+        space = [max(length, kernel_size) for length,
+                 kernel_size in zip(space, shape, strict=False)]
         x = rng.normal(size=[BATCH, *space, shape[-2]]).astype(np.float32)
         kernel = rng.normal(size=shape).astype(np.float32)
         layer.kernel.assign(kernel)
         weights = {}
 
         def gradient(output, weights=weights, rng=rng):
-            return weights.setdefault(output.shape, rng.normal(size=output.shape).astype(np.float32))
+            return weights.setdefault(output.shape,
+                                      rng.normal(size=output.shape).astype(np.float32))
 
-        expected = convolve(x, kernel, gradient, strides, padding)
+        expected = convolve(x, kernel, gradient, layer.strides, layer.padding)
         bias = layer.bias.numpy() if layer.use_bias else 0.0
         for _ in range(2):
             inputs = tf.constant(x)
             with tf.GradientTape() as tape:
                 tape.watch(inputs)
                 output = layer(inputs, training=True) if name == 'WinogradConv3D' else layer(inputs)
-            found = output - bias, *tape.gradient(output, [inputs, layer.kernel.value], gradient(output))
-            for part, ours, truth in zip(('output', 'gradient of the input', 'gradient of the kernel'), found, expected,
-                                         strict=True):
-                error = np.abs(ours.numpy() - truth).max() / np.abs(truth).max()
+            gradients = tape.gradient(output, [inputs, layer.kernel.value], gradient(output))
+            parts = zip(('output', 'gradient of the input', 'gradient of the kernel'),
+                        (output - bias, *gradients), expected, strict=True)
+            for part, found, truth in parts:
+                error = np.abs(found.numpy() - truth).max() / np.abs(truth).max()
                 if not error < 1e-4:
-                    wrong.append(f'{name} {shape} strides {strides} {padding}: {part} is off by {error:.1e}')
+                    wrong.append(f'{name} {shape} strides {layer.strides} {layer.padding}: {part} '
+                                 f'is off by {error:.1e}')
     assert not wrong, '\n'.join(wrong)
 
 
@@ -117,9 +151,56 @@ def test_convolutions_and_their_gradients_are_those_of_numpy_each_time(convoluti
 def test_a_strided_convolution_by_pictures_is_the_one_of_numpy(kernel, size):
     rng = np.random.default_rng(0)
     x = rng.normal(size=[2, 5, size, size + 3, 3]).astype(np.float32)
-    layer = PictureConv3D(4, kernel, strides=(1, 2, 2), padding='valid', use_bias=False)
+    layer = FramewiseConv3D(4, kernel, strides=(1, 2, 2), padding='valid', use_bias=False)
     layer.build(x.shape)
     output = layer(x)
     assert layer.compute_output_shape(x.shape) == output.shape
     expected, _, _ = convolve(x, layer.kernel.numpy(), np.ones_like, layer.strides, 'valid')
     np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
+
+
+def winograd_and_plain(frames, kind, **call):
+    """Outputs and gradients of `WinogradConv3D` and of Keras's layer as float32 arrays.
+
+    bfloat16 holds what goes in exactly.
+    """
+    rng, results = np.random.default_rng(0), []
+    inputs, weights, kernel = (
+        tf.cast(tf.cast(rng.normal(size=shape), tf.bfloat16), kind)
+        for shape in ([2, frames, 7, 6, 5], [2, frames, 7, 6, 4], [3, 3, 3, 5, 4]))
+    for layer in (WinogradConv3D, keras.layers.Conv3D):
+        layer = layer(4, 3, padding='same', use_bias=False, dtype='mixed_bfloat16'
+                      if kind == tf.bfloat16 else 'float32')
+        layer.build(inputs.shape)
+        layer.kernel.assign(tf.cast(kernel, tf.float32))
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, **call) if isinstance(layer, WinogradConv3D) else layer(inputs)
+            total = tf.reduce_sum(outputs * weights)
+        values = [outputs, *tape.gradient(total, [inputs, layer.kernel.value])]
+        results.append([tf.cast(value, tf.float32).numpy() for value in values])
+    return results
+
+
+@pytest.mark.parametrize('frames', [1, 6, 7])
+def test_winograd_equals_the_plain_convolution(frames):
+    pairs = list(zip(*winograd_and_plain(frames, tf.float32, training=True), strict=True))
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+    assert any((ours != theirs).any() for ours, theirs in pairs)  # computed in another way
+
+
+def test_winograd_in_bfloat16_is_as_exact_as_it_says():
+    exact = winograd_and_plain(6, tf.float32, training=True)[1]
+    ours, plain = winograd_and_plain(6, tf.bfloat16, training=True)
+    for values, others, truth in zip(ours, plain, exact, strict=True):
+        assert np.std(values - truth) < 4 * np.std(others - truth)
+
+
+def test_winograd_is_for_training_and_wide_towers_alone():
+    ours, plain = winograd_and_plain(6, tf.float32, training=False)
+    np.testing.assert_array_equal(ours[0], plain[0])
+    inputs = keras.Input([4, 16, 16, 3])
+    for width, used in ((1.0, 4), (0.25, 0)):
+        layers = keras.Model(inputs, mcx(inputs, 'mc3', width)).layers
+        assert sum(isinstance(layer, WinogradConv3D) for layer in layers) == used

@@ -19,7 +19,7 @@ WHITEN = {'normalize': 'whiten', 'head': 'spans', 'head_spans': 4}
 CASES = {
     'contrastive': {'loss': 'contrastive', 'easy_negatives': 'drawn', **LENGTH},
     'weighted': {'loss': 'contrastive', 'easy_negatives': 'weighted', **WHITEN},
-    'infonce': {'loss': 'infonce', **LENGTH},
+    'infonce': {'loss': 'infonce', 'learnable_temperature': True, **LENGTH},
     # Far below the norm of these gradients: every step is clipped.
     'clipped': {'loss': 'contrastive', 'easy_negatives': 'drawn', 'clip_norm': 0.05, **LENGTH},
 }

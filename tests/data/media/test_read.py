@@ -17,6 +17,7 @@ from tests.media_files import (
     chirp,
     make_file,
     reason,
+    retime,
     shown_seconds,
     slow_but,
     time_frame,
@@ -82,6 +83,29 @@ def test_aligned(case, tmp_path):
     assert abs(len(result.frames) - 25 * (min(ends) - max(starts))) <= 2
     assert result.source_fps == pytest.approx(1 / np.mean(gaps), rel=0.05)
     assert result.note == ''
+
+
+@pytest.mark.parametrize('delay', [-0.137, 0.123])
+@pytest.mark.parametrize('source, target, options, within_ms', [
+    # An MP4 states the delay in its edit list, in whole milliseconds.
+    ('a.mp4', 'b.mp4', {'video': 'libx264', 'b_frames': 2}, 1.0),
+    ('a.mp4', 'b.mkv', {'video': 'libx264', 'b_frames': 2}, 0.05),
+    ('a.webm', 'b.webm', {'video': 'libvpx', 'audio': 'libopus', 'rate': 48000,
+                          'options': {'deadline': 'realtime', 'cpu-used': '8'}}, 0.05),
+])
+def test_a_delay_of_the_audio_is_kept_to_the_sample(
+    source, target, options, within_ms, delay, tmp_path,
+):
+    path = make_file(tmp_path / source, **options)
+    path = retime(path, tmp_path / target, lambda i, seconds: seconds + delay)
+    found = media.read_streams(path, KEEP_ALL._replace(short_side=0), SECONDS, 1.0)
+    # A file's clock begins with its first stream, so both may be later by the same time.
+    later = found.frame_seconds - [shown_seconds(frame) for frame in found.frames]
+    np.testing.assert_allclose(later, later[0], atol=1e-6)
+    start = found.waveform_seconds - later[0] - delay
+    quarter = len(found.waveform) // 4
+    part = slice(quarter, -quarter)
+    assert abs(audio_offset_ms(found.waveform, start, part=part, steps=8)) <= within_ms
 
 
 @pytest.mark.parametrize('name, options', slow_but((1, 2, 3), [

@@ -1,0 +1,143 @@
+"""conv5 of an audio tower as features of windows of 2 s."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from avts_tf import progress
+from avts_tf.config import Config
+from avts_tf.evaluation.sounds import cut_windows
+from avts_tf.models.audio import build_audio_tower, embed_waveform
+from avts_tf.models.build import build_model
+
+WINDOW_SECONDS = 2.0
+POOLINGS = ('mean', 'cells')
+CELLS = 2, 5  # of conv5's time and bands, for pooling "cells"
+
+
+class ProbedTower(NamedTuple):
+    """The trained audio tower whose features are classified.
+
+    Attributes:
+        sample_rate: Hz.
+        audio_tower: that of a `TwoTower`; None where there is `conv5`.
+        config: its `Config`; None where there is `conv5`.
+        conv5: of an exported tower instead, which cannot be adapted: function of int16 [B, samples]
+            of any length that returns float32 [B, C].
+    """
+
+    sample_rate: int
+    audio_tower: keras.Model | None = None
+    config: Config | None = None
+    conv5: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+def adapted_features(
+    config: Config, tower: keras.Model | None, waveforms: Sequence[np.ndarray], pooling: str,
+    seed: int,
+) -> tuple[Callable[[np.ndarray], tf.Tensor], int]:
+    """A tower over windows of 2 s, its front end set to the statistics of given sounds.
+
+    Args:
+        config: of the tower.
+        tower: audio tower whose weights are taken; None draws them by the seed.
+        waveforms: int16 [samples] each, for mean and standard deviation of every band.
+        pooling: one of `POOLINGS`, see `pool`; systems other than AVTS give the mean.
+        seed: of random weights.
+
+    Returns:
+        A function int16 [B, samples] -> float32 [B, D], and the number of samples of a window.
+    """
+    if config.towers.system != 'avts':
+        if tower is None:
+            train = dataclasses.replace(config.train, seed=seed)
+            tower = build_model(dataclasses.replace(config, train=train)).audio_tower
+        tower.get_layer('log_mel').adapt(waveform[None] for waveform in waveforms)
+        samples = round(WINDOW_SECONDS * config.clip.sample_rate)
+        return _over_parts(tower, config.clip.window_samples), samples
+    frames = max(1, round(WINDOW_SECONDS * config.clip.fps))
+    longer = dataclasses.replace(config, clip=dataclasses.replace(config.clip, frames=frames),
+                                 towers=dataclasses.replace(config.towers, bfloat16=False))
+    keras.utils.set_random_seed(seed)
+    probed = build_audio_tower(longer)
+    front_end, network = probed.get_layer('log_mel'), probed.get_layer('audio_network')
+    if tower is not None:
+        trained = tower.get_layer('audio_network')
+        for layer in network.layers:
+            if layer.name.startswith('conv') and layer.weights:
+                layer.set_weights(trained.get_layer(layer.name).get_weights())
+    front_end.adapt(waveform[None] for waveform in waveforms)
+    conv5 = keras.Model(network.inputs, network.get_layer('conv5_relu').output)
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def extract(windows: tf.Tensor) -> tf.Tensor:
+        return pool(conv5(front_end(windows), training=False), pooling)
+
+    return extract, longer.clip.window_samples
+
+
+def _over_parts(
+    tower: keras.Model, part_samples: int,
+) -> Callable[[np.ndarray], tf.Tensor]:
+    """A function int16 [B, samples] -> float32 [B, C]: mean of conv5 over consecutive parts.
+
+    The last part is padded; a part counts as much as it has samples that are no padding.
+    """
+    @tf.function(reduce_retracing=True, autograph=False)
+    def extract(windows: tf.Tensor) -> tf.Tensor:
+        samples = windows.shape[1]
+        count = -(-samples // part_samples)
+        unpadded = np.minimum(part_samples, samples - part_samples * np.arange(count)) / samples
+        windows = tf.pad(windows, [[0, 0], [0, count * part_samples - samples]])
+        vectors = embed_waveform(tower, tf.reshape(windows, [-1, part_samples]))['conv5']
+        vectors = tf.reshape(vectors, [-1, count, vectors.shape[-1]])
+        return tf.einsum('bpc,p->bc', vectors, tf.constant(unpadded, vectors.dtype))
+
+    return extract
+
+
+def pool(maps: tf.Tensor, pooling: str) -> tf.Tensor:
+    """Vectors of conv5's maps.
+
+    Args:
+        maps: float [B, time, bands, C].
+        pooling: "mean" over time and bands; or "cells", the maximum in each of 2 x 5 cells of time
+            and bands (fewer where there are fewer places).
+
+    Returns:
+        float [B, C] or [B, cells * C].
+    """
+    if pooling == 'mean':
+        return tf.reduce_mean(maps, [1, 2])
+    times, bands = ([part[[0, -1]] + (0, 1)
+                     for part in np.array_split(np.arange(size), min(size, count))]
+                    for size, count in zip(maps.shape[1:3], CELLS, strict=True))
+    cells = [tf.reduce_max(maps[:, first:end, low:high], [1, 2])
+             for first, end in times for low, high in bands]
+    return tf.concat(cells, -1)
+
+
+def window_features(
+    extract: Callable[[np.ndarray], tf.Tensor], waveforms: Sequence[np.ndarray], samples: int,
+    window_count: int, title: str,
+) -> np.ndarray:
+    """Features of the windows of all clips.
+
+    Args:
+        extract: function int16 [K, samples] -> float32 [K, D].
+        waveforms: int16 [length] each.
+        samples: length of a window.
+        window_count: K, windows of a clip.
+        title: of the progress bar.
+
+    Returns:
+        float32 [N, K, D].
+    """
+    parts = []
+    for waveform in progress.bar(waveforms, title, unit='clip', leave=False):
+        parts.append(np.asarray(extract(cut_windows(waveform, samples, window_count))))
+    return np.stack(parts)

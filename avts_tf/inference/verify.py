@@ -1,0 +1,92 @@
+"""Compares written towers with the Keras towers, in a process that imports only TensorFlow."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from avts_tf.inference.metadata import checksum
+from avts_tf.inference.signatures import Outputs, TowerSignatures
+
+# Greatest difference of an output, relative to the greatest value of the output.
+TOLERANCE = 1e-4
+
+_IMPORTS = '''
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+import numpy as np
+import tensorflow as tf
+'''
+_RELOAD = '''
+with open(sys.argv[1]) as file:
+    tasks = json.load(file)
+towers = {path: tf.saved_model.load(path) for path in {task[0] for task in tasks}}
+for tower in towers.values():
+    with open(tower.metadata.asset_path.numpy()) as file:
+        stated = json.load(file)['checksum']
+    assert stated == checksum(tower.variables), 'the variables have changed'
+for path, name, example_path, output_path in tasks:
+    with np.load(example_path, allow_pickle=True) as example:
+        inputs = {key: tf.constant(value) for key, value in example.items()}
+    outputs = towers[path].signatures[name](**inputs)
+    np.savez(output_path, **{key: value.numpy() for key, value in outputs.items()})
+'''
+
+
+def verify_towers(towers: Sequence[TowerSignatures], paths: Sequence[str]) -> list[float]:
+    """Reloads towers in a fresh process and compares the outputs of every signature.
+
+    Args:
+        towers: traced.
+        paths: the folders that they were saved to.
+
+    Returns:
+        For each tower the greatest difference, relative to the greatest value of an output.
+
+    Raises:
+        RuntimeError: a tower cannot be loaded there, or its outputs differ.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        tasks, expected = [], []  # expected: for each tower, outputs by the file to compare
+        for tower, path in zip(towers, paths, strict=True):
+            expected.append({})
+            for name, example in tower.examples(np.random.default_rng(0)).items():
+                base = os.path.join(folder, f'{tower.name}-{name}')
+                np.savez(base, **example)
+                tasks.append((os.path.abspath(path), name, f'{base}.npz', f'{base}-outputs.npz'))
+                inputs = {key: tf.constant(value) for key, value in example.items()}
+                expected[-1][tasks[-1][-1]] = getattr(tower, name)(**inputs)
+        task_path = os.path.join(folder, 'tasks.json')
+        with open(task_path, 'w') as file:
+            json.dump(tasks, file)
+        program = _IMPORTS + inspect.getsource(checksum) + _RELOAD
+        process = subprocess.run([sys.executable, '-c', program, task_path], check=False,
+                                 capture_output=True, text=True, cwd=folder)
+        if process.returncode:
+            raise RuntimeError(f'{", ".join(paths)}: cannot be used in a process with only '
+                               f'TensorFlow:\n{process.stderr[-2000:]}')
+        differences = [max(_difference(path, outputs) for path, outputs in files.items())
+                       for files in expected]
+    for path, difference in zip(paths, differences, strict=True):
+        if not difference < TOLERANCE:
+            raise RuntimeError(f'{path}: outputs differ from the Keras tower by {difference:.1e} '
+                               '(relative).')
+    return differences
+
+
+def _difference(path: str, expected: Outputs):
+    """Greatest relative difference of the outputs in a .npz file from the expected ones."""
+    with np.load(path) as outputs:
+        if outputs.keys() != expected.keys():
+            return float('inf')
+        expected = {name: value.numpy() for name, value in expected.items()}
+        return max(np.abs(outputs[name] - value).max() / np.abs(value).max()
+                   for name, value in expected.items())

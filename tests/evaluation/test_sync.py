@@ -1,0 +1,72 @@
+"""The figures of synchronisation: where the threshold comes from, and what is said of them."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from avts_tf.config import make_config
+from avts_tf.data import records
+from avts_tf.errors import UserError
+from avts_tf.evaluation import sync
+from tests.helpers import counting_video, write_records
+
+
+class Oracle:
+    """Stands for a model: the distance is 1 if the audio is another clip's, else 0, plus noise."""
+
+    def __init__(self):
+        self.config = make_config('tiny', frames=10, frame_size=32)
+        self.batches = []
+
+    def embed_batch(self, batch):
+        self.batches.append(len(batch['video']))
+        clip = np.round((batch['video'].numpy()[:, 0, :, 20:].mean((1, 2, 3)) - 8) / 2)
+        heard = -1 - batch['audio'].numpy()[..., :2].min(-1)
+        return np.abs(heard - clip[:, None]) > 0.5
+
+    def distances(self, outputs):
+        rng = np.random.default_rng(len(self.batches))
+        return tf.constant(outputs + 0.1 * rng.random(outputs.shape), tf.float32)
+
+
+@pytest.fixture(scope='module')
+def globs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('records')
+    return [write_records(folder / name,
+                          [records.encode(counting_video(clip)) for clip in range(first, last)])
+            for name, first, last in (('train', 0, 70), ('test', 70, 80))]
+
+
+@pytest.fixture(scope='module')
+def evaluated(globs):
+    """The result of an evaluation, and the sizes of the batches that the model was given."""
+    model = Oracle()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sync, 'THRESHOLD_CLIPS', 40)
+        found = sync.evaluate_sync(model, *globs, windows_per_record=2, epochs=3)
+    return found, model.batches
+
+
+def test_threshold_is_chosen_on_a_bounded_number_of_training_clips(evaluated):
+    (results, distances), batches = evaluated
+    assert results['threshold_clips'] == 32 and batches == [32, 20]
+    assert (results['clips'], results['examples'], results['epochs']) == (20, 10, 3)
+    assert results['avts_accuracy'] == 1.0 and results['held_out']
+    assert not results['chosen_on_these']
+    assert len(distances['easy']) == 20 and distances['easy'].min() > results['threshold'] > 0.1
+    lines = list(sync.describe(results))
+    assert '20 windows of 10 records not trained on' in lines[0]
+    assert '32 training clips' in lines[0]
+    assert 'AVTS accuracy (balanced, easy negatives): 100.0 % [100.0, 100.0]' in lines[1]
+
+
+def test_figures_on_training_records_and_chosen_ones_say_so(evaluated):
+    results = {**evaluated[0].results, 'held_out': False, 'chosen_on_these': True}
+    lines = list(sync.describe(results))
+    assert 'TRAINING records' in lines[0] and 'CHOSEN on these records' in lines[1]
+
+
+def test_records_without_a_usable_clip_are_refused(tmp_path):
+    short = [records.encode(counting_video(clip, seconds=0.2)) for clip in range(2)]
+    with pytest.raises(UserError, match='records=.*no usable clip; records skipped: 2 too_short'):
+        sync.evaluate_sync(Oracle(), write_records(tmp_path / 'short', short))
