@@ -40,7 +40,10 @@ _HOMES = {
     'inference.saved_towers': ['load_tower'],
     'models.losses': ['ContrastiveLoss', 'InfoNCELoss'],
     'models.two_tower': ['TwoTower', 'build_two_tower'],
-    'training.curriculum': ['Curriculum', 'CurriculumCallback', 'NegativeMix', 'Stage', 'parse_regime'],
+    'training.curriculum': ['Curriculum', 'CurriculumCallback', 'NegativeMix', 'Stage',
+                            'parse_regime'],
+    'training.run_folder': ['load_model'],
+    'training.trainer': ['train'],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -21,7 +21,7 @@ import side_by_side
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')  # the sides share the GPUs' memory
-CASES = {'full': ('paper', {'frames': 16, 'frame_size': 112}), 'small': ('small', {})}
+CASES = {'full': ('large', {'bfloat16': False, 'frames': 16, 'frame_size': 112}), 'small': ('small', {})}
 MATMUL_SIZE = {'GPU': 8192, 'CPU': 2048}
 
 
@@ -41,7 +41,7 @@ def make_step(config: object, devices: str, pattern: str) -> Callable[[], float]
     from avts_tf.data.pipeline import make_dataset
     from avts_tf.models.two_tower import build_two_tower
     from avts_tf.training.devices import make_strategy, own_batches
-    from avts_tf.training.trainer import make_optimizer
+    from avts_tf.training.optimizer import make_optimizer
     strategy = make_strategy(devices)
     with strategy.scope():
         model = build_two_tower(config)

@@ -146,7 +146,8 @@ def main() -> None:
     values = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         # The video tower goes unused: as small as it can be.
-        model = build_two_tower(make_config('paper', video_width=0.05, frame_size=16))
+        model = build_two_tower(make_config('large', bfloat16=False, video_width=0.05,
+                                            frame_size=16))
         path = export_towers(model, os.path.join(folder, 'models'))['audio_tower']
         towers = {'avts': load_tower(path)}
         if values.openl3_files:

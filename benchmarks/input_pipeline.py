@@ -67,7 +67,8 @@ def write_shards(
 def make_config(**values: object) -> object:
     """The configuration of the clips that are measured."""
     from avts_tf import config
-    return config.make_config('paper', **{'frames': 16, 'frame_size': 112, 'batch_size': 16,
+    return config.make_config('large', **{'bfloat16': False, 'frames': 16, 'frame_size': 112,
+                                          'batch_size': 16,
                                           **values})
 
 
@@ -138,10 +139,11 @@ def waiting(pattern: str, steps: int = 60) -> dict[str, float]:
     from avts_tf import config
     from avts_tf.data.pipeline import make_dataset
     from avts_tf.models.two_tower import build_two_tower
-    from avts_tf.training.trainer import make_optimizer
+    from avts_tf.training.optimizer import make_optimizer
     results = {}
     for preset, values in (('small', {}),
-                           ('paper', {'frames': 16, 'frame_size': 112, 'batch_size': 4})):
+                           ('large', {'bfloat16': False, 'frames': 16, 'frame_size': 112,
+                                      'batch_size': 4})):
         chosen = config.make_config(preset,
                                     **{'passes_per_epoch': 50, 'shuffle_records': 8, **values})
         model = build_two_tower(chosen)

@@ -31,7 +31,7 @@ def make_parts(preset: str, folder: str) -> tuple:
 def make_model(config: object) -> object:
     """A model that is ready to be trained."""
     from avts_tf.models.two_tower import build_two_tower
-    from avts_tf.training.trainer import make_optimizer
+    from avts_tf.training.optimizer import make_optimizer
 
     model = build_two_tower(config)
     model.compile(optimizer=make_optimizer(config))

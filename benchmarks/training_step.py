@@ -22,7 +22,7 @@ import side_by_side
 import torch_towers
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-CASES = {'full': ('paper', {'frames': 16, 'frame_size': 112, 'batch_size': 4}),
+CASES = {'full': ('large', {'bfloat16': False, 'frames': 16, 'frame_size': 112, 'batch_size': 4}),
          'small': ('small', {})}
 MATMUL_SIZE = 2048
 
@@ -57,7 +57,7 @@ def tensorflow_step(config: object, batch: dict) -> Callable[[], float]:
     import tensorflow as tf
 
     from avts_tf.models.two_tower import build_two_tower
-    from avts_tf.training.trainer import make_optimizer
+    from avts_tf.training.optimizer import make_optimizer
     model = build_two_tower(config)
     model.compile(optimizer=make_optimizer(config))
     batch = {name: tf.constant(value) for name, value in batch.items()}

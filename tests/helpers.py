@@ -9,9 +9,11 @@ import avts_tf  # noqa: F401  first, because it sets how TensorFlow runs
 
 # isort: split
 
+import contextlib
 import io
 import pathlib
 import wave
+from unittest import mock
 
 import av
 import numpy as np
@@ -117,3 +119,20 @@ def write_video(path, frames, waveform=None, fps=25, sample_rate=16000):
             frame = av.AudioFrame.from_ndarray(waveform[None], format='s16', layout='mono')
             frame.sample_rate = sample_rate
             container.mux([*sound.encode(frame), *sound.encode(None)])
+
+
+@contextlib.contextmanager
+def light_video_network():
+    """Within it the MCx networks are one convolution: a test of training is then traced in seconds."""
+    import keras
+
+    from avts_tf.models import mcx
+    from avts_tf.models.layers import BatchNorm
+
+    def network(x, *arguments):
+        x = keras.layers.Conv3D(8, (3, 4, 4), (1, 4, 4), 'same', use_bias=False, name='conv1')(x)
+        x = BatchNorm(synchronized=arguments[-1], name='conv1_bn')(x)
+        return keras.layers.ReLU(name='conv1_relu')(x)
+
+    with mock.patch.object(mcx, 'mc3', network):
+        yield

@@ -30,16 +30,18 @@ def other_process(folder):
 
 
 def test_a_second_process_is_refused_by_name_until_the_first_has_ended(tmp_path, caplog):
-    caplog.set_level('INFO', logger='avts_tf')
     folder = tmp_path / 'a' / 'b'
     process = other_process(folder)
     try:
         with pytest.raises(UserError, match=f'run_dir={folder}: another process'), files.locked(str(folder), 'run_dir'):
             pass
         assert os.listdir(folder) == [files.LOCK]
+        with pytest.raises(UserError, match='output=given: another'), files.locked(str(folder), 'output', value='given'):
+            pass  # the message names what the user gave, not a working folder
+        caplog.set_level('INFO', logger='avts_tf')
         threading.Timer(0.5, process.kill).start()
         with files.locked(str(folder), 'run_dir', 600.0):
-            assert f'{folder}: another process' in caplog.text
+            assert len(caplog.messages) == 1 and str(folder) in caplog.text
     finally:
         process.kill()
         process.wait()

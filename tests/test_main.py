@@ -20,7 +20,6 @@ from avts_tf.data import records
 from avts_tf.data.shards import find_shards
 from avts_tf.data.synthetic import write_world
 from avts_tf.errors import UserError
-from avts_tf.training.trainer import count_plateaus, learning_rate_at
 from tests.helpers import PATIENCE_SECONDS, ROOT
 
 # Small enough for seconds: nothing is learned by it, everything is gone through.
@@ -229,23 +228,6 @@ def test_flags_that_do_not_belong_are_refused(flags, words):
     with pytest.raises(UserError) as error:
         command_line.read(flags)
     assert re.search(words, error.value.on_command_line())
-
-
-def test_learning_rate():
-    train = make_config('paper', schedule='cosine', warmup_steps=10, learning_rate=1.0).train
-    assert learning_rate_at(train, 0, 100, []) == pytest.approx(0.1)
-    assert learning_rate_at(train, 50, 100, []) == pytest.approx(0.5)
-    assert learning_rate_at(train, 100, 100, []) == pytest.approx(0.0)
-    train = make_config('paper', schedule='plateau', learning_rate=1.0).train
-    assert learning_rate_at(train, 7, 100, [3.0, 2.0] + [2.5] * 4) == 1.0
-    assert learning_rate_at(train, 7, 100, [3.0, 2.0] + [2.5] * 5) == pytest.approx(0.1)
-
-
-def test_plateaus_are_counted_from_the_history():
-    assert count_plateaus([5, 4, 3, 2, 1]) == 0
-    assert count_plateaus([1, 2, 2, 2, 2, 2]) == 1
-    assert count_plateaus([1] + [2] * 10) == 2
-    assert count_plateaus([1] + [2] * 4 + [0.5] + [2] * 4) == 0
 
 
 @pytest.mark.parametrize(('flags', 'expected'), [

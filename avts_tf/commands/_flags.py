@@ -5,7 +5,7 @@ import types
 
 from absl import flags
 
-from avts_tf.config import GROUPS, PRESETS, parameters
+from avts_tf.config import GROUPS, PRESETS, describe_parameter, parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +85,6 @@ def flag_groups(command: types.ModuleType) -> dict[str, list[Flag]]:
 
 def _of_parameter(field: dataclasses.Field) -> Flag:
     """The flag of a parameter of config.py; its value is None where the preset's holds."""
-    differing = ', '.join(f'{name} {values[field.name]}' for name, values in PRESETS.items()
-                          if values.get(field.name, field.default) != field.default)
-    meaning = field.metadata['help']
-    text = f'{meaning[0].upper()}{meaning[1:]}. Default: {field.default}'
     # The range is checked by `make_config`, for Python and the command line alike.
-    return Flag(field.name, None, f'{text}{f" ({differing})" if differing else ""}.',
-                type=type(field.default))
+    text = describe_parameter(field)
+    return Flag(field.name, None, text[0].upper() + text[1:], type=type(field.default))

@@ -91,7 +91,7 @@ def run(flags: SimpleNamespace) -> None:
 def tower_of_run(run_dir: str) -> 'ProbedTower':
     """The audio tower of a run, to be probed."""
     from avts_tf.evaluation.tower_features import ProbedTower
-    from avts_tf.training.trainer import load_model
+    from avts_tf.training.run_folder import load_model
     model, epochs = load_model(run_dir)
     print(f'{run_dir}: weights after {epochs} epochs.')
     return ProbedTower(model.config.clip.sample_rate, model.audio_tower, model.config)

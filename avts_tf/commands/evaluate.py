@@ -24,8 +24,7 @@ def run(flags: SimpleNamespace) -> None:
     """Evaluates a checkpoint; records that are not given are those of the training."""
     from avts_tf.data.shards import naming_damage
     from avts_tf.errors import UserError
-    from avts_tf.training.run_folder import load_inputs
-    from avts_tf.training.trainer import load_model
+    from avts_tf.training.run_folder import load_inputs, load_model
 
     model, epochs = load_model(flags.run_dir, flags.checkpoint)
     inputs = load_inputs(flags.run_dir)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def run(flags: types.SimpleNamespace) -> None:
     """Exports the towers of a run folder."""
-    from avts_tf.training.trainer import load_model
+    from avts_tf.training.run_folder import load_model
     export(*load_model(flags.run_dir, flags.checkpoint), flags.run_dir, flags.export_dir)
 
 

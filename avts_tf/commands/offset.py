@@ -39,8 +39,7 @@ def run(flags: SimpleNamespace) -> None:
     from avts_tf.data.shards import naming_damage
     from avts_tf.errors import UserError
     from avts_tf.inference.embed_files import find_inputs
-    from avts_tf.training.run_folder import load_inputs
-    from avts_tf.training.trainer import load_model
+    from avts_tf.training.run_folder import load_inputs, load_model
 
     sources = find_inputs(flags.input) if flags.input else []
     run_dir = flags.run_dir

@@ -1,6 +1,7 @@
 """Train the two towers, or resume a training; then measure and export them."""
 
 import os
+import types
 
 from avts_tf.commands._flags import (
     DEVICES,
@@ -11,16 +12,21 @@ from avts_tf.commands._flags import (
     SELECT_RECORDS,
     Flag,
 )
+from avts_tf.config import Config
 
 PARAMETERS = True
 FLAGS = {
     'Files': [RUN_DIR, RECORDS_OR_DEMO, EVAL_RECORDS, SELECT_RECORDS, EXPORT_DIR],
+    'Starting': [
+        Flag('init_run_dir', None, 'Run folder of a finished training whose weights this one '
+             'starts from, such as the first stage of a curriculum.'),
+    ],
     'Running': [
         DEVICES,
-        Flag('on_bad_record', 'skip', 'What to do with a record that cannot be used: leave it out, '
-             'count and name it; or stop.', choices=('skip', 'stop')),
-        Flag('checkpoint_minutes', 10.0, 'Minutes between checkpoints within an epoch; 0 writes one '
-             'after every step.', minimum=0.0),
+        Flag('on_bad_record', 'skip', 'What to do with a record that cannot be used: leave it '
+             'out, count and name it; or stop.', choices=('skip', 'stop')),
+        Flag('checkpoint_minutes', 10.0, 'Minutes between checkpoints within an epoch; 0 writes '
+             'one after every step.', minimum=0.0),
         Flag('keep_checkpoints', 3, 'Newest checkpoints to keep; the best is kept beside them.',
              minimum=1),
         Flag('deterministic', False, 'Have TensorFlow give the same bits each time on GPUs too; '
@@ -29,7 +35,7 @@ FLAGS = {
 }
 
 
-def run(flags):
+def run(flags: types.SimpleNamespace) -> None:
     """Trains on --records, or on a small synthetic world where there are none."""
     from avts_tf.commands._demo import records_or_demo
     from avts_tf.data.shards import naming_damage
@@ -41,15 +47,16 @@ def run(flags):
     with hold_run(flags.run_dir), naming_damage(records, eval_records, flags.select_records):
         before = _epochs_done(flags.run_dir, config)
         model = train(
-            config, records, flags.run_dir, eval_records, flags.devices,
+            config, records, flags.run_dir, eval_records=eval_records,
+            select_records=flags.select_records, devices=flags.devices,
             on_bad_record=flags.on_bad_record, checkpoint_minutes=flags.checkpoint_minutes,
             keep_checkpoints=flags.keep_checkpoints, deterministic=flags.deterministic,
-            select_pattern=flags.select_records)
+            init_run_dir=flags.init_run_dir)
         if is_chief():
             _finish(flags, model, config, records, eval_records, before)
 
 
-def _epochs_done(run_dir, config):
+def _epochs_done(run_dir: str, config: Config) -> int:
     """Epochs that a run folder, which may not be there yet, holds."""
     from avts_tf.training.run_folder import RunFolder
     if not os.path.exists(os.path.join(run_dir, 'config.json')):
@@ -57,7 +64,8 @@ def _epochs_done(run_dir, config):
     return RunFolder(run_dir, config).epochs_done()
 
 
-def _finish(flags, model, config, records, eval_records, before):
+def _finish(flags: types.SimpleNamespace, model: object, config: Config, records: str,
+            eval_records: str | None, before: int) -> None:
     """Draws the curves, measures and exports; of a finished training, what is missing of that."""
     from avts_tf import plots
     from avts_tf.commands.evaluate import measure
@@ -65,8 +73,7 @@ def _finish(flags, model, config, records, eval_records, before):
     from avts_tf.evaluation.sync import describe
     from avts_tf.training.curriculum import parse_regime
     from avts_tf.training.devices import worker_count
-    from avts_tf.training.run_folder import RunFolder, load_result, writing
-    from avts_tf.training.trainer import load_model
+    from avts_tf.training.run_folder import RunFolder, load_model, load_result, writing
 
     run_dir = flags.run_dir
     rows = RunFolder(run_dir, config).history()
@@ -90,7 +97,7 @@ def _finish(flags, model, config, records, eval_records, before):
           f'checkpoints/, tensorboard/ (look: tensorboard --logdir={run_dir}).')
 
 
-def _is_complete(run_dir, epochs, records, export_dir):
+def _is_complete(run_dir: str, epochs: int, records: str, export_dir: str) -> bool:
     """Whether a training of so many epochs is measured on these records and exported."""
     from avts_tf.data.shards import same_files
     from avts_tf.training.run_folder import load_result

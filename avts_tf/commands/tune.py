@@ -1,5 +1,7 @@
 """Search for the best parameters by many trainings."""
 
+import types
+
 from avts_tf.commands._flags import (
     DEVICES,
     EVAL_RECORDS,
@@ -16,7 +18,7 @@ FLAGS = {
 }
 
 
-def run(flags):
+def run(flags: types.SimpleNamespace) -> None:
     """Searches the space of training/tune.py; parameters that are given as flags are held."""
     from avts_tf.commands._demo import records_or_demo
     from avts_tf.data.shards import naming_damage
@@ -28,5 +30,6 @@ def run(flags):
     refuse_several_machines('mode', 'tune', 'runs on the devices of one machine; '
                             'unset TF_CONFIG.')
     with hold_run(flags.run_dir), naming_damage(records, eval_records, flags.select_records):
-        tune(preset, flags.parameters, records, eval_records, flags.run_dir, flags.trials,
-             flags.devices, select_pattern=flags.select_records)
+        tune(preset, flags.parameters, records, flags.run_dir, flags.trials,
+             eval_records=eval_records, select_records=flags.select_records,
+             devices=flags.devices)

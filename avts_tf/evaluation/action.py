@@ -5,7 +5,6 @@ softmax over windows that are equally spaced from its beginning to its end.
 """
 
 import dataclasses
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,8 +36,14 @@ from avts_tf.evaluation.labels import read_labels, stratified
 from avts_tf.models.build import build_model
 from avts_tf.models.two_tower import TwoTower
 from avts_tf.training.devices import make_strategy
-from avts_tf.training.run_folder import RunFolder, load_config, load_inputs
-from avts_tf.training.trainer import load_model, make_optimizer
+from avts_tf.training.optimizer import make_optimizer
+from avts_tf.training.run_folder import (
+    RunFolder,
+    load_config,
+    load_inputs,
+    load_model,
+    refuse_another_run,
+)
 
 MODE = 'action_recognition'
 SAME_IN_RUN = ('clip', 'logmel', 'towers')  # groups of the configuration that belong to the towers
@@ -143,7 +148,8 @@ def recognise_actions(
 
     inputs = {'mode': MODE, **protocol._asdict(), 'records': records,
               'eval_records': eval_records, 'classes': names}
-    _refuse_another(run_dir, inputs)
+    if os.path.exists(os.path.join(run_dir, 'config.json')):
+        refuse_another_run('run_dir', run_dir, load_inputs(run_dir), inputs)
     run = RunFolder(run_dir, config, inputs)
     with strategy.scope():
         model = initial_model(config, protocol)
@@ -282,18 +288,6 @@ def initial_model(config: Config, protocol: Protocol) -> TwoTower:
     if not RunFolder(run_dir, run_config).restore(classifier, optimizer=False):
         raise UserError('init', run_dir, 'has no intact checkpoint.')
     return model
-
-
-def _refuse_another(run_dir: str, inputs: dict) -> None:
-    """Raises a `UserError` where a run folder holds a run of another kind or protocol."""
-    if not os.path.exists(os.path.join(run_dir, 'config.json')):
-        return
-    before = load_inputs(run_dir)
-    # Through JSON and back, like what is in the file.
-    for name, value in json.loads(json.dumps(inputs)).items():
-        if before.get(name) != value:
-            raise UserError('run_dir', run_dir, f'holds another run ({name} is {before.get(name)}, '
-                            f'asked for {value}); use another `run_dir`.')
 
 
 def describe(results: dict) -> Iterator[str]:

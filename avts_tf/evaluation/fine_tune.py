@@ -17,8 +17,9 @@ from avts_tf.errors import UserError
 from avts_tf.models.layers import BatchNorm
 from avts_tf.models.two_tower import TwoTower
 from avts_tf.training.devices import own_batches
+from avts_tf.training.optimizer import LearningRate
 from avts_tf.training.run_folder import RunFolder
-from avts_tf.training.trainer import ADAPT_BATCHES, learning_rate_at
+from avts_tf.training.trainer import ADAPT_BATCHES
 
 STREAMS = {'video': ('video',), 'audio': ('audio',), 'both': ('video', 'audio')}
 LAST_STAGE = 5  # AVTS's towers name their layers by stage: conv1... to conv5... or mixed_5...
@@ -166,6 +167,7 @@ def fine_tune(
     train_step = _make_train_step(classifier, strategy, mean_loss, accuracy)
 
     total = steps * train.epochs
+    learning_rate = LearningRate(train, total, [row['loss'] for row in rows])
     with progress.bar(total=total, initial=steps * done, unit='step') as bar:
         for epoch in range(done, train.epochs):
             state.epoch.assign(epoch)
@@ -173,8 +175,7 @@ def fine_tune(
             mean_loss.reset_state()
             accuracy.reset_state()
             for batch in batches:
-                optimizer.learning_rate.assign(learning_rate_at(
-                    train, int(optimizer.iterations.numpy()), total, [row['loss'] for row in rows]))
+                optimizer.learning_rate.assign(learning_rate.at(int(optimizer.iterations.numpy())))
                 train_step(batch)
                 bar.update()
             if int(optimizer.iterations.numpy()) == before:
@@ -186,6 +187,7 @@ def fine_tune(
                                 f'the loss is {loss} in epoch {epoch + 1}; lower it and use a new '
                                 '`run_dir`.')
             rows.append({'epoch': epoch + 1, 'loss': loss, 'accuracy': right})
+            learning_rate.end_epoch(loss)
             run.write_history(rows)
             run.save(classifier, epoch + 1)
             logger.info('epoch %d/%d loss %.4f | accuracy on training windows %.1f %%',

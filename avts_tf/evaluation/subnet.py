@@ -19,7 +19,7 @@ from avts_tf import progress
 from avts_tf.config import Config
 from avts_tf.data.records import PCM_SCALE
 from avts_tf.models.audio import build_audio_network, build_frontend
-from avts_tf.training.trainer import learning_rate_at, make_optimizer
+from avts_tf.training.optimizer import LearningRate, make_optimizer
 
 GAIN_DB = 10.0              # greatest change of loudness, up or down
 MIXUP_ALPHA = 0.4           # of the beta distribution of a window's weight in its mixture
@@ -107,7 +107,8 @@ def train_subnet(
 
     batch_size = min(train.batch_size, len(waveforms))
     epoch_steps = math.ceil(len(waveforms) * train.passes_per_epoch / batch_size)
-    losses, order, done = [], np.empty(0, int), 0
+    learning_rate = LearningRate(train, train.epochs * epoch_steps)
+    order, done = np.empty(0, int), 0
     longest_mask = round(MASK_SECONDS / config.logmel.stft_hop_seconds)
     bar = progress.bar(range(train.epochs), f'{title}: training', unit='epoch', leave=False)
     for _ in bar:
@@ -120,12 +121,11 @@ def train_subnet(
             targets = np.eye(class_count, dtype=np.float32)[labels[chosen]]
             windows, targets = augment(windows, targets, rng)
             mask = draw_masks(batch_size, steps, bands, longest_mask, rng)
-            optimizer.learning_rate.assign(
-                learning_rate_at(train, done, train.epochs * epoch_steps, losses))
+            optimizer.learning_rate.assign(learning_rate.at(done))
             total += float(step(windows, targets, mask))
             done += 1
-        losses.append(total / epoch_steps)
-        bar.set_postfix(loss=f'{losses[-1]:.3f}')
+        learning_rate.end_epoch(total / epoch_steps)
+        bar.set_postfix(loss=f'{total / epoch_steps:.3f}')
     return Subnet(front_end, network, samples, network.count_params())
 
 

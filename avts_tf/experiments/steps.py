@@ -24,8 +24,8 @@ from avts_tf.evaluation.tower_features import ProbedTower
 from avts_tf.program import show_messages
 from avts_tf.signals import note_signals
 from avts_tf.training.curriculum import parse_regime
-from avts_tf.training.run_folder import RunFolder, load_result, update_result
-from avts_tf.training.trainer import load_model, train
+from avts_tf.training.run_folder import RunFolder, load_model, load_result, update_result
+from avts_tf.training.trainer import train
 
 HERE = '{table_dir}'  # in a step's paths: the folder may be moved, or be called by another name
 _STEP, _FAILED = 'step.json', 'failed.txt'
@@ -50,7 +50,7 @@ class Step(NamedTuple):
 
 def _train(run_dir: str, config: dict, records: str, eval_records: str, devices: str):
     config = make_config(**config)
-    model = train(config, records, run_dir, eval_records, devices)
+    model = train(config, records, run_dir, eval_records=eval_records, devices=devices)
     os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
     stages = parse_regime(config.train.regime, config.train.epochs).stages
     plots.training_curves(RunFolder(run_dir, config).history(),

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from avts_tf.config import Config
-from avts_tf.training.trainer import UNDECAYED
+from avts_tf.training.optimizer import UNDECAYED
 
 Outputs = dict[str, tf.Tensor]
 

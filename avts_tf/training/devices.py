@@ -1,61 +1,67 @@
 """Where a training runs: the devices of one machine, or several machines that `TF_CONFIG` names.
 
-Every machine runs the same command and reads the same records in the same order; of each global batch it takes the part that is
-its own. The first one, the chief, writes the run folder.
+Every machine runs the same command and reads the same records in the same order; of each global
+batch it takes the part that is its own. The first one, the chief, writes the run folder and the
+messages.
 """
 
+import contextlib
 import functools
 import json
+import logging
 import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tensorflow as tf
 
 from avts_tf.errors import UserError
 
 
-@functools.cache  # a second strategy over the same devices in one process breaks TensorFlow's collective operations
-def make_strategy(devices):
-    """MirroredStrategy over the devices of a flag value; MultiWorkerMirroredStrategy where `TF_CONFIG` names several machines.
+# A second strategy over the same devices in one process breaks TensorFlow's collective operations.
+@functools.cache
+def make_strategy(devices: str | int) -> tf.distribute.Strategy:
+    """The strategy over some devices of this machine, or over the machines of `TF_CONFIG`.
 
     Args:
-        devices: 'auto' for all GPUs, or the CPU where there is none; or a number, of GPUs or, where there is none, of logical
-            CPU devices. With several machines 'auto' only.
+        devices: 'auto' for all GPUs, or the CPU where there is none; or a number, of GPUs or,
+            where there is none, of logical CPU devices. With several machines 'auto' only.
 
     Returns:
-        `tf.distribute.Strategy`.
+        `MirroredStrategy`, or `MultiWorkerMirroredStrategy` for several machines.
 
     Raises:
         UserError: no such number of devices, or `TF_CONFIG` cannot be used.
     """
     if worker_count() > 1:
         if devices != 'auto':
-            raise UserError(f'--devices={devices}: with several machines (TF_CONFIG) each uses all its GPUs, or its CPU. Leave '
-                            'it out; CUDA_VISIBLE_DEVICES hides GPUs.')
+            raise UserError('devices', devices, 'with several machines (TF_CONFIG) each uses all '
+                            'its GPUs, or its CPU. Leave it out; CUDA_VISIBLE_DEVICES hides GPUs.')
         return tf.distribute.MultiWorkerMirroredStrategy()
     gpus = tf.config.list_physical_devices('GPU')
     if devices == 'auto':
         names = [f'GPU:{i}' for i in range(len(gpus))] or ['CPU:0']
         return tf.distribute.MirroredStrategy(names)
     if not str(devices).isdigit() or int(devices) < 1:
-        raise UserError(f'--devices={devices}: use "auto" or a number of devices from 1.')
+        raise UserError('devices', devices, 'use "auto" or a number of devices from 1.')
     count = int(devices)
     if gpus:
         if count > len(gpus):
-            raise UserError(f'--devices={devices}: this machine has {len(gpus)} GPU(s).')
+            raise UserError('devices', devices, f'this machine has {len(gpus)} GPU(s).')
         return tf.distribute.MirroredStrategy([f'GPU:{i}' for i in range(count)])
     cpu = tf.config.list_physical_devices('CPU')[0]
     if count > 1:
         try:
-            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-        except RuntimeError:  # TensorFlow has started; that is well where it has as many devices
+            tf.config.set_logical_device_configuration(
+                cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+        except RuntimeError:  # TensorFlow has started, perhaps with enough devices
             if len(tf.config.list_logical_devices('CPU')) < count:
-                raise UserError(
-                    f'--devices={devices}: TensorFlow has started with fewer CPU devices; start a new process.') from None
+                raise UserError('devices', devices, 'TensorFlow has started with fewer CPU '
+                                'devices; start a new process.') from None
     return tf.distribute.MirroredStrategy([f'CPU:{i}' for i in range(count)])
 
 
 def computes_bfloat16(cpu_info: str = '/proc/cpuinfo') -> bool:
-    """Whether bfloat16 is computed by instructions of its own here; True where that cannot be told.
+    """Whether the processor has instructions for bfloat16; True where that cannot be known.
 
     Args:
         cpu_info: file in which Linux describes the processors.
@@ -70,8 +76,8 @@ def computes_bfloat16(cpu_info: str = '/proc/cpuinfo') -> bool:
     return not words.isdisjoint({'avx512_bf16', 'amx_bf16', 'bf16'})  # x86, x86, ARM
 
 
-def _task():
-    """(number of workers, index of this one) that `TF_CONFIG` tells; (1, 0) without it."""
+def _task() -> tuple[int, int]:
+    """(number of workers, index of this one) by `TF_CONFIG`; (1, 0) without it."""
     text = os.environ.get('TF_CONFIG')
     if not text:
         return 1, 0
@@ -84,12 +90,14 @@ def _task():
         if not 0 <= index < count:
             raise ValueError(f'there is no worker {index} among {count}')
     except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f'TF_CONFIG={text}: cannot be used: {error}. It looks like {{"cluster": {{"worker": ["host1:2222", '
-                        '"host2:2222"]}, "task": {"type": "worker", "index": 0}}.') from None
+        raise UserError(
+            None, f'TF_CONFIG={text}', f'cannot be used: {error}. It looks like {{"cluster": '
+            '{"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}.'
+        ) from None
     return count, index
 
 
-def worker_count():
+def worker_count() -> int:
     """The number of machines that train together."""
     return _task()[0]
 
@@ -100,13 +108,26 @@ def refuse_several_machines(name: str, value: object, problem: str) -> None:
         raise UserError(name, value, problem)
 
 
-def is_chief():
+def is_chief() -> bool:
     """Whether this machine is the one that writes."""
     return _task()[1] == 0
 
 
+@contextlib.contextmanager
+def logging_of_chief_only() -> Iterator[None]:
+    """Within it the other machines log errors only."""
+    package = logging.getLogger('avts_tf')
+    level = package.level
+    if not is_chief():
+        package.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        package.setLevel(level)
+
+
 @tf.autograph.experimental.do_not_convert
-def own_batches(dataset, strategy):
+def own_batches(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Iterable[dict]:
     """What this machine's replicas take of a dataset of global batches, for `strategy.run`.
 
     Args:
@@ -114,21 +135,24 @@ def own_batches(dataset, strategy):
         strategy: result of `make_strategy`; B must be a multiple of its replicas.
 
     Returns:
-        An iterable of per-replica dicts of tensors [B / replicas, ...]. With several machines they hold `digest` int64
-        [B / replicas] too, a number that is the same on all of them if they read the same global batch.
+        An iterable of per-replica dicts of tensors [B / replicas, ...]. With several machines they
+        hold `digest` int64 [B / replicas] too, a number that is the same on all of them if they
+        read the same global batch.
     """
     replicas, (workers, index) = strategy.num_replicas_in_sync, _task()
     if replicas == 1:
         return dataset
     local = replicas // workers
 
-    def pieces(batch):
+    def pieces(batch: dict) -> tf.data.Dataset:
         if workers > 1:
             rows = tf.shape(batch['kind'])[0]
-            content = batch['example_hash'] * 3 + tf.reduce_sum(batch['audio_hash'] * 5 + tf.cast(batch['kind'], tf.int64), 1)
+            pairs = batch['audio_hash'] * 5 + tf.cast(batch['kind'], tf.int64)
+            content = batch['example_hash'] * 3 + tf.reduce_sum(pairs, 1)
             order = tf.range(1, tf.cast(rows, tf.int64) + 1)
             batch = {**batch, 'digest': tf.fill([rows], tf.reduce_sum(content * order))}
-        parts = {name: tf.reshape(value, [replicas, -1, *value.shape[1:]]) for name, value in batch.items()}
+        parts = {name: tf.reshape(value, [replicas, -1, *value.shape[1:]])
+                 for name, value in batch.items()}
         return tf.data.Dataset.from_tensor_slices(
             {name: value[index * local:(index + 1) * local] for name, value in parts.items()})
 
@@ -138,23 +162,27 @@ def own_batches(dataset, strategy):
     return strategy.distribute_datasets_from_function(lambda _: dataset)
 
 
-def make_agreement(strategy, count):
-    """A function by which all machines tell each other some numbers.
+def make_gather(
+    strategy: tf.distribute.Strategy, count: int
+) -> Callable[[Sequence[int]], list[Sequence[int]]]:
+    """A function that gathers some numbers from all machines.
 
     Args:
         strategy: result of `make_strategy`.
         count: of numbers.
 
     Returns:
-        Function from a list of integers to a list of such lists, one per replica. All machines must call it equally often.
+        Function from a list of integers to a list of such lists, one per replica. All machines
+        must call it equally often.
     """
     if worker_count() == 1:
         return lambda numbers: [numbers]
 
     @tf.function(input_signature=[tf.TensorSpec([count], tf.int64)], autograph=False)
-    def gather(numbers):
-        def one(numbers):
-            return tf.distribute.get_replica_context().all_gather(tf.identity(numbers)[None], axis=0)
-        return strategy.experimental_local_results(strategy.run(one, args=(numbers,)))[0]
+    def gather(numbers: tf.Tensor) -> tf.Tensor:
+        def of_replica(numbers: tf.Tensor) -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            return context.all_gather(tf.identity(numbers)[None], axis=0)
+        return strategy.experimental_local_results(strategy.run(of_replica, args=(numbers,)))[0]
 
     return lambda numbers: gather(tf.constant(numbers, tf.int64)).numpy().tolist()

@@ -2,43 +2,49 @@
 
     RUN_DIR/
         config.json         what was run
-        checkpoints/        epoch-0007-step-000120.npz: everything to go on with after 7 epochs and 120 steps
-        history.csv         a row per epoch: what was learnt, in full precision
+        checkpoints/        epoch-0007-step-000120.npz: all that is needed to resume after 7 epochs
+                            and 120 steps
+        history.csv         a row per epoch: what was learned, in full precision
         timing.csv          a row per epoch: how long it took
         result.json         what was measured, what was skipped, where the towers are
         tensorboard/        the same as curves, and a picture of a batch
-
-A checkpoint is a NumPy `.npz` (a zip, which holds a CRC of every part). It is written aside, brought to the disk and then renamed,
-so that a crash leaves the files before it whole; one that was damaged later fails its CRC and is passed over.
 """
 
 import contextlib
 import csv
 import json
+import logging
 import os
-import re
-import zipfile
-import zlib
-from typing import NamedTuple
+from collections.abc import Iterator
 
-import filelock
-import numpy as np
+import keras
 import tensorflow as tf
 
 from avts_tf import files
 from avts_tf.config import Config
 from avts_tf.errors import UserError
+from avts_tf.models.build import build_model
+from avts_tf.models.two_tower import TwoTower
+from avts_tf.training.checkpoints import (
+    Checkpoint,
+    DamagedCheckpoint,
+    checkpoint_path,
+    list_checkpoints,
+    read_checkpoint,
+    remove_unfinished,
+    write_checkpoint,
+)
 from avts_tf.training.devices import is_chief
+from avts_tf.training.optimizer import make_optimizer
 
 KEPT_CHECKPOINTS = 3
-RESULT_SECONDS = 60.0  # longest wait for another process to write result.json
-_ASIDE = 'writing-'
-_STATE = 'state'
-_CHECKPOINT = re.compile(r'epoch-(\d+)-step-(\d+)\.npz')
+
+logger = logging.getLogger(__name__)
 
 
 def hold_run(run_dir: str) -> contextlib.AbstractContextManager:
-    """Holds a run folder against other processes that would write it; of several machines the chief does.
+    """Holds a run folder against other processes that would write it; of several machines the
+    chief does.
 
     Raises:
         UserError: another process is at work on it, or it cannot be written.
@@ -46,36 +52,48 @@ def hold_run(run_dir: str) -> contextlib.AbstractContextManager:
     return files.locked(run_dir, 'run_dir') if is_chief() else contextlib.nullcontext()
 
 
-class Checkpoint(NamedTuple):
-    """A checkpoint that was read and is whole.
+def refuse_another_run(
+    parameter: str, folder: str, before: dict, wanted: dict, what: str = 'run'
+) -> None:
+    """Raises a `UserError` where a folder was made with other values than are asked for.
 
-    Attributes:
-        path: file.
-        arrays: dict of arrays.
-        state: dict, `Standing` as JSON gives it back; checkpoints of other trainings may hold other things.
-        epochs: whole epochs.
+    Args:
+        parameter: name of the parameter that the folder comes from, for the message.
+        folder: what holds the run.
+        before: dict of values that it was made with, as JSON gives them back.
+        wanted: dict of values that are asked for; those of other names are not compared.
+        what: what the folder holds, for the message.
+
+    Raises:
+        UserError: a value differs; the message names each with both values.
     """
-
-    path: str
-    arrays: dict
-    state: dict
-    epochs: int
+    wanted = json.loads(json.dumps(wanted))
+    differences = [f'{name} is {before.get(name)}, asked for {value}'
+                   for name, value in wanted.items() if before.get(name) != value]
+    if differences:
+        raise UserError(parameter, folder, f'holds another {what} ({"; ".join(differences)}). Use '
+                        f'the same values to resume it, or another `{parameter}` for a new one.')
 
 
 class RunFolder:
-    """The files of a run and the rules of going on with it.
+    """The files of a run and the rules of resuming it.
 
     Args:
         path: folder; made if it is not there.
         config: `Config`.
-        inputs: dict of what else is worth knowing of the run, such as the records; None leaves config.json alone.
+        inputs: dict of what else is worth knowing of the run, such as the records; None leaves
+            config.json alone.
         keep: newest checkpoints to keep; the best is kept beside them.
 
     Raises:
         UserError: the folder holds a run of another configuration, or cannot be written.
+
+    Example:
+        >>> RunFolder('runs/demo', load_config('runs/demo')).history()[-1]['loss']
     """
 
-    def __init__(self, path, config, inputs=None, keep=KEPT_CHECKPOINTS):
+    def __init__(self, path: str, config: Config, inputs: dict | None = None,
+                 keep: int = KEPT_CHECKPOINTS):
         self.path = path
         self.checkpoints = os.path.join(path, 'checkpoints')
         self.history_path = os.path.join(path, 'history.csv')
@@ -86,49 +104,55 @@ class RunFolder:
                 os.makedirs(self.checkpoints, exist_ok=True)
             config_path = os.path.join(path, 'config.json')
             if os.path.exists(config_path):
-                differences = _differences(load_config(path), config)
-                if differences:
-                    raise UserError(
-                        f'--run_dir={path}: holds a run of another configuration ({"; ".join(differences)}). Use its flags to go '
-                        'on with it, or another --run_dir for a new run.'
-                    )
+                refuse_another_run('run_dir', path, load_config(path).values(), config.values())
             if inputs is not None and self._writes:
-                for name in os.listdir(self.checkpoints):
-                    if name.startswith(_ASIDE):  # a process was killed as it wrote
-                        os.remove(os.path.join(self.checkpoints, name))
-                write_aside(config_path, json.dumps({**json.loads(config.to_json()), 'inputs': inputs}, indent=2) + '\n')
+                remove_unfinished(self.checkpoints)
+                content = {**json.loads(config.to_json()), 'inputs': inputs}
+                files.write_text(config_path, json.dumps(content, indent=2) + '\n')
 
-    def read_checkpoint(self, which='newest', say=print):
-        """The newest or the best checkpoint that is whole; those that are not are passed over, and said.
+    def read_checkpoint(self, which: str = 'newest') -> Checkpoint | None:
+        """The newest or the best checkpoint that is whole.
+
+        Those that are damaged are passed over with a warning.
 
         Args:
-            which: 'newest'; or 'best', the end of the epoch with the highest AUC on hard negatives (easy ones where no clip has
-                room for hard ones) of the fixed clips.
-            say: function that shows a line of text.
+            which: 'newest'; or 'best', the end of the epoch with the highest AUC on hard negatives
+                (easy ones where no clip has room for hard ones) of the fixed clips.
 
         Returns:
             A `Checkpoint`, or None where there is none.
         """
         if not os.path.isdir(self.checkpoints):
             return None
-        listed = _listed(self.checkpoints)[::-1]
-        if which == 'best':  # of those that are there: an epoch is in the history before it is kept
+        listed = list_checkpoints(self.checkpoints)[::-1]
+        if which == 'best':
+            # An epoch is in the history before its checkpoint is written.
             ends = {epochs: path for epochs, step, path in listed if not step}
-            listed = [(epochs, 0, ends[epochs]) for epochs in best_first(self.history()) if epochs in ends]
+            listed = [(epochs, 0, ends[epochs])
+                      for epochs in best_first(self.history()) if epochs in ends]
         for epochs, _, path in listed:
             try:
-                return Checkpoint(path, *read_arrays(path), epochs)
-            except Damaged as error:
-                say(f'WARNING: {path}: damaged ({error}); the checkpoint before it is taken.')
+                return Checkpoint(path, *read_checkpoint(path), epochs)
+            except DamagedCheckpoint as error:
+                logger.warning(f'{path}: damaged ({error}); the checkpoint before it is used.')
         return None
 
-    def epochs_done(self):
+    def epochs_done(self) -> int:
         """The number of whole epochs of the newest checkpoint, 0 where there is none."""
         checkpoint = self.read_checkpoint()
         return checkpoint.epochs if checkpoint else 0
 
-    def restore(self, model, checkpoint=None, optimizer=True):
-        """Puts a checkpoint, by default the newest, into a model; returns it, or None where there is none.
+    def restore(self, model: keras.Model, checkpoint: Checkpoint | None = None,
+                optimizer: bool = True) -> Checkpoint | None:
+        """Puts a checkpoint, by default the newest, into a model.
+
+        Args:
+            model: compiled model.
+            checkpoint: result of `read_checkpoint`.
+            optimizer: whether the state of the optimiser is restored too.
+
+        Returns:
+            The checkpoint, or None where there is none.
 
         Raises:
             UserError: it is of a model of another form.
@@ -137,14 +161,17 @@ class RunFolder:
         if checkpoint:
             variables = _variables(model, optimizer)
             other = [name for name, variable in variables.items()
-                     if name not in checkpoint.arrays or checkpoint.arrays[name].shape != tuple(variable.shape)]
+                     if name not in checkpoint.arrays
+                     or checkpoint.arrays[name].shape != tuple(variable.shape)]
             if other:
-                raise UserError(f'{checkpoint.path}: is of a model of another form, or of another version of this program.')
+                raise UserError(None, checkpoint.path, 'is of a model of another form, or of '
+                                'another version of this program.')
             for name, variable in variables.items():
                 variable.assign(checkpoint.arrays[name])
         return checkpoint
 
-    def save(self, model, epochs, step=0, state=None, **arrays):
+    def save(self, model: keras.Model, epochs: int, step: int = 0, state: dict | None = None,
+             **arrays: object) -> None:
         """Writes a checkpoint and removes those that are neither among the newest nor the best.
 
         Args:
@@ -158,52 +185,100 @@ class RunFolder:
         """
         if not self._writes:
             return
-        arrays = {**{name: variable.numpy() for name, variable in _variables(model).items()}, **arrays}
+        values = {name: variable.numpy() for name, variable in _variables(model).items()}
         with writing(self.path):
-            write_arrays(_path_of(self.checkpoints, epochs, step), arrays, state or {})
-            best = _path_of(self.checkpoints, next(iter(best_first(self.history())), 0), 0)
-            listed = _listed(self.checkpoints)
+            write_checkpoint(checkpoint_path(self.checkpoints, epochs, step),
+                             {**values, **arrays}, state or {})
+            best_epochs = next(iter(best_first(self.history())), 0)
+            best = checkpoint_path(self.checkpoints, best_epochs, 0)
+            listed = list_checkpoints(self.checkpoints)
             # One that claims to be further on was passed over as damaged.
             older = [item for item in listed if item[:2] <= (epochs, step)]
-            for _, _, path in [*listed[len(older):], *(item for item in older[:-self._keep] if item[2] != best)]:
+            superseded = [item for item in older[:-self._keep] if item[2] != best]
+            for _, _, path in [*listed[len(older):], *superseded]:
                 os.remove(path)
 
-    def history(self):
+    def history(self) -> list[dict]:
         """Rows of history.csv as dicts of floats; cells that are empty are left out."""
-        return _read_table(self.history_path)
+        return self.read_table('history.csv')
 
-    def write_history(self, rows):
-        """Writes history.csv whole: a row per epoch, a column per name that occurs in any."""
+    def write_history(self, rows: list[dict]) -> None:
+        """Writes history.csv: a row per epoch, a column per name that occurs in any."""
         self.write_table('history.csv', rows)
 
-    def write_table(self, name, rows):
+    def write_table(self, name: str, rows: list[dict]) -> None:
         """Writes rows, dicts of numbers, as a CSV file of the run folder, in full precision."""
         if self._writes:
-            names = list(dict.fromkeys(name for row in rows for name in row))
-            lines = [','.join(names), *(','.join(repr(row[name]) if name in row else '' for name in names) for row in rows)]
+            columns = list(dict.fromkeys(column for row in rows for column in row))
+            cells = [[repr(row[column]) if column in row else '' for column in columns]
+                     for row in rows]
             with writing(self.path):
-                write_aside(os.path.join(self.path, name), '\n'.join(lines) + '\n')
+                files.write_text(os.path.join(self.path, name),
+                                 ''.join(','.join(line) + '\n' for line in [columns, *cells]))
 
-    def read_table(self, name):
+    def read_table(self, name: str) -> list[dict]:
         """Rows of a CSV file of the run folder, as `history`."""
-        return _read_table(os.path.join(self.path, name))
+        path = os.path.join(self.path, name)
+        if not os.path.exists(path):
+            return []
+        with open(path, newline='') as file:
+            return [{column: float(cell) for column, cell in row.items() if cell}
+                    for row in csv.DictReader(file)]
 
 
-def best_first(rows):
-    """Epochs, from 1, the one with the highest AUC on hard negatives first, or easy ones without those; of equals the last."""
-    name = next((name for name in ('auc_hard', 'auc_easy') if any(name in row for row in rows)), 'epoch')
-    return [int(row['epoch']) for row in sorted(rows, key=lambda row: (row.get(name, 0.0), row['epoch']), reverse=True)]
+def best_first(rows: list[dict]) -> list[int]:
+    """Epochs, from 1, the one with the highest AUC on hard negatives first.
+
+    Without hard negatives the easy ones decide; of equals the last is first.
+    """
+    name = next((name for name in ('auc_hard', 'auc_easy') if any(name in row for row in rows)),
+                'epoch')
+    ordered = sorted(rows, key=lambda row: (row.get(name, 0.0), row['epoch']), reverse=True)
+    return [int(row['epoch']) for row in ordered]
 
 
-def _variables(model, optimizer=True):
+def _variables(model: keras.Model, optimizer: bool = True) -> dict:
     """Dict from a name in a checkpoint to a variable of a compiled model and its optimiser."""
     # Paths are not unique: the towers have layers of the same name.
     groups = {'weight': model.weights, 'optimizer': model.optimizer.variables if optimizer else []}
-    return {f'{group}-{index:04d}': variable for group, variables in groups.items() for index, variable in enumerate(variables)}
+    return {f'{group}-{index:04d}': variable
+            for group, variables in groups.items() for index, variable in enumerate(variables)}
 
 
-def load_config(run_dir):
+def load_model(run_dir: str, which: str = 'newest') -> tuple[TwoTower, int]:
+    """The trained model of a run folder.
+
+    Args:
+        run_dir: run folder.
+        which: 'newest' or 'best' checkpoint (see `RunFolder.read_checkpoint`).
+
+    Returns:
+        (`TwoTower`, number of whole epochs that it was trained for).
+
+    Raises:
+        UserError: there is no run, or no checkpoint in it.
+
+    Example:
+        >>> model, epochs = load_model('runs/demo', which='best')
+    """
+    config = load_config(run_dir)
+    run = RunFolder(run_dir, config)
+    checkpoint = run.read_checkpoint(which)
+    if not checkpoint:
+        raise UserError('run_dir', run_dir, f'no checkpoint that is whole in {run.checkpoints}; '
+                        'training writes one after each epoch.')
+    model = build_model(config)
+    model.compile(optimizer=make_optimizer(config))
+    run.restore(model, checkpoint, optimizer=False)
+    return model, checkpoint.epochs
+
+
+def load_config(run_dir: str, parameter: str = 'run_dir') -> Config:
     """The `Config` of a run folder.
+
+    Args:
+        run_dir: run folder.
+        parameter: name of the parameter that the folder comes from, for messages.
 
     Raises:
         UserError: there is no run in the folder.
@@ -215,29 +290,29 @@ def load_config(run_dir):
         groups.pop('inputs', None)
         return Config.from_json(json.dumps(groups))
     except FileNotFoundError:
-        raise UserError(f'--run_dir={run_dir}: no run there ({path} is missing); --mode=train makes one.') from None
+        raise UserError(parameter, run_dir, f'no run there ({path} is missing); training makes '
+                        'one.') from None
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f'{path}: cannot be read as a configuration of this version: {error}') from None
+        raise UserError(None, path, 'cannot be read as a configuration of this version: '
+                        f'{error}') from None
 
 
-def load_inputs(run_dir):
-    """What else a run folder's config.json holds, such as the globs of its records: a dict."""
+def load_inputs(run_dir: str) -> dict:
+    """What else the config.json of a run folder holds, such as the globs of its records."""
     with open(os.path.join(run_dir, 'config.json')) as file:
         return json.load(file).get('inputs', {})
 
 
-def update_result(run_dir, values):
+def update_result(run_dir: str, values: dict) -> None:
     """Adds values to `result.json` of a run folder, replacing those of the same names."""
     path = os.path.join(run_dir, 'result.json')
     # A run may be evaluated while it is trained.
-    with writing(run_dir), filelock.FileLock(path + files.LOCK, timeout=RESULT_SECONDS):
-        write_aside(path, json.dumps({**load_result(run_dir), **values}, indent=2) + '\n')
-        with contextlib.suppress(OSError):
-            os.remove(path + files.LOCK)
+    with writing(run_dir), files.updating(path):
+        files.write_text(path, json.dumps({**load_result(run_dir), **values}, indent=2) + '\n')
 
 
-def load_result(run_dir):
-    """What `result.json` of a run folder holds: a dict, empty where there is none."""
+def load_result(run_dir: str) -> dict:
+    """What `result.json` of a run folder holds; empty where there is none."""
     path = os.path.join(run_dir, 'result.json')
     if not os.path.exists(path):
         return {}
@@ -245,105 +320,13 @@ def load_result(run_dir):
         return json.load(file)
 
 
-class Damaged(Exception):
-    """A checkpoint file that cannot be used; the message says why."""
-
-
-def _path_of(folder, epochs, step):
-    """The path of the checkpoint after whole epochs and steps of the next."""
-    return os.path.join(folder, f'epoch-{epochs:04d}-step-{step:06d}.npz')
-
-
-def _listed(folder):
-    """(whole epochs, steps of the next, path) of each checkpoint of a folder, the oldest first."""
-    found = [(_CHECKPOINT.fullmatch(name), name) for name in os.listdir(folder)]
-    return sorted((int(match[1]), int(match[2]), os.path.join(folder, name)) for match, name in found if match)
-
-
-def write_arrays(path, arrays, state):
-    """Writes a checkpoint; whatever happens, `path` is as it was before or whole.
-
-    Args:
-        path: file.
-        arrays: dict of arrays.
-        state: what goes through JSON.
-
-    Raises:
-        OSError: it cannot be written, for instance because the disk is full; what was written of it is removed.
-    """
-    aside = os.path.join(os.path.dirname(path), _ASIDE + os.path.basename(path))
-    text = np.frombuffer(json.dumps(state).encode(), np.uint8)
-    try:
-        with open(aside, 'wb') as file:
-            np.savez(file, **{_STATE: text}, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except OSError:
-        if os.path.exists(aside):
-            os.remove(aside)
-        raise
-    _sync_folder(os.path.dirname(path))
-
-
-def _sync_folder(folder):
-    """Brings the names in a folder to the disk, so that a file that was renamed into it outlives a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def read_arrays(path):
-    """(arrays, state) of a checkpoint.
-
-    Raises:
-        Damaged: the file is cut short, damaged or no checkpoint.
-    """
-    try:
-        with zipfile.ZipFile(path) as file:
-            if (part := file.testzip()) is not None:
-                raise Damaged(f'{part} fails its checksum')
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        state = json.loads(arrays.pop(_STATE).tobytes())
-    except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, RuntimeError, NotImplementedError,
-            MemoryError, SyntaxError) as error:
-        raise Damaged(f'{error or type(error).__name__}') from None
-    return arrays, state
-
-
-def _differences(old, new):
-    """What differs between two configurations, as "name is A, asked for B"."""
-    from_old, from_new = (json.loads(config.to_json()) for config in (old, new))
-    return [f'{name} is {from_old[group][name]}, asked for {value}' for group, values in from_new.items()
-            for name, value in values.items() if from_old[group][name] != value]
-
-
 @contextlib.contextmanager
-def writing(run_dir):
+def writing(run_dir: str) -> Iterator[None]:
     """Turns an error on writing to a run folder, such as a full disk, into a `UserError`."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, 'strerror', None) or str(error)
-        raise UserError(f'--run_dir={run_dir}: cannot be written: {reason}. What was written before is whole; once there is room, '
-                        'the same command goes on from the newest checkpoint.') from None
-
-
-def _read_table(path):
-    if not os.path.exists(path):
-        return []
-    with open(path, newline='') as file:
-        return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
-
-
-def write_aside(path, text):
-    """Writes a text file; whatever happens, `path` is as it was before or whole."""
-    aside = path + '.writing'
-    with open(aside, 'w') as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+        raise UserError('run_dir', run_dir, f'cannot be written: {reason}. What was written before '
+                        'is whole; once there is room, the same command resumes from the newest '
+                        'checkpoint.') from None

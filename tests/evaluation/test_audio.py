@@ -14,8 +14,8 @@ from avts_tf.errors import UserError
 from avts_tf.evaluation import audio
 from avts_tf.evaluation.folds import Fold
 from avts_tf.models.two_tower import build_two_tower
+from avts_tf.training.optimizer import make_optimizer
 from avts_tf.training.run_folder import RunFolder, update_result
-from avts_tf.training.trainer import make_optimizer
 from tests.evaluation.sounds import sound
 
 

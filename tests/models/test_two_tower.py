@@ -13,7 +13,7 @@ from avts_tf.errors import UserError
 from avts_tf.models.audio import build_audio_tower
 from avts_tf.models.two_tower import TwoTower, build_two_tower
 from avts_tf.models.video import build_video_tower
-from avts_tf.training.trainer import make_optimizer
+from avts_tf.training.optimizer import make_optimizer
 from tests.models.twins import SMALL, randomize, sounds
 
 

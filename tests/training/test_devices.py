@@ -1,4 +1,4 @@
-"""What TF_CONFIG and the processor say; how several machines train is tested in test_training.py."""
+"""What TF_CONFIG and the processor say; how several machines train is tested in test_trainer.py."""
 
 import pytest
 
@@ -7,7 +7,8 @@ from avts_tf.training import devices
 
 
 @pytest.mark.parametrize(('text', 'words'), [
-    ('{', 'looks like'), ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": 2}}', 'no worker 2'),
+    ('{', 'looks like'), ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": 2}}',
+                          'no worker 2'),
     ('{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}}', 'of type "worker" only'),
 ])
 def test_a_tf_config_that_cannot_be_used(monkeypatch, text, words):
@@ -17,14 +18,16 @@ def test_a_tf_config_that_cannot_be_used(monkeypatch, text, words):
 
 
 def test_devices_are_not_for_several_machines(monkeypatch):
-    monkeypatch.setenv('TF_CONFIG', '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}')
+    monkeypatch.setenv('TF_CONFIG', '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": '
+                                    '"worker", "index": 1}}')
     assert devices.worker_count() == 2 and not devices.is_chief()
-    with pytest.raises(UserError, match='--devices=2.*several machines'):
+    with pytest.raises(UserError, match='devices=2.*several machines'):
         devices.make_strategy('2')
 
 
 @pytest.mark.parametrize(('words', 'known'), [
-    ('flags : fpu avx2 fma', False), ('flags : avx512f avx512_vnni', False), ('flags : avx512f avx512_bf16 amx_bf16', True),
+    ('flags : fpu avx2 fma', False), ('flags : avx512f avx512_vnni', False),
+    ('flags : avx512f avx512_bf16 amx_bf16', True),
     ('Features : fp asimd bf16', True), (None, True),
 ])
 def test_processors_that_know_bfloat16(tmp_path, words, known):

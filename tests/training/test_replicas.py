@@ -1,8 +1,10 @@
 """Replicas are invisible: two of them train as one does, to rounding, for every loss.
 
-This file is the worker too: a fresh process of it, with two logical CPU devices, trains every case and writes what it got.
+This file is the worker too: a fresh process of it, with two logical CPU devices, trains every case
+    and writes what it got.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.helpers import ROOT
+from tests.helpers import ROOT, light_video_network
 
 LENGTH = {'normalize': 'length', 'head': 'average'}
 WHITEN = {'normalize': 'whiten', 'head': 'spans', 'head_spans': 4}
@@ -21,48 +23,56 @@ CASES = {
     # Far below the norm of these gradients: every step is clipped.
     'clipped': {'loss': 'contrastive', 'easy_negatives': 'drawn', 'clip_norm': 0.05, **LENGTH},
 }
-QUICK_CASES = ['contrastive', 'weighted']
-# float32 rounds at 6e-8. Sums over replicas are taken in another order, and Keras's synchronised batch norm takes the variance as
-# E[x^2] - E[x]^2 where the fused one does not: some 1e-6 per layer, through about twenty layers. The learning rate is small,
-# because training itself magnifies rounding: at 0.05 the mere order of the clips in a batch moves three steps of one replica by
-# 1 % and more. Adam would divide small gradients by their own rounding, therefore SGD.
+QUICK_CASES = ['weighted']  # with a light network; the others and the whole network are slow
+# float32 rounds at 6e-8. Sums over replicas are taken in another order, and Keras's synchronised
+# batch norm takes the variance as E[x^2] - E[x]^2 where the fused one does not: some 1e-6 per
+# layer, through about twenty layers. The learning rate is small, because training itself magnifies
+# rounding: at 0.05 the mere order of the clips in a batch moves three steps of one replica by 1 %
+# and more. Adam would divide small gradients by their own rounding, therefore SGD.
 RTOL, ATOL = 1e-4, 1e-5
-# Of all that is learnt in three steps, as one vector; and of one weight, where a single ReLU that rounding turns on or off counts:
-# the order of the clips on one replica alone changes the gradient of a weight by up to 0.6 %. A doubled gradient is an error of 1.
+# Of all that is learnt in three steps, as one vector; and of one weight, where a single ReLU that
+# rounding turns on or off counts: the order of the clips on one replica alone changes the gradient
+# of a weight by up to 0.6 %. A doubled gradient is an error of 1.
 UPDATE_ERROR, WEIGHT_UPDATE_ERROR = 0.005, 0.05
-# What rounding turns at the second step is magnified by what was learnt since: at 0.0019, 0.002 and 0.0021 one replica differs by
-# 2.4, 0.3 and 0.03 % from itself with the clips of each batch in another order; at this rate by 0.03 %.
+# What rounding turns at the second step is magnified by what was learnt since: at 0.0019, 0.002 and
+# 0.0021 one replica differs by 2.4, 0.3 and 0.03 % from itself with the clips of each batch in
+# another order; at this rate by 0.03 %.
 LEARNING_RATE, STEPS, BATCH = 0.001, 3, 8
 
 
 def make_batches(config):
-    """Three global batches as the pipeline gives them, with an example that comes twice and a slot without a pair."""
+    """Three global batches with an example that comes twice and a slot without a pair."""
     rng = np.random.default_rng(0)
     clips, windows, clip = STEPS * BATCH, 3, config.clip
     kind = np.tile(np.array([0, 1, 2], np.int32), (clips, 1))
     kind[1::3, 2] = 3
     kind[5::8, 2] = -1
     hashes = np.arange(clips).astype(np.int64)
-    hashes[BATCH - 1::BATCH] = hashes[::BATCH]  # the first clip of a batch and the last: one on either replica
+    # the first clip of a batch and the last: one on either replica
+    hashes[BATCH - 1::BATCH] = hashes[::BATCH]
     loudness = rng.uniform(0.02, 1.0, [clips, windows, 1])
     brightness = rng.uniform(0.1, 1.0, [clips, 1, 1, 1, 1])
     return {
-        'video': (brightness * rng.integers(0, 256, [clips, clip.frames, clip.frame_size, clip.frame_size, 3])).astype(np.uint8),
-        'audio': (loudness * rng.uniform(-32768, 32767, [clips, windows, clip.window_samples])).astype(np.int16),
+        'video': (brightness * rng.integers(0, 256, [clips, clip.frames, clip.frame_size,
+                                                     clip.frame_size, 3])).astype(np.uint8),
+        'audio': (loudness * rng.uniform(-32768, 32767,
+                                         [clips, windows, clip.window_samples])).astype(np.int16),
         'kind': kind, 'label': (kind == 0).astype(np.float32), 'example_hash': hashes,
         'audio_hash': np.where(kind == 1, np.roll(hashes, 1)[:, None], hashes[:, None]),
     }
 
 
 def train_case(case, strategy):
-    """What comes of training: weights before and after, logs, and the weights had the gradient been the double."""
+    """Weights before and after training, logs, and the weights with twice the gradient."""
     import keras
     import tensorflow as tf
 
     from avts_tf import build_two_tower, make_config
 
-    config = make_config('tiny', frame_size=16, video_tower='mc3', video_width=0.05, audio_width=0.05, embedding_size=16,
-                         batch_size=BATCH, audio_windows=3, sync_batchnorm=True, bfloat16=False, seed=3, spec_augment=False,
+    config = make_config('tiny', frame_size=16, video_tower='mc3', video_width=0.05,
+                         audio_width=0.05, embedding_size=16,
+                         batch_size=BATCH, audio_windows=3, sync_batchnorm=True, bfloat16=False,
+                         seed=3, spec_augment=False,
                          **{'clip_norm': 0.0, 'positive_term': 'squared', **CASES[case]})
     data = make_batches(config)
     dataset = tf.data.Dataset.from_tensor_slices(data).batch(BATCH, drop_remainder=True)
@@ -85,23 +95,27 @@ def train_case(case, strategy):
         return model.fit(dataset, epochs=1, verbose=0).history
 
     if case == 'weighted':
-        results |= {f'eval/{name}': value for name, value in model.evaluate(dataset, verbose=0, return_dict=True).items()}
+        results |= {f'eval/{name}': value for name,
+                    value in model.evaluate(dataset, verbose=0, return_dict=True).items()}
     history = fit(LEARNING_RATE)
-    results |= {f'end/{name}': weight.numpy() for name, weight in zip(names, model.weights, strict=True)}
+    results |= {f'end/{name}': weight.numpy() for name,
+                weight in zip(names, model.weights, strict=True)}
     results |= {f'log/{name}': values[0] for name, values in history.items()}
     results |= {f'log/{name}': value for name, value in model.kind_results().items()}
-    if strategy.num_replicas_in_sync == 1 and case == 'contrastive':
+    if strategy.num_replicas_in_sync == 1 and case == 'weighted':
         # Twice the gradient is twice the learning rate.
         fit(2 * LEARNING_RATE)
-        results |= {f'doubled/{name}': weight.numpy() for name, weight in zip(names, model.weights, strict=True)}
+        results |= {f'doubled/{name}': weight.numpy() for name,
+                    weight in zip(names, model.weights, strict=True)}
     return results
 
 
-HALVES = np.random.default_rng(0).normal(size=[2, 4, 3]).astype(np.float32) + np.array([0.0, 5.0], np.float32)[:, None, None]
+HALVES = np.random.default_rng(0).normal(size=[2, 4, 3]).astype(np.float32)
+HALVES[1] += 5.0
 
 
 def statistics(strategy):
-    """The moving statistics that each of two replicas keeps after one step that is not synchronised."""
+    """The statistics that each of two replicas keeps after a step without synchronisation."""
     import tensorflow as tf
 
     from avts_tf.models.layers import BatchNorm
@@ -122,44 +136,51 @@ def statistics(strategy):
             'variances': [value.numpy() for value in norm.moving_variance.value.values]}
 
 
-def main(folder, *cases):
+def main(folder, network, *cases):
     """The worker: FOLDER/CASE-REPLICAS.npz of each case, and FOLDER/statistics.npz."""
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices('CPU')[0]
     tf.config.set_visible_devices([], 'GPU')
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    # One strategy for all cases: TensorFlow mixes up the collectives of two over the same devices in one process.
-    strategies = {1: tf.distribute.get_strategy(), 2: tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])}
+    # One strategy for all cases: TensorFlow mixes up the collectives of two over the same devices
+    # in one process.
+    strategies = {1: tf.distribute.get_strategy(),
+                  2: tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])}
     np.savez(os.path.join(folder, 'statistics.npz'), **statistics(strategies[2]))
     for case in cases:
         for replicas, strategy in strategies.items():
-            np.savez(os.path.join(folder, f'{case}-{replicas}.npz'), **train_case(case, strategy))
+            with light_video_network() if network == 'light' else contextlib.nullcontext():
+                results = train_case(case, strategy)
+            np.savez(os.path.join(folder, f'{case}-{replicas}.npz'), **results)
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     """Dict from (case, replicas) to what `train_case` returned."""
-    return train_cases(tmp_path_factory.mktemp('replicas'), QUICK_CASES)
+    return train_cases(tmp_path_factory.mktemp('replicas'), 'light', QUICK_CASES)
 
 
 @pytest.fixture(scope='module')
 def trained_slowly(tmp_path_factory):
     """The same of every case."""
-    return train_cases(tmp_path_factory.mktemp('replicas'), CASES)
+    return train_cases(tmp_path_factory.mktemp('replicas'), 'whole', CASES)
 
 
-def train_cases(folder, cases):
-    root = str(ROOT)
-    process = subprocess.run([sys.executable, '-W', 'ignore', __file__, str(folder), *cases], capture_output=True, text=True,
-                             check=False, env={**os.environ, 'PYTHONPATH': root, 'TF_CPP_MIN_LOG_LEVEL': '3'})
+def train_cases(folder, network, cases):
+    process = subprocess.run(
+        [sys.executable, '-W', 'ignore', __file__, str(folder), network, *cases],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'TF_CPP_MIN_LOG_LEVEL': '3'})
     assert process.returncode == 0, process.stderr[-4000:]
-    return {(case, replicas): dict(np.load(folder / f'{case}-{replicas}.npz')) for case in cases for replicas in (1, 2)} | {
+    return {(case, replicas): dict(np.load(folder / f'{case}-{replicas}.npz')) for case in cases
+            for replicas in (1, 2)} | {
         'statistics': dict(np.load(folder / 'statistics.npz'))}
 
 
 def part(results, prefix):
-    return {name.removeprefix(prefix + '/'): value for name, value in results.items() if name.startswith(prefix + '/')}
+    return {name.removeprefix(prefix + '/'): value for name, value in results.items()
+            if name.startswith(prefix + '/')}
 
 
 def update_errors(one, two, end='end'):
@@ -169,7 +190,8 @@ def update_errors(one, two, end='end'):
         if (length := np.linalg.norm(value - start[name])) > 0:
             errors[name], lengths[name] = np.linalg.norm(other[name] - value), length
     learnt = [name for name in errors if 'moving' not in name]
-    whole = np.linalg.norm([errors[name] for name in learnt]) / np.linalg.norm([lengths[name] for name in learnt])
+    whole = np.linalg.norm([errors[name] for name in learnt]) / np.linalg.norm([lengths[name]
+                                                                                for name in learnt])
     return whole, {name: error / lengths[name] for name, error in errors.items()}
 
 
@@ -179,24 +201,29 @@ def test_weights_and_statistics_agree(trained, case):
     for name, value in part(one, 'start').items():
         np.testing.assert_array_equal(part(two, 'start')[name], value, err_msg=name)
     for name, value in part(one, 'end').items():
-        np.testing.assert_allclose(part(two, 'end')[name], value, rtol=RTOL, atol=ATOL, err_msg=name)
+        np.testing.assert_allclose(part(two, 'end')[name], value, rtol=RTOL, atol=ATOL,
+                                   err_msg=name)
     whole, errors = update_errors(one, two)
     # Everything moved: all the kernels and both statistics of every batch norm.
     still = set(part(one, 'start')) - set(errors)
     assert not [name for name in still if 'log_mel' not in name and 'seed' not in name], still
     worst = max(errors, key=errors.get)
-    assert whole < UPDATE_ERROR and errors[worst] < WEIGHT_UPDATE_ERROR, (whole, worst, errors[worst])
+    assert whole < UPDATE_ERROR and errors[worst] < WEIGHT_UPDATE_ERROR, (whole, worst,
+                                                                          errors[worst])
 
 
 @pytest.mark.parametrize('case', QUICK_CASES)
 def test_logs_agree(trained, case):
     one, two = trained[case, 1], trained[case, 2]
-    assert {'loss', 'spread', 'distance_positive', 'distance_super_hard', 'pairs_easy'} <= set(part(one, 'log'))
+    assert {'loss', 'spread', 'distance_positive', 'distance_super_hard',
+            'pairs_easy'} <= set(part(one, 'log'))
     for prefix in ('log', 'eval'):
         assert part(one, prefix).keys() == part(two, prefix).keys()
         for name, value in part(one, prefix).items():
-            np.testing.assert_allclose(part(two, prefix)[name], value, rtol=RTOL, atol=ATOL, err_msg=f'{prefix}/{name}')
-    counts = [int(part(two, 'log')[f'pairs_{kind}']) for kind in ('positive', 'easy', 'hard', 'super_hard')]
+            np.testing.assert_allclose(part(two, prefix)[name], value, rtol=RTOL, atol=ATOL,
+                                       err_msg=f'{prefix}/{name}')
+    counts = [int(part(two, 'log')[f'pairs_{kind}'])
+              for kind in ('positive', 'easy', 'hard', 'super_hard')]
     kind = make_kinds()
     assert counts == [(kind == index).sum() for index in range(4)]
 
@@ -216,7 +243,7 @@ def test_all_cases_agree(trained_slowly, case):
 
 
 def test_a_doubled_gradient_would_be_found(trained):
-    one = trained['contrastive', 1]
+    one = trained['weighted', 1]
     doubled = part(one, 'doubled')
     whole, _ = update_errors(one, one, 'doubled')
     assert whole > 100 * UPDATE_ERROR
@@ -228,7 +255,8 @@ def test_a_doubled_gradient_would_be_found(trained):
 def test_statistics_that_are_not_synchronised_are_kept_as_the_mean_over_replicas(trained):
     found = trained['statistics']
     for half, output in zip(HALVES, found['outputs'], strict=True):
-        np.testing.assert_allclose(output, (half - half.mean(0)) / np.sqrt(half.var(0) + 1e-5), atol=1e-4)
+        np.testing.assert_allclose(output, (half - half.mean(0)) / np.sqrt(half.var(0) + 1e-5),
+                                   atol=1e-4)
     for mean, variance in zip(found['means'], found['variances'], strict=True):
         np.testing.assert_allclose(mean, HALVES.mean((0, 1)), atol=1e-5)
         np.testing.assert_allclose(variance, HALVES.var(1).mean(0), atol=1e-4)

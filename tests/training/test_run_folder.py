@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from avts_tf import files
 from avts_tf.config import make_config
 from avts_tf.errors import UserError
-from avts_tf.training import run_folder as runs
-from avts_tf.training.run_folder import RunFolder, best_first
+from avts_tf.training import checkpoints
+from avts_tf.training.run_folder import RunFolder, best_first, refuse_another_run
 
 
 @pytest.fixture
@@ -54,15 +55,19 @@ def test_newest_and_best_are_kept(model, tmp_path):
         rows.append({'epoch': epoch, 'auc_easy': 1.0 - auc, 'auc_hard': auc})
         run.write_history(rows)
         run.save(model, epoch)
-    assert kept(run) == [f'epoch-{name}.npz' for name in ('0004-step-000000', '0005-step-000005', '0006-step-000000')]
-    assert best_first(rows)[:3] == [4, 2, 3] and run.read_checkpoint('best').epochs == 4 and run.read_checkpoint().epochs == 6
-    assert best_first([]) == [] and best_first([{'epoch': 1, 'auc_easy': 0.4}, {'epoch': 2, 'auc_easy': 0.3}]) == [1, 2]
+    assert kept(run) == [f'epoch-{name}.npz' for name in ('0004-step-000000', '0005-step-000005',
+                                                          '0006-step-000000')]
+    assert best_first(rows)[:3] == [4, 2, 3] and run.read_checkpoint('best').epochs == 4
+    assert run.read_checkpoint().epochs == 6
+    assert best_first([]) == []
+    assert best_first([{'epoch': 1, 'auc_easy': 0.4}, {'epoch': 2, 'auc_easy': 0.3}]) == [1, 2]
     assert best_first([{'epoch': 1}, {'epoch': 2}]) == [2, 1]
-    # Killed after the history of a better epoch was written, before its checkpoint was; and with the best one damaged.
+    # Killed after the history of a better epoch was written, before its checkpoint was; and with
+    # the best one damaged.
     run.write_history([*rows, {'epoch': 7, 'auc_hard': 0.95}])
     assert run.read_checkpoint('best').epochs == 4
     (tmp_path / 'checkpoints' / 'epoch-0004-step-000000.npz').write_bytes(b'PK')
-    assert run.read_checkpoint('best', say=lambda line: None).epochs == 6
+    assert run.read_checkpoint('best').epochs == 6
 
 
 def test_damaged_checkpoints_that_claim_to_be_further_make_room(model, tmp_path):
@@ -71,7 +76,7 @@ def test_damaged_checkpoints_that_claim_to_be_further_make_room(model, tmp_path)
         run.save(model, epoch)
     for name in kept(run):
         (tmp_path / 'checkpoints' / name).write_bytes(b'PK')
-    assert run.read_checkpoint(say=lambda line: None) is None
+    assert run.read_checkpoint() is None
     run.save(model, 0, 10)
     assert kept(run) == ['epoch-0000-step-000010.npz']
     assert run.read_checkpoint().epochs == 0
@@ -79,7 +84,7 @@ def test_damaged_checkpoints_that_claim_to_be_further_make_room(model, tmp_path)
 
 def test_what_a_killed_process_left_aside_is_removed(tmp_path):
     run = RunFolder(str(tmp_path), make_config('tiny'), {})
-    left = tmp_path / 'checkpoints' / 'writing-epoch-0001-step-000000.npz'
+    left = tmp_path / 'checkpoints' / f'.abc{files.ASIDE}'
     left.write_bytes(b'half')
     RunFolder(str(tmp_path), make_config('tiny'))
     assert left.exists()                                       # whoever only reads leaves it
@@ -100,11 +105,13 @@ DAMAGE = st.one_of(
     st.tuples(st.just('add'), st.just(1.0), st.integers(1, 40)))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck),
+          derandomize=True)
 @given(DAMAGE)
 def test_a_damaged_checkpoint_is_recognised_or_harmless(tmp_path, damage):
-    path, arrays = str(tmp_path / 'epoch-0001-step-000000.npz'), {'a': np.arange(300.0).reshape(3, 100), 'b': np.float32(1.5)}
-    runs.write_arrays(path, arrays, {'epochs': 1})
+    path = str(tmp_path / 'epoch-0001-step-000000.npz')
+    arrays = {'a': np.arange(300.0).reshape(3, 100), 'b': np.float32(1.5)}
+    checkpoints.write_checkpoint(path, arrays, {'epochs': 1})
     what, place, value = damage
     with open(path, 'rb') as file:
         content = bytearray(file.read())
@@ -118,8 +125,8 @@ def test_a_damaged_checkpoint_is_recognised_or_harmless(tmp_path, damage):
     with open(path, 'wb') as file:
         file.write(content)
     try:
-        read, state = runs.read_arrays(path)
-    except runs.Damaged as error:
+        read, state = checkpoints.read_checkpoint(path)
+    except checkpoints.DamagedCheckpoint as error:
         assert str(error)
         return
     # A date, say, may be flipped: then all is as it was.
@@ -128,15 +135,16 @@ def test_a_damaged_checkpoint_is_recognised_or_harmless(tmp_path, damage):
         np.testing.assert_array_equal(read[name], value)
 
 
-def test_damaged_ones_are_passed_over_and_said(model, tmp_path):
-    run, lines = RunFolder(str(tmp_path), make_config('tiny')), []
+def test_damaged_ones_are_passed_over_with_a_warning(model, tmp_path, caplog):
+    run = RunFolder(str(tmp_path), make_config('tiny'))
     for step in (1, 2, 3):
         run.save(model, 0, step, {'step': step})
     for step, content in ((3, b''), (2, b'PK\x03\x04')):
         with open(f'{run.checkpoints}/epoch-0000-step-{step:06d}.npz', 'wb') as file:
             file.write(content)
-    assert run.read_checkpoint(say=lines.append).state == {'step': 1}
-    assert [line[:8] for line in lines] == ['WARNING:'] * 2 and 'step-000003.npz: damaged' in lines[0]
+    assert run.read_checkpoint().state == {'step': 1}
+    assert [record.levelname for record in caplog.records] == ['WARNING'] * 2
+    assert 'step-000003.npz: damaged' in caplog.messages[0]
 
 
 @pytest.mark.parametrize('fails', ['fsync', 'replace'])
@@ -148,6 +156,16 @@ def test_a_disk_that_is_full_leaves_what_was_there(model, tmp_path, monkeypatch,
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with monkeypatch.context() as patch:
         patch.setattr(os, fails, full)
-        with pytest.raises(UserError, match='No space left on device.*goes on from the newest checkpoint'):
+        with pytest.raises(UserError, match='No space left on device.*resumes from the newest '
+                                            'checkpoint'):
             run.save(model, 2)
     assert kept(run) == ['epoch-0001-step-000000.npz'] and run.epochs_done() == 1
+
+
+def test_a_folder_of_another_run_is_refused_by_its_differences(tmp_path):
+    refuse_another_run('run_dir', 'r', {'a': 1, 'b': [2]}, {'b': (2,)})    # as JSON has it
+    with pytest.raises(UserError, match=r'run_dir=r: holds another search \(a is 1, asked for 3\)'):
+        refuse_another_run('run_dir', 'r', {'a': 1, 'b': 2}, {'a': 3, 'b': 2}, 'search')
+    RunFolder(str(tmp_path), make_config('tiny'), {})
+    with pytest.raises(UserError, match=r'another run \(margin is 1.3, asked for 1.0\)'):
+        RunFolder(str(tmp_path), make_config('tiny', margin=1.0))

@@ -1,9 +1,11 @@
-"""A training that is killed, damaged or starved comes to the same end, or says what is wrong; several machines train as one.
+"""A training that is killed, damaged or starved resumes to the same end, or says what is wrong;
+several machines train as one.
 
 This file is the worker too: a process of it trains, to be killed, or as one machine of several.
 """
 
 import json
+import logging
 import os
 import pathlib
 import resource
@@ -17,47 +19,58 @@ import time
 import numpy as np
 import pytest
 
-from tests.helpers import PATIENCE_SECONDS, ROOT
+from tests.helpers import PATIENCE_SECONDS, ROOT, light_video_network
 
-# Small enough for seconds, of two stages and two passes an epoch, with a learning rate that follows from the losses. Training
-# magnifies rounding: a small rate, and SGD, because Adam divides small gradients by their own rounding.
+# Small enough for seconds, of two stages and two passes an epoch, with a learning rate that follows
+# from the losses. Training magnifies rounding: a small rate, and SGD, because Adam divides small
+# gradients by their own rounding.
 SETTINGS = {
-    'frame_size': 16, 'batch_size': 4, 'video_width': 0.05, 'audio_width': 0.05, 'embedding_size': 16, 'warmup_steps': 0,
-    'optimizer': 'sgd', 'learning_rate': 0.0003, 'schedule': 'plateau', 'passes_per_epoch': 2, 'shuffle_records': 4,
+    'frame_size': 16, 'batch_size': 4, 'video_width': 0.05, 'audio_width': 0.05,
+    'embedding_size': 16, 'warmup_steps': 0, 'optimizer': 'sgd', 'learning_rate': 0.0003,
+    'schedule': 'plateau', 'passes_per_epoch': 2, 'shuffle_records': 4,
     'regime': 'easy:1,easy=0.5+hard=0.5:1',
 }
 
 
-def train_run(folder, run_dir, say=lambda line: None, **options):
+def train_run(folder, run_dir, **options):
     """Trains on the world of `folder`; returns the model."""
     from avts_tf.config import make_config
     from avts_tf.training.trainer import train
 
-    settings = {**SETTINGS, **options.pop('settings', {})}
-    return train(make_config('tiny', **settings), f'{folder}/train-*', str(run_dir), f'{folder}/held-*', say=say,
-                 **{'checkpoint_minutes': 0.0, **options})
+    config = make_config('tiny', **{**SETTINGS, **options.pop('settings', {})})
+    options = {'checkpoint_minutes': 0.0, 'eval_records': f'{folder}/held-*', **options}
+    records = f'{folder}/{options.pop("records", "train-*")}'
+    with light_video_network():
+        return train(config, records, str(run_dir), **options)
 
 
 def start_run(folder, run_dir, environment=None, **options):
     """A process that trains, whose output is a pipe."""
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'TF_CPP_MIN_LOG_LEVEL': '3', 'CUDA_VISIBLE_DEVICES': '',
-                   **(environment or {})}
-    return subprocess.Popen([sys.executable, '-W', 'ignore', __file__, str(folder), str(run_dir), json.dumps(options)],
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'TF_CPP_MIN_LOG_LEVEL': '3',
+                   'CUDA_VISIBLE_DEVICES': '', **(environment or {})}
+    return subprocess.Popen(
+        [sys.executable, '-W', 'ignore', __file__, str(folder), str(run_dir), json.dumps(options)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
 
 
 def main(folder, run_dir, options):
     """The worker: trains, and says as `main.py` does what stopped it."""
+    from avts_tf import program
     from avts_tf.errors import Stopped, UserError
 
+    program.show_messages()
     options = json.loads(options)
     if limit := options.pop('file_limit', None):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     weights = options.pop('weights', None)
+    if options.pop('task', None) == 'gather':
+        gather_and_read()
+        return
     try:
-        model = train_run(folder, run_dir, lambda line: print(line, flush=True), **options)
+        model = train_run(folder, run_dir, **options)
         if weights:
-            np.savez(weights, **{f'{i:04d}': weight.numpy() for i, weight in enumerate(model.weights)})
+            np.savez(weights, **{f'{i:04d}': weight.numpy()
+                                 for i, weight in enumerate(model.weights)})
     except Stopped as stop:
         print(stop, flush=True)
         sys.exit(128 + stop.signal_number)
@@ -67,14 +80,42 @@ def main(folder, run_dir, options):
         os._exit(2)  # beside a machine that is gone TensorFlow's own end can take long
 
 
+def gather_and_read():
+    """Prints what one of two machines gathers from both, and what it reads of two batches."""
+    import tensorflow as tf
+
+    from avts_tf.training.devices import is_chief, make_gather, make_strategy, own_batches
+
+    strategy = make_strategy('auto')
+    gather = make_gather(strategy, 2)
+    clips = tf.range(8, dtype=tf.int64)
+    dataset = tf.data.Dataset.from_tensor_slices(
+        {'example_hash': clips, 'audio_hash': clips[:, None], 'kind': tf.zeros([8, 1], tf.int32)})
+    batches = [{name: strategy.experimental_local_results(value)[0].numpy()
+                for name, value in batch.items()}
+               for batch in own_batches(dataset.batch(4), strategy)]
+    digests = [gather([int(batch['digest'][0]), 0]) for batch in batches]
+    print(json.dumps({'gathered': [list(row) for row in gather([int(not is_chief()), 7])],
+                      'clips': [batch['example_hash'].tolist() for batch in batches],
+                      'same_digest': all(one == other for one, other in digests)}), flush=True)
+
+
+@pytest.fixture
+def messages(caplog):
+    """The messages of the library, as text."""
+    caplog.set_level('INFO', logger='avts_tf')
+    return caplog
+
+
 def names(run_dir):
     """File names of the checkpoints, the oldest first."""
     folder = pathlib.Path(run_dir) / 'checkpoints'
-    return sorted(name for name in os.listdir(folder) if name.startswith('epoch-')) if folder.exists() else []
+    return sorted(name for name in os.listdir(folder)
+                  if name.startswith('epoch-')) if folder.exists() else []
 
 
 def wait_for_step(process, run_dir, epochs, step, timeout=PATIENCE_SECONDS):
-    """Waits until a checkpoint of that step or a later one is there; False where the process ended before."""
+    """Waits for a checkpoint of that step or a later one; False where the process ended before."""
     deadline = time.monotonic() + timeout
     while process.poll() is None:
         assert time.monotonic() < deadline, 'the training hangs'
@@ -85,7 +126,7 @@ def wait_for_step(process, run_dir, epochs, step, timeout=PATIENCE_SECONDS):
 
 
 def signal_at(folder, run_dir, epochs, step, number, **options):
-    """Starts a training and sends it a signal when it has come to a step; returns (exit status, output)."""
+    """Sends a training a signal when it has come to a step; returns (exit status, output)."""
     process = start_run(folder, run_dir, **options)
     assert wait_for_step(process, run_dir, epochs, step), process.communicate()[0]
     process.send_signal(number)
@@ -110,26 +151,34 @@ def world(tmp_path_factory):
 @pytest.fixture(scope='module')
 def unbroken(world, tmp_path_factory):
     """(run folder, model) of a training that nothing stopped."""
-    run, lines = tmp_path_factory.mktemp('unbroken') / 'run', []
-    model = train_run(world, run, lines.append, checkpoint_minutes=100.0)
-    # Each epoch's line tells how many were skipped; which, only where that changes.
-    assert sum('2 records skipped |' in line for line in lines) == 2
-    assert [line for line in lines if line.startswith('WARNING')] == [
-        "WARNING: epoch 1: records skipped: 2 too_short (first: 'clip-99')"]
+    run, records = tmp_path_factory.mktemp('unbroken') / 'run', []
+    logger, handler = logging.getLogger('avts_tf'), logging.Handler()
+    handler.emit = records.append
+    logger.addHandler(handler)
+    logger.setLevel('INFO')
+    try:
+        model = train_run(world, run, checkpoint_minutes=100.0)
+    finally:
+        logger.removeHandler(handler)
+    # Each epoch's line says how many were skipped; which, only where that changes.
+    assert sum('2 records skipped |' in record.getMessage() for record in records) == 2
+    assert [record.getMessage() for record in records if record.levelname == 'WARNING'] == [
+        "epoch 1: records skipped: 2 too_short (first: 'clip-99')"]
     return run, model
 
 
 def files(run_dir):
-    """What must be the same after a resume: bytes of the files, and all of the results but how often a record was met."""
+    """What must be the same after a resume: the bytes of the files, and the number of epochs."""
     run_dir = pathlib.Path(run_dir)
     training = json.loads((run_dir / 'result.json').read_text())['training']
-    skipped = {reason: found['first'] for reason, found in training.pop('skipped_records').items()}
-    return {name: (run_dir / name).read_bytes() for name in ('history.csv', 'config.json')} | {'skipped': skipped, **training}
+    return {**{name: (run_dir / name).read_bytes() for name in ('history.csv', 'config.json')},
+            'epochs': training['epochs']}
 
 
 def assert_same_run(run_dir, model, other_dir, other):
     """Weights, optimiser, history and results are the same bits."""
-    for weight, expected in zip([*model.weights, *model.optimizer.variables], [*other.weights, *other.optimizer.variables],
+    for weight, expected in zip([*model.weights, *model.optimizer.variables],
+                                [*other.weights, *other.optimizer.variables],
                                 strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected.numpy(), err_msg=weight.path)
     assert files(run_dir) == files(other_dir)
@@ -147,27 +196,118 @@ def test_an_unbroken_run(unbroken):
     assert names(run) == ['epoch-0001-step-000000.npz', 'epoch-0002-step-000000.npz']
     training = json.loads((run / 'result.json').read_text())['training']
     # Once in each pass of each epoch.
-    assert training == {'epochs': 2, 'skipped_records': {'too_short': {'times': 4, 'first': ['clip-99']}}}
+    assert training == {'epochs': 2,
+                        'skipped_records': {'too_short': {'times': 4, 'first': ['clip-99']}}}
 
 
-def test_killed_stopped_and_damaged_it_ends_the_same(world, unbroken, tmp_path):
+def test_stopped_and_damaged_it_ends_the_same(world, unbroken, tmp_path, monkeypatch, messages):
+    """In one process: a signal in the second stage, then a damaged file."""
+    from avts_tf.errors import Stopped
+    from avts_tf.training.run_folder import RunFolder
+
+    run, save = tmp_path / 'run', RunFolder.save
+
+    def terminate(folder, model, epochs, step=0, *arguments, **arrays):
+        save(folder, model, epochs, step, *arguments, **arrays)
+        if (epochs, step) == (1, 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, 'save', terminate)
+        with pytest.raises(Stopped, match='by SIGTERM after epoch 1 and 3 steps.*command resumes'):
+            train_run(world, run)
+    flip_byte(run / 'checkpoints' / 'epoch-0001-step-000003.npz')
+    model = train_run(world, run)
+    assert any('step-000003.npz: damaged' in message for message in messages.messages)
+    assert 'Resuming after epoch 1 and 2 steps.' in messages.messages
+    assert_same_run(run, model, *unbroken)
+
+
+def first_stage(unbroken, folder):
+    """A finished run of the first stage alone: what the unbroken one was after its first epoch."""
+    shutil.copytree(unbroken[0], folder)
+    os.remove(folder / 'checkpoints' / 'epoch-0002-step-000000.npz')
+    path = folder / 'config.json'
+    path.write_text(path.read_text().replace(SETTINGS['regime'], 'easy:1'))
+    return folder
+
+
+@pytest.mark.parametrize('killed', [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_second_stage_from_another_run_is_that_of_a_training_in_one_go(
+    world, unbroken, tmp_path, monkeypatch, messages, killed
+):
+    from avts_tf.errors import UserError
+    from avts_tf.training.run_folder import RunFolder
+
+    first, run, save = first_stage(unbroken, tmp_path / 'first'), tmp_path / 'run', RunFolder.save
+    options = {'settings': {'regime': 'easy=0.5+hard=0.5:1'}, 'init_run_dir': str(first)}
+
+    class Killed(BaseException):
+        pass
+
+    def kill(folder, model, epochs, step=0, *arguments, **arrays):
+        save(folder, model, epochs, step, *arguments, **arrays)
+        if (epochs, step) == (0, 4):
+            raise Killed
+
+    if killed:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(RunFolder, 'save', kill)
+            train_run(world, run, **options)
+        shutil.rmtree(first)                                   # what has begun does not need it
+    model = train_run(world, run, **options)
+    assert any('Starting from the weights' in line and 'optimiser too' in line
+               for line in messages.messages)
+    for weight, expected in zip(
+            [*model.weights, *model.optimizer.variables],
+            [*unbroken[1].weights, *unbroken[1].optimizer.variables], strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy(), err_msg=weight.path)
+    (row,), (_, expected) = (RunFolder(str(folder), model.config).history() if folder == run
+                             else RunFolder(str(folder), unbroken[1].config).history()
+                             for folder in (run, unbroken[0]))
+    assert {**row, 'epoch': 2, 'stage': 1} == expected
+    with pytest.raises(UserError, match='another run .init_run_dir is .*first, asked for None'):
+        train_run(world, run, settings=options['settings'])
+
+
+def test_a_first_run_that_cannot_be_started_from(unbroken, tmp_path):
+    from avts_tf.config import make_config
+    from avts_tf.errors import UserError
+    from avts_tf.training.branch import read_first_run
+
+    first = first_stage(unbroken, tmp_path / 'first')
+    wanted = {**SETTINGS, 'regime': 'hard:1'}
+    assert read_first_run(str(first), make_config('tiny', **wanted)).same_optimizer
+    found = read_first_run(str(first), make_config('tiny', **{**wanted, 'optimizer': 'adamw'}))
+    assert not found.same_optimizer
+    with pytest.raises(UserError, match='^init_run_dir=.*frame_size is 16, asked for 24; embed'):
+        read_first_run(str(first), make_config(
+            'tiny', **{**wanted, 'frame_size': 24, 'embedding_size': 32}))
+    with pytest.raises(UserError, match='^init_run_dir=.*nothing: no run there'):
+        read_first_run(str(tmp_path / 'nothing'), make_config('tiny', **wanted))
+    os.remove(first / 'checkpoints' / 'epoch-0001-step-000000.npz')
+    with pytest.raises(UserError, match='not finished .0 of 1 epochs'):
+        read_first_run(str(first), make_config('tiny', **wanted))
+
+
+@pytest.mark.slow
+def test_killed_and_stopped_from_outside_it_ends_the_same(world, unbroken, tmp_path, messages):
     run = tmp_path / 'run'
     status, _ = signal_at(world, run, 0, 3, signal.SIGKILL)                 # in the first stage
     assert status == -signal.SIGKILL and names(run)[-1] < 'epoch-0001'
     status, output = signal_at(world, run, 1, 2, signal.SIGTERM)            # in the second
-    assert 'Going on after epoch 0 and' in output
+    assert 'Resuming after epoch 0 and' in output
     assert status == 143, output
     last = output.splitlines()[-1]
-    assert last.startswith('stopped by SIGTERM after epoch 1 and') and 'The same command goes on' in last
+    assert last.startswith('stopped by SIGTERM after epoch 1 and')
+    assert 'The same command resumes' in last
     before, newest = names(run)[-2:]
     assert f'epoch 1 and {int(newest[16:22])} steps' in last
     flip_byte(run / 'checkpoints' / newest)
-    (run / 'checkpoints' / f'writing-{newest}').write_bytes(b'half')
-    lines = []
-    model = train_run(world, run, lines.append)
-    assert any(newest in line and 'damaged' in line for line in lines)
+    model = train_run(world, run)
+    assert any(newest in message and 'damaged' in message for message in messages.messages)
     steps = f' and {int(before[16:22])} steps' if int(before[16:22]) else ''
-    assert f'Going on after epoch {int(before[6:10])}{steps}.' in lines
+    assert f'Resuming after epoch {int(before[6:10])}{steps}.' in messages.messages
     assert_same_run(run, model, *unbroken)
 
 
@@ -199,20 +339,20 @@ def test_killed_at_random_moments_it_ends_the_same(world, unbroken, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_is_as_sigterm(world, unbroken, tmp_path):
     # With minutes between checkpoints: the one that is there is the signal's.
-    status, output = signal_at(world, tmp_path / 'run', 1, 0, signal.SIGINT, checkpoint_minutes=60.0)
+    status, output = signal_at(world, tmp_path / 'run', 1, 0, signal.SIGINT,
+                               checkpoint_minutes=60.0)
     assert status == 130 and 'stopped by SIGINT after epoch 1 and' in output
     assert_same_run(tmp_path / 'run', train_run(world, tmp_path / 'run'), *unbroken)
 
 
 @pytest.mark.slow
-def test_without_any_whole_checkpoint_it_begins_anew(world, unbroken, tmp_path):
+def test_without_any_whole_checkpoint_it_begins_anew(world, unbroken, tmp_path, messages):
     run = tmp_path / 'run'
     shutil.copytree(unbroken[0], run)
     for name in names(run):
         (run / 'checkpoints' / name).write_bytes(b'PK')
-    lines = []
-    model = train_run(world, run, lines.append)
-    assert any('starting from the beginning' in line for line in lines)
+    model = train_run(world, run)
+    assert any('starting from the beginning' in message for message in messages.messages)
     assert_same_run(run, model, *unbroken)
 
 
@@ -222,63 +362,45 @@ def test_a_full_disk_is_said_and_costs_no_checkpoint(world, unbroken, tmp_path):
     shutil.copytree(unbroken[0], run)
     os.remove(run / 'checkpoints' / names(run)[-1])
     before = names(run)
-    process = start_run(world, run, file_limit=(run / 'checkpoints' / before[-1]).stat().st_size // 2)
+    process = start_run(world, run,
+                        file_limit=(run / 'checkpoints' / before[-1]).stat().st_size // 2)
     output = process.communicate(timeout=PATIENCE_SECONDS)[0]
     assert process.returncode == 2, output
-    assert f'--run_dir={run}: cannot be written' in output and 'goes on from the newest checkpoint' in output
-    assert names(run) == before and not list((run / 'checkpoints').glob('writing-*'))
-
-
-def test_weight_decay_is_of_kernels_alone():
-    import keras
-    import tensorflow as tf
-
-    from avts_tf.config import make_config
-    from avts_tf.models.layers import BatchNorm
-    from avts_tf.training.trainer import make_optimizer
-
-    for optimizer in ('sgd', 'adamw'):
-        model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2, bias_initializer='ones'), BatchNorm()])
-        model.layers[1].beta.assign([1.0, 1.0])
-        before = [variable.numpy() for variable in model.trainable_variables]
-        chosen = make_optimizer(make_config('tiny', optimizer=optimizer, learning_rate=0.1, weight_decay=0.5))
-        chosen.learning_rate.assign(0.1)
-        chosen.build(model.trainable_variables)
-        chosen.apply([tf.zeros_like(value) for value in before], model.trainable_variables)
-        for variable, value in zip(model.trainable_variables, before, strict=True):
-            factor = 0.95 if variable.name == 'kernel' else 1.0
-            np.testing.assert_allclose(variable, factor * value, rtol=1e-5, err_msg=f'{optimizer} {variable.path}')
+    assert f'run_dir={run}: cannot be written' in output
+    assert 'resumes from the newest checkpoint' in output
+    assert names(run) == before and len(os.listdir(run / 'checkpoints')) == len(before)
 
 
 @pytest.mark.slow
-def test_it_goes_on_with_other_records(world, tmp_path):
-    from avts_tf.config import make_config
-    from avts_tf.training.trainer import train
-
-    config, run, lines = make_config('tiny', **SETTINGS), str(tmp_path / 'run'), []
-    train(config, f'{world}/train-0000[01]*', run, f'{world}/held-*', say=lambda line: None, checkpoint_minutes=100.0)
+def test_it_resumes_with_other_records(world, tmp_path, messages):
+    run = tmp_path / 'run'
+    train_run(world, run, records='train-0000[01]*', checkpoint_minutes=100.0)
     first = (tmp_path / 'run' / 'history.csv').read_text().splitlines()[1]
     for name in names(run):
         if name > 'epoch-0001-step-000000.npz':
             os.remove(tmp_path / 'run' / 'checkpoints' / name)
-    train(config, f'{world}/train-*', run, f'{world}/held-*', say=lines.append)
-    assert any(line.startswith('The records are others than before') for line in lines)
-    assert 'Going on after epoch 1.' in lines
+    train_run(world, run)
+    assert any('not those of before' in message for message in messages.messages)
+    assert 'Resuming after epoch 1.' in messages.messages
     assert (tmp_path / 'run' / 'history.csv').read_text().splitlines()[1] == first
-    assert json.loads((tmp_path / 'run' / 'config.json').read_text())['inputs']['records'] == f'{world}/train-*'
+    assert json.loads((tmp_path / 'run'
+                       / 'config.json').read_text())['inputs']['records'] == f'{world}/train-*'
 
 
 @pytest.mark.slow
-def test_a_file_that_goes_while_it_trains_is_said_once_and_what_is_left_is_trained_on(world, unbroken, tmp_path):
+def test_a_file_that_goes_while_it_trains_is_said_once_and_the_rest_is_trained_on(
+    world, unbroken, tmp_path, messages
+):
     shutil.copytree(world, tmp_path / 'world')
-    run, lines = tmp_path / 'run', []
+    run = tmp_path / 'run'
     process = start_run(tmp_path / 'world', run)
     assert wait_for_step(process, run, 0, 2)
     os.remove(tmp_path / 'world' / 'train-00001-of-00003')
-    process.send_signal(signal.SIGTERM)                       # what was opened and read ahead would hide it
+    # what was opened and read ahead would hide it
+    process.send_signal(signal.SIGTERM)
     process.communicate()
-    train_run(tmp_path / 'world', run, lines.append)
-    warned = [line for line in lines if 'changed or gone' in line]
+    train_run(tmp_path / 'world', run)
+    warned = [message for message in messages.messages if 'changed or gone' in message]
     assert len(warned) == 1 and 'train-00001-of-00003' in warned[0]
     lost = json.loads((run / 'result.json').read_text())['training']['skipped_records']['lost']
     assert lost['times'] > 0 and any('train-00001-of-00003' in name for name in lost['first'])
@@ -293,41 +415,72 @@ def test_held_out_clips_that_cannot_be_used_are_told_before_the_training(world, 
     for name in os.listdir(world):
         if name.startswith('train-'):
             os.symlink(world / name, tmp_path / name)
-    write_records(tmp_path / 'held-0', [records.encode(counting_video(number, 0.1)) for number in range(3)])
-    with pytest.raises(UserError, match=r'--eval_records=.*no usable clip to measure on; records skipped: 3 too_short'):
+    write_records(tmp_path / 'held-0',
+                  [records.encode(counting_video(number, 0.1)) for number in range(3)])
+    with pytest.raises(UserError,
+                       match='eval_records=.*no usable clip to measure on; .*: 3 too_short'):
         train_run(tmp_path, tmp_path / 'run')
 
 
-def test_weights_that_are_no_numbers_are_not_kept(world, tmp_path):
+def test_nan_is_named_with_epoch_step_and_clips(world):
+    import keras
+
+    from avts_tf.data.shards import find_shards
+    from avts_tf.errors import Diverged
+    from avts_tf.training import faults
+    from avts_tf.training.state import TrainingState
+
+    shards = [(path, count, '') for path, count in find_shards(f'{world}/train-0*')]
+    state = TrainingState(step=3, shards=shards)
+    clips = np.array([0])
+    faults.check_loss(1.0, clips, state, 0)
+    with pytest.raises(Diverged, match='the loss is nan in epoch 1, step 3. .*`learning_rate`'):
+        faults.check_loss(float('nan'), clips, state, 0)
+    model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
+    faults.check_weights(model, state, 0)
+    model.layers[0].kernel.assign([[np.inf]])
+    with pytest.raises(Diverged, match='weights are NaN or infinite after epoch 1, step 3'):
+        faults.check_weights(model, state, 0)
+
+
+@pytest.mark.slow
+def test_weights_that_are_nan_are_not_kept(world, tmp_path):
     from avts_tf.errors import Diverged
 
-    # One step an epoch: its loss is a number, what it leaves behind is not, or is too large for an embedding.
-    settings = {'learning_rate': 1e30, 'normalize': 'none', 'schedule': 'constant', 'batch_size': 20, 'passes_per_epoch': 1}
-    with pytest.raises(Diverged, match='are no numbers after epoch 1, step 1'):
+    # One step an epoch: its loss is a number, what it leaves behind is not, or is too large for an
+    # embedding.
+    settings = {'learning_rate': 1e30, 'normalize': 'none', 'schedule': 'constant',
+                'batch_size': 20, 'passes_per_epoch': 1}
+    with pytest.raises(Diverged, match='are NaN or infinite after epoch 1, step 1'):
         train_run(world, tmp_path / 'run', settings=settings, checkpoint_minutes=100.0)
     assert not names(tmp_path / 'run')
 
 
 def test_machines_that_see_other_records_are_told(tmp_path):
     from avts_tf.errors import UserError
-    from avts_tf.training.trainer import _check_agreement
+    from avts_tf.training.faults import MachineReport, check_agreement
 
-    _check_agreement([[0, 3, 1, 11, 15, 1], [0, 3, 1, 11, 0, 0]])       # one of them was told to stop, or to save
+    one = MachineReport(0, 3, 1, 11, 0, 0)
+    check_agreement([MachineReport(0, 3, 1, 11, 15, 1), one])  # one of them has to stop, or to save
     for other in ([0, 3, 1, 12], [0, 4, 1, 11], [1, 3, 1, 11], [0, 3, 0, 11]):
         with pytest.raises(UserError, match='do not train on the same batch'):
-            _check_agreement([[0, 3, 1, 11, 0, 0], [*other, 0, 0]])
+            check_agreement([one, MachineReport(*other, 0, 0)])
 
 
-def test_a_loss_that_is_no_number_stops_and_names_epoch_step_and_clips(world, tmp_path):
+@pytest.mark.slow
+def test_a_loss_that_is_nan_stops_and_names_epoch_step_and_clips(world, tmp_path):
     from avts_tf.errors import UserError
 
     with pytest.raises(UserError) as error:
-        train_run(world, tmp_path / 'run', settings={'learning_rate': 1e30, 'normalize': 'none', 'schedule': 'constant'})
+        train_run(world, tmp_path / 'run', settings={'learning_rate': 1e30, 'normalize': 'none',
+                                                     'schedule': 'constant'})
     message = str(error.value)
-    assert 'the loss is nan in epoch 1, step ' in message and '--learning_rate' in message and 'synthetic-' in message
+    assert 'the loss is nan in epoch 1, step ' in message and '`learning_rate`' in message
+    assert 'synthetic-' in message
     for name in names(tmp_path / 'run'):
         with np.load(tmp_path / 'run' / 'checkpoints' / name) as arrays:
-            assert all(np.isfinite(arrays[part]).all() for part in arrays.files if part.startswith(('weight', 'optimizer')))
+            assert all(np.isfinite(arrays[part]).all() for part in arrays.files
+                       if part.startswith(('weight', 'optimizer')))
 
 
 # Several machines: processes of this one, with the same run folder.
@@ -339,14 +492,17 @@ def start_workers(world, run, tmp_path, **options):
     cluster = {'worker': [f'localhost:{one.getsockname()[1]}' for one in sockets]}
     for one in sockets:
         one.close()
-    return [start_run(world, run, {'TF_CONFIG': json.dumps({'cluster': cluster, 'task': {'type': 'worker', 'index': index}})},
+    return [start_run(world, run,
+                      {'TF_CONFIG': json.dumps({'cluster': cluster,
+                                                'task': {'type': 'worker', 'index': index}})},
                       weights=f'{tmp_path}/worker-{index}.npz', **options) for index in range(2)]
 
 
 def ends(processes):
     """(exit status, output) of each process."""
     outputs = [process.communicate(timeout=PATIENCE_SECONDS)[0] for process in processes]
-    return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
+    return [(process.returncode, output) for process,
+            output in zip(processes, outputs, strict=True)]
 
 
 def weights(path):
@@ -355,36 +511,47 @@ def weights(path):
 
 
 def assert_close(values, model):
-    """Weights and batch-norm statistics are those of a model, to rounding: 20 steps have moved them by far more."""
+    """Weights and statistics are those of a model to rounding; 20 steps moved them by far more."""
     for weight, value in zip(model.weights, values, strict=True):
         np.testing.assert_allclose(value, weight.numpy(), rtol=1e-4, atol=1e-5, err_msg=weight.path)
 
 
-def test_two_machines_go_on_as_one_would(world, unbroken, tmp_path):
+def test_two_machines_gather_numbers_and_read_their_halves(tmp_path):
+    finished = ends(start_workers('', '', tmp_path, task='gather'))
+    assert [status for status, _ in finished] == [0, 0], finished
+    assert [json.loads(output) for _, output in finished] == [
+        {'gathered': [[0, 7], [1, 7]], 'clips': [[0, 1], [4, 5]], 'same_digest': True},
+        {'gathered': [[0, 7], [1, 7]], 'clips': [[2, 3], [6, 7]], 'same_digest': True}]
+
+
+@pytest.mark.slow
+def test_two_machines_resume_as_one_would(world, unbroken, tmp_path):
     # From the middle of a training on one machine.
     run = tmp_path / 'run'
     shutil.copytree(unbroken[0], run)
     os.remove(run / 'checkpoints' / names(run)[-1])
-    check_finished(start_workers(world, run, tmp_path, checkpoint_minutes=100.0), run, unbroken, tmp_path)
+    check_finished(start_workers(world, run, tmp_path, checkpoint_minutes=100.0), run, unbroken,
+                   tmp_path)
 
 
 @pytest.mark.slow
-def test_two_machines_train_stop_and_go_on_as_one(world, unbroken, tmp_path):
+def test_two_machines_train_stop_and_resume_as_one(world, unbroken, tmp_path):
     run = tmp_path / 'run'
     processes = start_workers(world, run, tmp_path)
     assert wait_for_step(processes[0], run, 1, 2), ends(processes)
-    processes[1].send_signal(signal.SIGTERM)                   # to one of them: both stop, at the same step
+    # to one of them: both stop, at the same step
+    processes[1].send_signal(signal.SIGTERM)
     stopped = ends(processes)
     assert [status for status, _ in stopped] == [143, 143], stopped
-    assert 'goes on from there' in stopped[0][1] and names(run)[-1] > 'epoch-0001-step-000002'
+    assert 'resumes from there' in stopped[0][1] and names(run)[-1] > 'epoch-0001-step-000002'
     check_finished(start_workers(world, run, tmp_path), run, unbroken, tmp_path)
 
 
 def check_finished(processes, run, unbroken, tmp_path):
-    """Two machines end with the same weights and statistics, and with those and the figures of one machine to rounding."""
+    """Two machines end with the same weights, and to rounding with the results of one."""
     finished = ends(processes)
     assert [status for status, _ in finished] == [0, 0], finished
-    assert 'on 2 machines' in finished[0][1] and 'Going on after epoch 1' in finished[0][1]
+    assert 'on 2 machines' in finished[0][1] and 'Resuming after epoch 1' in finished[0][1]
     assert finished[1][1].strip() == ''                        # one of them speaks
     first, second = weights(tmp_path / 'worker-0.npz'), weights(tmp_path / 'worker-1.npz')
     for one, other in zip(first, second, strict=True):         # weights and batch-norm statistics
@@ -395,8 +562,10 @@ def check_finished(processes, run, unbroken, tmp_path):
         header, *lines = files(folder)['history.csv'].decode().splitlines()
         rows.append([dict(zip(header.split(','), line.split(','), strict=True)) for line in lines])
     for row, expected in zip(*rows, strict=True):
-        for name in ('loss', 'spread', 'distance_positive', 'pairs_easy', 'pairs_hard', 'too_short_for_kind'):
-            np.testing.assert_allclose(float(row[name]), float(expected[name]), rtol=1e-4, err_msg=name)
+        for name in ('loss', 'spread', 'distance_positive', 'pairs_easy', 'pairs_hard',
+                     'too_short_for_kind'):
+            np.testing.assert_allclose(float(row[name]), float(expected[name]), rtol=1e-4,
+                                       err_msg=name)
 
 
 @pytest.mark.slow
@@ -423,7 +592,7 @@ def test_two_machines_interrupted_end_with_the_bits_of_two_that_were_not(world, 
 
 
 @pytest.mark.slow
-def test_two_and_four_devices_train_as_one_and_are_gone_on_with_exactly(world, unbroken, tmp_path):
+def test_two_and_four_devices_train_as_one_and_resume_exactly(world, unbroken, tmp_path):
     # A process of its own for each: the number of devices is fixed when TensorFlow starts.
     for devices in ('2', '4'):
         run = tmp_path / f'interrupted-{devices}'
@@ -433,13 +602,15 @@ def test_two_and_four_devices_train_as_one_and_are_gone_on_with_exactly(world, u
             status, output = ends([start_run(world, tmp_path / f'{name}-{devices}', devices=devices,
                                              weights=f'{tmp_path}/{name}.npz')])[0]
             assert status == 0, output
-        for value, other in zip(weights(tmp_path / 'unbroken.npz'), weights(tmp_path / 'interrupted.npz'), strict=True):
+        for value, other in zip(weights(tmp_path / 'unbroken.npz'),
+                                weights(tmp_path / 'interrupted.npz'), strict=True):
             np.testing.assert_array_equal(value, other)
         assert files(run) == files(tmp_path / f'unbroken-{devices}')
         assert_close(weights(tmp_path / 'unbroken.npz'), unbroken[1])
-    # Another number of devices may go on: the same to rounding.
+    # Another number of devices may resume: the same to rounding.
     signal_at(world, tmp_path / 'other', 1, 4, signal.SIGKILL, devices='2')
-    assert_close([weight.numpy() for weight in train_run(world, tmp_path / 'other').weights], unbroken[1])
+    assert_close([weight.numpy() for weight in train_run(world, tmp_path / 'other').weights],
+                 unbroken[1])
 
 
 if __name__ == '__main__':

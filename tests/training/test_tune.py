@@ -1,4 +1,4 @@
-"""A search tries what is not held, goes on where it stopped, and prints a command that parses to the best trial's configuration."""
+"""A search tries what is not held, resumes, and prints the command of the best trial."""
 
 import csv
 import shlex
@@ -16,11 +16,11 @@ HELD = {'epochs': 2, 'seed': 3}
 
 
 def _quick_training(monkeypatch, stop_at=None, fail=None):
-    """Replaces the training by one that tells hard negatives the better, the nearer its margin is to 1; returns its calls."""
+    """Replaces the training by one that is the better, the nearer its margin is to 1; its calls."""
     calls = []
 
-    def train(config, pattern, run_dir, eval_pattern=None, devices='auto', say=print, select_pattern=None):
-        run = RunFolder(run_dir, config, {'records': pattern, 'eval_records': eval_pattern})
+    def train(config, records, run_dir, *, eval_records, select_records, devices):
+        run = RunFolder(run_dir, config, {'records': records, 'eval_records': eval_records})
         calls.append((run_dir, config))
         if len(calls) == stop_at:
             raise KeyboardInterrupt
@@ -33,18 +33,19 @@ def _quick_training(monkeypatch, stop_at=None, fail=None):
     return calls
 
 
-def _tune(folder, trials=5, given=HELD, say=lambda line: None, eval_pattern='held-*'):
-    return tune.tune('tiny', dict(given), 'train-*', eval_pattern, str(folder), trials, say=say)
+def _tune(folder, trials=5, given=HELD, eval_records='held-*'):
+    return tune.tune('tiny', dict(given), 'train-*', str(folder), trials, eval_records=eval_records)
 
 
-def test_best_trial_first_and_its_command_line_is_its_configuration(tmp_path, monkeypatch):
-    calls, lines = _quick_training(monkeypatch), []
-    found = _tune(tmp_path / 'search', say=lines.append)
+def test_best_trial_first_and_its_command_line_is_its_configuration(tmp_path, monkeypatch, caplog):
+    caplog.set_level('INFO', logger='avts_tf')
+    calls = _quick_training(monkeypatch)
+    found = _tune(tmp_path / 'search')
     assert len(calls) == len(found) == 5
     assert [item[0] for item in found] == sorted((item[0] for item in found), reverse=True)
     best_folder = found[0][2]
     best_config = dict(calls)[best_folder]
-    words = shlex.split(lines[-1])
+    words = shlex.split(caplog.messages[-1])
     assert words[:2] == ['python', 'main.py']
     values = command_line.flags.FlagValues()
     for _, field in parameters():
@@ -71,7 +72,7 @@ def test_what_a_flag_sets_is_held(tmp_path, monkeypatch):
     assert len({config.train.learning_rate for _, config in calls}) > 1
 
 
-def test_interrupted_search_goes_on_with_the_same_trial(tmp_path, monkeypatch):
+def test_interrupted_search_resumes_the_same_trial(tmp_path, monkeypatch):
     calls = _quick_training(monkeypatch, stop_at=3)
     with pytest.raises(KeyboardInterrupt):
         _tune(tmp_path)
@@ -81,7 +82,7 @@ def test_interrupted_search_goes_on_with_the_same_trial(tmp_path, monkeypatch):
     assert len(again) == 3 and len(found) == 5
 
 
-def test_a_signal_stops_the_search_and_its_trial_is_gone_on_with(tmp_path, monkeypatch):
+def test_a_signal_stops_the_search_and_its_trial_is_resumed(tmp_path, monkeypatch):
     calls = _quick_training(monkeypatch, fail=Stopped('stopped by SIGTERM', 15))
     with pytest.raises(Stopped):
         _tune(tmp_path)
@@ -90,19 +91,19 @@ def test_a_signal_stops_the_search_and_its_trial_is_gone_on_with(tmp_path, monke
     assert len(_tune(tmp_path)) == 5 and again[0] == calls[0]
 
 
-def test_a_trial_that_diverges_fails_alone(tmp_path, monkeypatch):
-    calls, lines = _quick_training(monkeypatch), []
+def test_a_trial_that_diverges_fails_alone(tmp_path, monkeypatch, caplog):
+    calls = _quick_training(monkeypatch)
     train = tune.train
 
-    def diverging(config, pattern, run_dir, *arguments, **options):
+    def diverging(config, records, run_dir, **options):
         if run_dir.endswith('2'):
             calls.append((run_dir, config))
-            raise Diverged('the loss is nan')
-        train(config, pattern, run_dir, *arguments, **options)
+            raise Diverged(None, None, 'the loss is nan')
+        train(config, records, run_dir, **options)
 
     monkeypatch.setattr(tune, 'train', diverging)
-    assert len(_tune(tmp_path, say=lines.append)) == 4 and len(calls) == 5
-    assert any('failed: ' in line and 'the loss is nan' in line for line in lines)
+    assert len(_tune(tmp_path)) == 4 and len(calls) == 5
+    assert any('failed: ' in line and 'the loss is nan' in line for line in caplog.messages)
 
 
 def test_a_search_whose_state_is_half_written_is_named(tmp_path, monkeypatch):
@@ -122,19 +123,20 @@ def test_finished_search_only_reports(tmp_path, monkeypatch):
 
 
 def test_mistakes_are_told_at_once(tmp_path, monkeypatch):
-    calls = _quick_training(monkeypatch, fail=UserError('--records=train-*: no file matches'))
+    calls = _quick_training(monkeypatch, fail=UserError('records', 'train-*', 'no file matches'))
     with pytest.raises(UserError, match='no file matches'):
         _tune(tmp_path / 'a')
     assert len(calls) == 1
-    with pytest.raises(UserError, match='eval_records'):
-        _tune(tmp_path / 'b', eval_pattern=None)
+    with pytest.raises(UserError, match='select_records: needed'):
+        _tune(tmp_path / 'b', eval_records=None)
     with pytest.raises(UserError, match='epochs'):
-        _tune(tmp_path / 'one', given={**HELD, 'epochs': 1})  # too few for the curricula among the regimes
-    with pytest.raises(UserError, match='leave out'):
+        # too few for the curricula among the regimes
+        _tune(tmp_path / 'one', given={**HELD, 'epochs': 1})
+    with pytest.raises(UserError, match='leave some'):
         _tune(tmp_path / 'c', given={name: None for name in tune.SPACE})
     _quick_training(monkeypatch)
     _tune(tmp_path / 'd', trials=1)
-    with pytest.raises(UserError, match='another --run_dir'):
+    with pytest.raises(UserError, match='holds another search .held is'):
         _tune(tmp_path / 'd', given={**HELD, 'margin': 0.9})
     _quick_training(monkeypatch, fail=ZeroDivisionError('by nought'))
     with pytest.raises(UserError, match='by nought'):
@@ -143,4 +145,5 @@ def test_mistakes_are_told_at_once(tmp_path, monkeypatch):
 
 def test_the_best_command_is_of_the_program_that_searched(monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['/usr/local/bin/avts'])
-    assert shlex.split(tune.command_line('tiny', {}, 'train-*', 'held-*', 'held-*'))[:2] == ['avts', '--preset=tiny']
+    assert shlex.split(tune.command_line('tiny', {}, 'train-*', 'held-*',
+                                         'held-*'))[:2] == ['avts', '--preset=tiny']

@@ -8,7 +8,8 @@ from avts_tf.config import make_config
 from avts_tf.data.pipeline import make_dataset
 from avts_tf.errors import UserError
 from avts_tf.models.build import build_model
-from avts_tf.training.trainer import load_model, train
+from avts_tf.training.run_folder import load_model
+from avts_tf.training.trainer import train
 from tests.models.baselines.shared import SMALL, config_of, learn_by_heart
 
 
@@ -27,7 +28,7 @@ def test_soundnet_distance_is_the_divergence(teacher):
 @pytest.mark.slow
 def test_trained_and_loaded_by_the_same_commands(clips, teacher, tmp_path):
     config = config_of('soundnet', teacher, epochs=1)
-    model = train(config, clips, str(tmp_path / 'run'), say=lambda line: None)
+    model = train(config, clips, str(tmp_path / 'run'))
     loaded, epochs = load_model(str(tmp_path / 'run'))
     assert epochs == 1 and loaded.name == 'soundnet'
     batch = next(iter(make_dataset(clips, config, training=False)))

@@ -1,0 +1,178 @@
+"""The steps and epochs of a training.
+
+Keras's own loop cannot start within an epoch, nor stop there in agreement with other machines.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from avts_tf.data.state import PipelineState
+from avts_tf.models.two_tower import TwoTower
+from avts_tf.signals import note_signals
+from avts_tf.training import faults
+from avts_tf.training.curriculum import Curriculum
+from avts_tf.training.devices import make_gather, own_batches
+from avts_tf.training.faults import MachineReport
+from avts_tf.training.run_folder import RunFolder
+from avts_tf.training.state import TrainingState
+
+
+def run_epochs(
+    model: TwoTower, strategy: tf.distribute.Strategy, dataset: tf.data.Dataset,
+    pipeline_state: PipelineState, state: TrainingState, curriculum: Curriculum, run: RunFolder,
+    callbacks: list[keras.callbacks.Callback], checkpoint_minutes: float,
+    metric_values: np.ndarray | None,
+) -> None:
+    """Trains from where `state` is to the end of the curriculum.
+
+    Args:
+        model: compiled `TwoTower`.
+        strategy: what it was built in.
+        dataset: global batches of `make_dataset`.
+        pipeline_state: that of the dataset.
+        state: `TrainingState`, which is kept up to date.
+        curriculum: `Curriculum`.
+        run: `RunFolder` for checkpoints.
+        callbacks: of Keras; their epochs count from 0.
+        checkpoint_minutes: minutes between checkpoints within an epoch; 0 writes one each step.
+        metric_values: what the metrics held after the last step, float64 [replicas, numbers],
+            where `state` is within an epoch.
+
+    Raises:
+        Stopped: a signal came; a checkpoint was written.
+        UserError: the loss, weights or embeddings are NaN or infinite, there is no batch, the
+            machines do not agree, or nothing can be written.
+    """
+    train_step = _make_train_step(model, strategy)
+    read_metrics, write_metrics = _make_metric_access(model, strategy)
+    gather = make_gather(strategy, len(MachineReport._fields))
+    batches = own_batches(dataset, strategy)
+    callbacks = keras.callbacks.CallbackList(callbacks, model=model)
+    saved, saved_at = (state.epochs, state.step), time.monotonic()
+
+    def save() -> None:
+        nonlocal saved, saved_at
+        run.save(model, state.epochs, state.step, dataclasses.asdict(state),
+                 metrics=read_metrics())
+        saved, saved_at = (state.epochs, state.step), time.monotonic()
+
+    def check_loss(batch: dict, logs: dict) -> None:
+        faults.check_loss(float(logs['loss']), _local(batch['example_hash']), state, epoch)
+
+    with note_signals() as interruption:
+        callbacks.on_train_begin()
+        for epoch in range(state.epochs, curriculum.epochs):
+            model.reset_metrics()
+            if state.step:
+                write_metrics(metric_values)
+            pipeline_state.reset_counts()
+            pipeline_state.start.assign(state.start)
+            callbacks.on_epoch_begin(epoch)
+            last, iterator = None, iter(batches)
+            while True:
+                batch = next(iterator, None)
+                due = ((epoch, state.step) != saved
+                       and time.monotonic() - saved_at >= 60 * checkpoint_minutes)
+                reports = [MachineReport(*numbers) for numbers in gather(
+                    MachineReport(epoch, state.step, batch is not None, _digest(batch),
+                                  interruption.signal_number, due))]
+                faults.check_agreement(reports)
+                stop_signal = max(report.stop_signal for report in reports)
+                save_now = stop_signal or any(report.checkpoint_due for report in reports)
+                if last and (save_now or batch is None):
+                    # The rest of what a step returns is read only where it is needed: the device
+                    # need not be waited for.
+                    state.logs = {name: float(value) for name, value in last[1].items()}
+                    state.start = _end(last[0])
+                    check_loss(*last)
+                    last = None
+                if save_now and (epoch, state.step) != saved:
+                    faults.check_weights(model, state, epoch)
+                    save()
+                if stop_signal:
+                    callbacks.on_train_end()
+                    raise faults.stopped(run.checkpoints, stop_signal,
+                                         f'after epoch {epoch} and {state.step} steps')
+                if batch is None:
+                    break
+                callbacks.on_train_batch_begin(state.step)
+                logs = train_step(batch)
+                if last:
+                    check_loss(*last)
+                state.step += 1
+                last = batch, logs
+                callbacks.on_train_batch_end(state.step - 1, logs)
+            if not state.step:
+                raise faults.no_batch(state.records, pipeline_state.skips(), model.config)
+            faults.check_weights(model, state, epoch)
+            callbacks.on_epoch_end(epoch, dict(state.logs))
+            state.epochs, state.step, state.start = epoch + 1, 0, 0
+            save()
+        callbacks.on_train_end()
+        if interruption.signal_number:
+            raise faults.stopped(run.checkpoints, interruption.signal_number,
+                                 'at the end of the training')
+
+
+def _make_train_step(model: TwoTower, strategy: tf.distribute.Strategy) -> Callable:
+    """A function from a per-replica batch to the means over the replicas of the step's logs."""
+    @tf.function(reduce_retracing=True, autograph=False)
+    def train_step(batch: dict) -> dict:
+        logs = strategy.run(model.train_step, args=(batch,))
+        return {name: strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None)
+                for name, value in logs.items()}
+    return train_step
+
+
+def _make_metric_access(model: TwoTower, strategy: tf.distribute.Strategy) -> tuple:
+    """Functions that read and write the metrics of all replicas, float64 [replicas, numbers]."""
+    variables = [variable for metric in model.metrics for variable in metric.variables]
+    sizes = [math.prod(variable.shape) for variable in variables]
+    replicas = strategy.num_replicas_in_sync
+
+    @tf.function(autograph=False)
+    def read() -> tf.Tensor:
+        def of_replica() -> tf.Tensor:
+            parts = [tf.reshape(tf.cast(tf.convert_to_tensor(variable), tf.float64), [-1])
+                     for variable in variables]
+            own, context = tf.concat(parts, 0)[None], tf.distribute.get_replica_context()
+            return own if replicas == 1 else context.all_gather(own, axis=0)
+        return strategy.experimental_local_results(strategy.run(of_replica))[0]
+
+    @tf.function(autograph=False)
+    def assign(values: tf.Tensor) -> None:
+        def to_replica() -> None:
+            own = values[tf.distribute.get_replica_context().replica_id_in_sync_group]
+            for variable, part in zip(variables, tf.split(own, sizes), strict=True):
+                variable.assign(tf.cast(tf.reshape(part, variable.shape), variable.dtype))
+        strategy.run(to_replica)
+
+    def write(values: np.ndarray) -> None:
+        if len(values) != replicas:  # of another number of replicas: all sums to the first
+            others = np.zeros([replicas - 1, values.shape[1]])
+            values = np.concatenate([values.sum(0, keepdims=True), others])
+        assign(tf.constant(values, tf.float64))
+
+    return lambda: read().numpy(), write
+
+
+def _local(value: object) -> np.ndarray:
+    """The parts of a per-replica value that are on this machine, as one array."""
+    parts = value.values if hasattr(value, 'values') else [value]
+    return np.concatenate([part.numpy() for part in parts])
+
+
+def _end(batch: dict) -> int:
+    """The position in the records after a batch."""
+    return int(_local(batch['end'])[-1])
+
+
+def _digest(batch: dict | None) -> int:
+    """A number that is the same on all machines that read the same batch; 0 for one machine."""
+    return int(_local(batch['digest'])[0]) if batch and 'digest' in batch else 0
