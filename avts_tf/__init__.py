@@ -41,8 +41,8 @@ def _turn_onednn_on() -> None:
         port = importlib.import_module('tensorflow.python.util._pywrap_util_port')
         if not port.IsMklEnabled():
             warnings.warn(
-                'TensorFlow was imported before avts_tf and has oneDNN off on this processor, where '
-                'convolutions are many times slower. Import avts_tf first, or set '
+                'TensorFlow was imported before avts_tf and has oneDNN off on this processor, '
+                'where convolutions are many times slower. Import avts_tf first, or set '
                 'TF_ENABLE_ONEDNN_OPTS=1.', stacklevel=3)
 
 

@@ -37,7 +37,10 @@ class UserError(Exception):
 
 
 class Diverged(UserError):
-    """The loss, weights or embeddings are NaN or infinite: the parameters do not learn on these records."""
+    """The loss, weights or embeddings are NaN or infinite.
+
+    The parameters do not learn on these records.
+    """
 
 
 class Stopped(Exception):

@@ -125,7 +125,8 @@ def distance_histogram(
         for name, values in distances.items():
             if len(values):
                 style = KIND_STYLES[name]
-                filled = {'histtype': 'stepfilled', 'alpha': 0.35} if name == str(Kind.POSITIVE) else {}
+                filled = ({'histtype': 'stepfilled', 'alpha': 0.35}
+                          if name == str(Kind.POSITIVE) else {})
                 axis.hist(values, bins, density=True, color=style['color'],
                           label=f'{name.replace("_", "-")} ({len(values):,} pairs)',
                           **{'histtype': 'step', 'linewidth': 1.8,

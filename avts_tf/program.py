@@ -1,7 +1,7 @@
 """What programs share: flags are read first, then TensorFlow is imported, without its noise.
 
-The library speaks through `logging`, by loggers below `avts_tf` and `tfrecords_tools`: what is worth
-knowing as INFO, what is amiss as WARNING. A program shows both on standard output.
+The library speaks through `logging`, by loggers below `avts_tf` and `tfrecords_tools`: what is
+worth knowing as INFO, what is amiss as WARNING. A program shows both on standard output.
 """
 
 import contextlib

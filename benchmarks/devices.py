@@ -21,7 +21,8 @@ import side_by_side
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')  # the sides share the GPUs' memory
-CASES = {'full': ('large', {'bfloat16': False, 'frames': 16, 'frame_size': 112}), 'small': ('small', {})}
+CASES = {'full': ('large', {'bfloat16': False, 'frames': 16, 'frame_size': 112}),
+         'small': ('small', {})}
 MATMUL_SIZE = {'GPU': 8192, 'CPU': 2048}
 
 

@@ -1,8 +1,8 @@
 """Videos whose picture and sound tell, by themselves, which clip and which moment they come from.
 
-The left half of frame i is as bright as i says, the right half as the clip's number says. Of the samples, the even ones count
-(sample 2n is n) and the odd ones hold -1 - clip. So a test can read from a batch what it was cut from, and need not believe
-what the batch says of itself.
+The left half of frame i is as bright as i says, the right half as the clip's number says. Of the
+samples, the even ones count (sample 2n is n) and the odd ones hold -1 - clip. So a test can read
+from a batch what it was cut from, and need not believe what the batch says of itself.
 """
 
 import avts_tf  # noqa: F401  first, because it sets how TensorFlow runs
@@ -23,7 +23,8 @@ from PIL import Image
 from avts_tf.data import records
 
 ROOT = pathlib.Path(__file__).parent.parent  # of the checkout
-PATIENCE_SECONDS = 1800  # a limit against hanging, for machines that are busy; nothing here takes a tenth of it
+# A limit against hanging, for machines that are busy; nothing here takes a tenth of it.
+PATIENCE_SECONDS = 1800
 LEVEL = 2  # grey levels per step of the number that a brightness tells: JPEG may be off by one
 
 
@@ -47,8 +48,9 @@ def counting_video(clip, seconds=2.0, fps=25.0, sample_rate=16000, size=32):
     """A `records.Video` of counting frames and sound."""
     count = round(seconds * fps)
     return records.Video(
-        example_id=f'clip-{clip}', frames=[counting_frame(i, clip, size) for i in range(count)], frame_rate=fps, height=size,
-        width=size, waveform=counting_sound(round(count / fps * sample_rate), clip), sample_rate=sample_rate,
+        example_id=f'clip-{clip}', frames=[counting_frame(i, clip, size) for i in range(count)],
+        frame_rate=fps, height=size, width=size,
+        waveform=counting_sound(round(count / fps * sample_rate), clip), sample_rate=sample_rate,
     )
 
 
@@ -80,7 +82,8 @@ def edit_record(serialized, edit):
 def with_times(serialized, seconds):
     """A serialised record with other frame times."""
     def edit(example):
-        for feature, time in zip(example.feature_lists.feature_list[records.FRAME_TIMES].feature, seconds, strict=True):
+        times = example.feature_lists.feature_list[records.FRAME_TIMES].feature
+        for feature, time in zip(times, seconds, strict=True):
             feature.int64_list.value[:] = [round(time * records.MICROSECONDS)]
     return edit_record(serialized, edit)
 
@@ -96,7 +99,8 @@ def write_records(path, serialized):
 def write_sound(path, samples, sample_rate=16000):
     """A WAV file of int16 or uint8 [samples] or [samples, channels]."""
     with wave.open(str(path), 'wb') as file:
-        file.setparams((samples.shape[1] if samples.ndim == 2 else 1, samples.itemsize, sample_rate, 0, 'NONE', ''))
+        channels = samples.shape[1] if samples.ndim == 2 else 1
+        file.setparams((channels, samples.itemsize, sample_rate, 0, 'NONE', ''))
         file.writeframes(samples.tobytes())
 
 
@@ -108,10 +112,15 @@ def noise(samples, seed=0):
 
 
 def write_video(path, frames, waveform=None, fps=25, sample_rate=16000):
-    """A video file of uint8 [frames, height, width, 3], without loss but for the way to YUV, with int16 [samples] or none."""
+    """A video file of uint8 [frames, height, width, 3], with int16 [samples] or no sound.
+
+    Without loss but for the way to YUV.
+    """
     with av.open(str(path), 'w') as container:
-        video = container.add_stream('ffv1', rate=fps, width=frames.shape[2], height=frames.shape[1], pix_fmt='yuv444p')
-        sound = container.add_stream('pcm_s16le', rate=sample_rate, layout='mono') if waveform is not None else None
+        video = container.add_stream('ffv1', rate=fps, width=frames.shape[2],
+                                     height=frames.shape[1], pix_fmt='yuv444p')
+        sound = (container.add_stream('pcm_s16le', rate=sample_rate, layout='mono')
+                 if waveform is not None else None)
         for image in frames:
             container.mux(video.encode(av.VideoFrame.from_ndarray(image, 'rgb24')))
         container.mux(video.encode(None))
@@ -123,7 +132,7 @@ def write_video(path, frames, waveform=None, fps=25, sample_rate=16000):
 
 @contextlib.contextmanager
 def light_video_network():
-    """Within it the MCx networks are one convolution: a test of training is then traced in seconds."""
+    """Within it the MCx networks are one convolution: a test traces training in seconds."""
     import keras
 
     from avts_tf.models import mcx

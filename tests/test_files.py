@@ -24,7 +24,8 @@ with files.locked(sys.argv[1], 'output'):
 
 def other_process(folder):
     """A process that holds a folder."""
-    process = subprocess.Popen([sys.executable, '-c', HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, '-c', HOLD, str(folder)], stdout=subprocess.PIPE,
+                               text=True)
     assert process.stdout.readline() == 'held\n'
     return process
 
@@ -33,10 +34,12 @@ def test_a_second_process_is_refused_by_name_until_the_first_has_ended(tmp_path,
     folder = tmp_path / 'a' / 'b'
     process = other_process(folder)
     try:
-        with pytest.raises(UserError, match=f'run_dir={folder}: another process'), files.locked(str(folder), 'run_dir'):
+        with (pytest.raises(UserError, match=f'run_dir={folder}: another process'),
+              files.locked(str(folder), 'run_dir')):
             pass
         assert os.listdir(folder) == [files.LOCK]
-        with pytest.raises(UserError, match='output=given: another'), files.locked(str(folder), 'output', value='given'):
+        with (pytest.raises(UserError, match='output=given: another'),
+              files.locked(str(folder), 'output', value='given')):
             pass  # the message names what the user gave, not a working folder
         caplog.set_level('INFO', logger='avts_tf')
         threading.Timer(0.5, process.kill).start()
@@ -55,7 +58,8 @@ def test_the_lock_of_the_next_holder_stays(tmp_path):
         os.remove(folder / files.LOCK)
         process = other_process(folder)
     try:
-        with pytest.raises(UserError, match='another process'), files.locked(str(folder), 'run_dir'):
+        with (pytest.raises(UserError, match='another process'),
+              files.locked(str(folder), 'run_dir')):
             pass
     finally:
         process.kill()
@@ -86,7 +90,8 @@ def test_what_is_called_meanwhile_may_hold_it_and_another_thread_may_not(tmp_pat
 def test_what_is_no_folder_is_said(tmp_path, monkeypatch, folder):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'file').touch()
-    with pytest.raises(UserError, match='output=.*: cannot be written'), files.locked(folder, 'output'):
+    with (pytest.raises(UserError, match='output=.*: cannot be written'),
+          files.locked(folder, 'output')):
         pass
 
 
@@ -97,10 +102,13 @@ def test_whatever_writes_a_folder_is_refused_while_another_process_does(tmp_path
     calls = {
         'train': lambda: training.train(config, records, folder),
         **{f'--mode={mode}': command_line.read([
-            f'--mode={mode}', f'--run_dir={folder}', *flags, f'--records={records}', f'--eval_records={records}'])
-           for mode, flags in {'train': [], 'tune': ['--trials=1'], 'action_recognition': []}.items()},
+            f'--mode={mode}', f'--run_dir={folder}', *flags, f'--records={records}',
+            f'--eval_records={records}'])
+           for mode, flags in {
+               'train': [], 'tune': ['--trials=1'], 'action_recognition': []}.items()},
         '--mode=audio_classification': command_line.read([
-            '--mode=audio_classification', f'--run_dir={folder}', '--input=none', '--features=mfcc']),
+            '--mode=audio_classification', f'--run_dir={folder}', '--input=none',
+            '--features=mfcc']),
         'extract_features': lambda: extract.extract_features([], folder, []),
         'export_towers': lambda: export.export_towers(build_two_tower(config), folder),
     }

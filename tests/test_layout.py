@@ -9,8 +9,9 @@ from tests.helpers import ROOT
 
 # A module imports from its own layer and from those before it, never from a later one.
 LAYERS = (
-    ('errors',), ('lazy', 'progress', 'signals', 'files', 'config'), ('program',), ('data',), ('metrics', 'plots'),
-    ('models',), ('training',), ('inference',), ('evaluation',), ('experiments',), ('commands',), ('command_line',),
+    ('errors',), ('lazy', 'progress', 'signals', 'files', 'config'), ('program',), ('data',),
+    ('metrics', 'plots'), ('models',), ('training',), ('inference',), ('evaluation',),
+    ('experiments',), ('commands',), ('command_line',),
 )
 LONGEST = 400  # lines
 FILES = sorted((ROOT / 'avts_tf').rglob('*.py'))
@@ -38,7 +39,8 @@ def module_of(path: pathlib.Path) -> str:
     return '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
 
 
-@pytest.mark.parametrize('path', [path for path in FILES if module_of(path) != 'avts_tf'], ids=module_of)
+@pytest.mark.parametrize('path', [path for path in FILES if module_of(path) != 'avts_tf'],
+                         ids=module_of)
 def test_imports_run_one_way(path):
     own = layer_of(module_of(path))
     for name in imported_by(path):
@@ -50,8 +52,9 @@ def test_imports_run_one_way(path):
 def test_no_module_imports_itself_by_way_of_others():
     known = {module_of(path): path for path in FILES}
     # A name may be a module or a thing in one.
+    others = known.keys() - {'avts_tf'}
     graph = {module: {name if name in known else name.rpartition('.')[0]
-                      for name in imported_by(path, top_level_only=True)} & known.keys() - {'avts_tf'}
+                      for name in imported_by(path, top_level_only=True)} & others
              for module, path in known.items()}
     done = set()
 

@@ -23,13 +23,14 @@ from avts_tf.errors import UserError
 from tests.helpers import PATIENCE_SECONDS, ROOT
 
 # Small enough for seconds: nothing is learned by it, everything is gone through.
-TINY = ['--preset=tiny', '--frame_size=16', '--batch_size=8', '--warmup_steps=2', '--regime=easy:1,easy=0.5+hard=0.5:1']
+TINY = ['--preset=tiny', '--frame_size=16', '--batch_size=8', '--warmup_steps=2',
+        '--regime=easy:1,easy=0.5+hard=0.5:1']
 
 
 def run_main(*flags):
     environment = {**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '2', 'CUDA_VISIBLE_DEVICES': ''}
-    return subprocess.run([sys.executable, str(ROOT / 'main.py'), *flags], check=False, capture_output=True, text=True,
-                          env=environment, timeout=PATIENCE_SECONDS)
+    return subprocess.run([sys.executable, str(ROOT / 'main.py'), *flags], check=False, text=True,
+                          capture_output=True, env=environment, timeout=PATIENCE_SECONDS)
 
 
 def _main(*flags):
@@ -48,7 +49,8 @@ def world(tmp_path_factory):
 def finished(world, tmp_path_factory):
     """A run that was stopped after one epoch and gone on with, and one that was not stopped."""
     folder = tmp_path_factory.mktemp('runs')
-    flags = [*TINY, f'--records={world}/train-*-of-*', f'--eval_records={world}/held-*-of-*', f'--export_dir={folder}/models']
+    flags = [*TINY, f'--records={world}/train-*-of-*', f'--eval_records={world}/held-*-of-*',
+             f'--export_dir={folder}/models']
     unbroken = run_main(*flags, f'--run_dir={folder}/unbroken')
     assert unbroken.returncode == 0, unbroken.stderr
     return folder, flags, unbroken
@@ -62,13 +64,16 @@ def test_training_leaves_what_the_readme_says(finished):
         rows = list(csv.DictReader(file))
     assert [row['stage'] for row in rows] == ['0', '1']
     assert float(rows[0]['pairs_hard']) == 0 and not rows[0]['distance_hard']
-    assert float(rows[1]['pairs_easy']) + float(rows[1]['pairs_hard']) == float(rows[1]['pairs_positive'])
+    pairs = {kind: float(rows[1][f'pairs_{kind}']) for kind in ('positive', 'easy', 'hard')}
+    assert pairs['easy'] + pairs['hard'] == pairs['positive']
     result = json.loads((run / 'result.json').read_text())
-    assert result['sync']['held_out'] and result['sync']['epochs'] == 2 and result['sync']['chosen_on_these'] is False
+    assert result['sync']['held_out'] and result['sync']['epochs'] == 2
+    assert result['sync']['chosen_on_these'] is False
     low, high = result['sync']['avts_accuracy_interval']
     assert low <= result['sync']['avts_accuracy'] <= high
-    for name in ('plots/training.png', 'plots/distances.png', 'plots/sync_curve.png', 'config.json', 'timing.csv',
-                 'checkpoints/epoch-0002-step-000000.npz', 'tensorboard/projector_config.pbtxt'):
+    for name in ('plots/training.png', 'plots/distances.png', 'plots/sync_curve.png', 'config.json',
+                 'timing.csv', 'checkpoints/epoch-0002-step-000000.npz',
+                 'tensorboard/projector_config.pbtxt'):
         assert (run / name).exists()
     events = EventAccumulator(str(run / 'tensorboard')).Reload()
     assert {'batch', 'epoch/loss', 'epoch/auc_hard'} <= set(events.Tags()['tensors'])
@@ -92,7 +97,7 @@ def test_exported_towers_tell_of_their_training(finished):
 
 @pytest.mark.slow
 def test_resumed_run_equals_the_unbroken_one(finished):
-    # What a run leaves that was killed in its second epoch; the whole of killing is in test_training.py.
+    # What a run leaves that was killed in its second epoch.
     folder, flags, _ = finished
     run, unbroken = folder / 'resumed', folder / 'unbroken'
     (run / 'checkpoints').mkdir(parents=True)
@@ -109,7 +114,8 @@ def test_resumed_run_equals_the_unbroken_one(finished):
 
 def test_evaluate_again_and_shortcuts(finished):
     folder, _, _ = finished
-    process = run_main('--mode=evaluate', f'--run_dir={folder}/unbroken', '--windows_per_record=2', '--shortcuts')
+    process = run_main('--mode=evaluate', f'--run_dir={folder}/unbroken', '--windows_per_record=2',
+                       '--shortcuts')
     assert process.returncode == 0, process.stderr
     shortcuts = json.loads((folder / 'unbroken/result.json').read_text())['shortcuts']
     assert shortcuts['position_known']['hard'] == 1.0
@@ -118,14 +124,17 @@ def test_evaluate_again_and_shortcuts(finished):
 
 @pytest.mark.parametrize(('flags', 'words'), [
     (['--records=nowhere/*'], ['--records', 'nowhere/*']),
-    (['--records={world}/train-*-of-*', '--select_records=nowhere/*'], ['--select_records', 'nowhere/*']),
+    (['--records={world}/train-*-of-*', '--select_records=nowhere/*'],
+     ['--select_records', 'nowhere/*']),
     (['--regime=sometimes'], ['--regime', 'sometimes', 'curriculum_mixed']),
     (['--records={world}/train-*-of-*', '--batch_size=900'], ['--batch_size=900', '20 records']),
     (['--records={world}/train-*-of-*', '--frames=900'], ['too_short', 'synthetic-']),
     (['--records={world}/train-*-of-*', '--sample_rate=22050'], ['other_sample_rate', '22050']),
     (['--records={world}/train-*-of-*', '--margin=-1'], ['--margin=-1', 'at least 0']),
-    (['--records={world}/train-*-of-*', '--spec_augment', '--spec_freq_bands=41'], ['--spec_freq_bands=41', '--mel_bands=40']),
-    (['--records={world}/train-*-of-*', '--spec_augment', '--spec_time_seconds=9'], ['--spec_time_seconds=9', '0.48 s']),
+    (['--records={world}/train-*-of-*', '--spec_augment', '--spec_freq_bands=41'],
+     ['--spec_freq_bands=41', '--mel_bands=40']),
+    (['--records={world}/train-*-of-*', '--spec_augment', '--spec_time_seconds=9'],
+     ['--spec_time_seconds=9', '0.48 s']),
     (['--mode=evaluate', '--run_dir=nowhere'], ['nowhere', 'no run']),
     (['--mode=evaluate', '--run_dir=nowhere', '--margin=1'], ['--margin', 'leave it out']),
     (['--optimizer=magic'], ['--optimizer=magic', 'sgd']),
@@ -144,8 +153,8 @@ def test_mistakes(world, tmp_path, flags, words):
 
 
 def test_a_mistake_is_one_message_and_exit_status_2(world, tmp_path):
-    process = run_main(f'--records={world}/train-*-of-*', f'--run_dir={tmp_path}/run', '--preset=tiny', '--batch_size=9',
-                       '--devices=2')
+    process = run_main(f'--records={world}/train-*-of-*', f'--run_dir={tmp_path}/run',
+                       '--preset=tiny', '--batch_size=9', '--devices=2')
     assert process.returncode == 2
     assert process.stdout == '' and 'Traceback' not in process.stderr
     message = [line for line in process.stderr.splitlines() if line.startswith('main.py:')]
@@ -165,19 +174,23 @@ def test_damaged_shard_is_named(world, tmp_path):
     data[len(data) // 2] ^= 0xFF
     path = tmp_path / 'flipped-00000-of-00001'
     path.write_bytes(data)
-    process = run_main(*TINY, f'--records={path}', f'--run_dir={tmp_path}/run', '--on_bad_record=stop')
+    process = run_main(*TINY, f'--records={path}', f'--run_dir={tmp_path}/run',
+                       '--on_bad_record=stop')
     assert process.returncode == 2
-    assert str(path) in process.stderr and 'damaged after' in process.stderr and 'Traceback' not in process.stderr
+    assert str(path) in process.stderr and 'damaged after' in process.stderr
+    assert 'Traceback' not in process.stderr
 
 
 @pytest.mark.parametrize(('flags', 'words'), [
-    (['--on_bad_record=stop'], 'clip.: bad_picture.*on_bad_record=skip'), ([], 'no full batch of usable clips.*8 bad_picture'),
+    (['--on_bad_record=stop'], 'clip.: bad_picture.*on_bad_record=skip'),
+    ([], 'no full batch of usable clips.*8 bad_picture'),
 ])
 def test_frames_that_are_no_pictures(tmp_path, flags, words):
     sound = np.zeros(48000, np.int16)
     with tf.io.TFRecordWriter(str(tmp_path / 'broken')) as writer:
         for number in range(8):
-            writer.write(records.encode(records.Video(f'clip{number}', [b'no picture'] * 75, 25.0, 8, 8, sound, 16000)))
+            video = records.Video(f'clip{number}', [b'no picture'] * 75, 25.0, 8, 8, sound, 16000)
+            writer.write(records.encode(video))
     with pytest.raises(UserError, match=words):
         _main(*TINY, f'--records={tmp_path}/broken', f'--run_dir={tmp_path}/run', *flags)
 
@@ -222,7 +235,8 @@ def test_a_flag_file_may_name_the_mode(tmp_path):
     (['--mode=offset', '--trials=3'], '--trials: .*only for tune'),
     (['--mode=evaluate', '--nofreeze'], '--nofreeze: .*only for action_recognition'),
     (['--mode=export', '--export_resample'], '--export_resample: is gone'),
-    (['--mode=never'], '--mode=never: use one of'), (['--margn=1'], "'margn'. Did you mean: margin"),
+    (['--mode=never'], '--mode=never: use one of'),
+    (['--margn=1'], "'margn'. Did you mean: margin"),
 ])
 def test_flags_that_do_not_belong_are_refused(flags, words):
     with pytest.raises(UserError) as error:
@@ -238,7 +252,8 @@ def test_flags_that_do_not_belong_are_refused(flags, words):
     (['--mode=tune', '--records=t', '--trials=3', '--margin=0.7', '--flip=false'],
      {'preset': None, 'records': 't', 'trials': 3, 'parameters': {'margin': 0.7, 'flip': False}}),
     (['--records=t', '--noflip', '--checkpoint_minutes=2', '--deterministic'],
-     {'records': 't', 'checkpoint_minutes': 2.0, 'deterministic': True, 'parameters': {'flip': False}}),
+     {'records': 't', 'checkpoint_minutes': 2.0, 'deterministic': True,
+      'parameters': {'flip': False}}),
     (['--mode=action_recognition', '--splits=1,2'], {'splits': ['1', '2'], 'init_run_dir': None}),
 ])
 def test_flags_reach_the_mode(flags, expected):
@@ -259,7 +274,8 @@ def test_without_records_a_world_is_made_once(tmp_path, monkeypatch):
 # A run that is finished.
 
 def _contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*')
+            if path.is_file()}
 
 
 @pytest.fixture
@@ -289,15 +305,19 @@ def test_what_a_finished_run_has_is_not_made_again(copied, world, capsys):
     _main(*flags, f'--records={world}/train-0000[01]-of-00002,{world}/train-*-of-*',
           f'--eval_records={world}/../{world.name}/held-*-of-*')
     shown = capsys.readouterr().out
-    assert 'all 2 epochs are done' in shown and '--mode=evaluate' in shown and 'AVTS accuracy' in shown
+    assert 'all 2 epochs are done' in shown and '--mode=evaluate' in shown
+    assert 'AVTS accuracy' in shown
     after = _contents(run)
-    assert all(after[path] == content for path, content in before.items() if path.name != 'config.json')
+    assert all(after[path] == content for path, content in before.items()
+               if path.name != 'config.json')
     assert _contents(models) == exported
 
 
 @pytest.mark.parametrize(('select', 'flags', 'chosen'), [
-    (None, [], None), (None, ['--checkpoint=best'], 'held-*-of-*'), ('train-*-of-*', ['--checkpoint=best'], 'train-*-of-*'),
-    ('held-*-of-*', [], 'held-*-of-*'),                     # perhaps the parameters: a trial of --mode=tune
+    (None, [], None), (None, ['--checkpoint=best'], 'held-*-of-*'),
+    ('train-*-of-*', ['--checkpoint=best'], 'train-*-of-*'),
+    # Perhaps the parameters were chosen on them: a trial of --mode=tune.
+    ('held-*-of-*', [], 'held-*-of-*'),
 ])
 def test_evaluation_knows_what_was_chosen_on(copied, world, monkeypatch, select, flags, chosen):
     _, run, _ = copied
@@ -305,14 +325,15 @@ def test_evaluation_knows_what_was_chosen_on(copied, world, monkeypatch, select,
     config['inputs']['select_records'] = select and f'{world}/{select}'
     (run / 'config.json').write_text(json.dumps(config))
     monkeypatch.setattr('avts_tf.training.trainer.load_model', lambda *_: (None, 2))
-    monkeypatch.setattr(evaluate, 'measure', lambda *_, **options: measured.append(options['chosen_on']))
+    monkeypatch.setattr(evaluate, 'measure',
+                        lambda *_, **options: measured.append(options['chosen_on']))
     _main('--mode=evaluate', f'--run_dir={run}', *flags)
     assert measured == [chosen and f'{world}/{chosen}']
 
 
 def test_figures_of_what_was_chosen_on_these_records_say_so(copied, world, capsys):
     _, run, _ = copied
-    _main('--mode=evaluate', f'--run_dir={run}', '--checkpoint=best', f'--eval_records={world}/held-00000-of-00001',
-          '--windows_per_record=1')
+    _main('--mode=evaluate', f'--run_dir={run}', '--checkpoint=best',
+          f'--eval_records={world}/held-00000-of-00001', '--windows_per_record=1')
     assert 'CHOSEN on these records' in capsys.readouterr().out
     assert json.loads((run / 'result.json').read_text())['sync']['chosen_on_these'] is True

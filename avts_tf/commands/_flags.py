@@ -52,8 +52,8 @@ RUN_DIR = Flag('run_dir', 'runs/demo', 'Folder of the run: configuration, checkp
                'results, plots.')
 RECORDS = Flag('records', None, 'Record files to train on: glob(s), separated by commas.')
 RECORDS_OR_DEMO = dataclasses.replace(
-    RECORDS, help=f'{RECORDS.help} Default: a synthetic world, written to RUN_DIR/world and trained '
-    'on with preset tiny.')
+    RECORDS, help=f'{RECORDS.help} Default: a synthetic world, written to RUN_DIR/world and '
+                  'trained on with preset tiny.')
 EVAL_RECORDS = Flag('eval_records', None, 'Record files to measure on; not trained on.')
 SELECT_RECORDS = Flag('select_records', None, 'Record files to choose the best epoch or trial on. '
                       'Default: those of --eval_records, which then flatter what was chosen.')

@@ -140,7 +140,8 @@ def measure_sync_curve(
     step = 1.0 / model.config.clip.fps
     count = round(CURVE_SECONDS / step)
     offsets = np.arange(-count, count + 1) * step
-    dataset = make_offset_dataset(records, model.config, offsets, parameter=parameter).take(CURVE_CLIPS)
+    dataset = make_offset_dataset(records, model.config, offsets, parameter=parameter)
+    dataset = dataset.take(CURVE_CLIPS)
     rows, ids = [], []
     for clip in progress.bar(dataset, f'{parameter}: sync curve', unit='clip'):
         outputs = model.embed_batch({'video': clip['video'], 'audio': clip['audio']})
