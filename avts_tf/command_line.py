@@ -107,13 +107,14 @@ def _help() -> str:
 
 
 def _summary(command: types.ModuleType) -> str:
-    return command.__doc__.partition('\n')[0]
+    return (command.__doc__ or '').partition('\n')[0]
 
 
 def _help_on_mode(mode: str, command: types.ModuleType, groups: dict[str, list[Flag]]) -> str:
     """The flags of a mode, group by group."""
     width = min(shutil.get_terminal_size().columns, 100)
-    lines = [f'{" ".join(program.command())} --mode={mode}: {command.__doc__.strip()}']
+    text = (command.__doc__ or '').strip()
+    lines = [f'{" ".join(program.command())} --mode={mode}: {text}']
     for title, group in groups.items():
         lines.append(f'\n{title}')
         for flag in group:

@@ -8,14 +8,18 @@ given overrides the preset's.
 import dataclasses
 import json
 from collections.abc import Iterator
+from typing import Any, TypeVar
 
 from avts_tf.errors import UserError
 
+T = TypeVar('T')
+
 
 def _parameter(
-    default: object, help_text: str, *, unit: str = '', choices: tuple | None = None,
+    default: T, help_text: str, *, unit: str = '', choices: tuple | None = None,
     minimum: float | None = None, maximum: float | None = None,
-) -> dataclasses.Field:
+) -> T:
+    # Called a T, as dataclasses.field calls its result, since fields are declared with it.
     return dataclasses.field(default=default, metadata={
         'help': help_text, 'unit': unit, 'choices': choices, 'minimum': minimum,
         'maximum': maximum})
@@ -265,14 +269,14 @@ def describe_parameter(field: dataclasses.Field) -> str:
         notes.append(f'{meta["minimum"]} to {meta["maximum"]}')
     elif meta['minimum']:
         notes.append(f'at least {meta["minimum"]}')
-    notes = f' [{", ".join(filter(None, notes))}]' if any(notes) else ''
+    note = f' [{", ".join(filter(None, notes))}]' if any(notes) else ''
     others = [f'{name} {values[field.name]}' for name, values in PRESETS.items()
               if field.name in values]
-    others = f' ({", ".join(others)})' if others else ''
-    return f'{meta["help"]}{notes}. Default: {field.default!r}{others}.'
+    other = f' ({", ".join(others)})' if others else ''
+    return f'{meta["help"]}{note}. Default: {field.default!r}{other}.'
 
 
-def make_config(preset: str = 'small', **overrides: object) -> Config:
+def make_config(preset: str = 'small', **overrides: Any) -> Config:
     """A checked `Config` from a preset and overrides by parameter name.
 
     Args:
@@ -296,7 +300,7 @@ def make_config(preset: str = 'small', **overrides: object) -> Config:
         raise UserError('preset', preset, f'unknown preset; use one of {", ".join(PRESETS)}.')
     values = {**PRESETS[preset],
               **{name: value for name, value in overrides.items() if value is not None}}
-    groups = {group: {} for group in GROUPS}
+    groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
     for group, field in parameters():
         if field.name in values:
             value = values.pop(field.name)
@@ -310,7 +314,7 @@ def make_config(preset: str = 'small', **overrides: object) -> Config:
     return config
 
 
-def _check_value(field: dataclasses.Field, value: object) -> None:
+def _check_value(field: dataclasses.Field, value: Any) -> None:
     meta = field.metadata
     if meta['choices'] and value not in meta['choices']:
         raise UserError(field.name, value, f'use one of {", ".join(meta["choices"])}.')

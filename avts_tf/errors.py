@@ -18,7 +18,7 @@ class UserError(Exception):
             between backticks, such as `` `margin` ``.
     """
 
-    def __init__(self, name: str | None, value: object = None, problem: str | None = None):
+    def __init__(self, name: str | None, value: object = None, problem: str | None = None) -> None:
         if problem is None:  # until every caller names its parameter
             name, value, problem = None, None, name or ''
         self.name, self.value, self.problem = name, value, problem
@@ -51,6 +51,6 @@ class Stopped(Exception):
         signal_number: number of the signal, such as 15 for SIGTERM.
     """
 
-    def __init__(self, message: str, signal_number: int):
+    def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.signal_number = signal_number

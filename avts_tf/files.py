@@ -109,7 +109,8 @@ def locked(
     if key in folders:
         yield None
         return
-    descriptors, value = [], folder if value is None else value
+    descriptors: list[int] = []
+    value = folder if value is None else value
     path, made = os.path.join(folder, LOCK), not os.path.isdir(folder)
     lock = filelock.FileLock(path, on_acquired=descriptors.append)
     try:

@@ -6,7 +6,7 @@ so that --help and a mistyped flag are answered at once.
 
 import importlib
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 
 class _LazyModule(types.ModuleType):
@@ -16,4 +16,7 @@ class _LazyModule(types.ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-tf = _LazyModule('tensorflow')
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    tf = _LazyModule('tensorflow')

@@ -1,6 +1,7 @@
 """Figures of synchronisation: how well distances separate pairs in sync from pairs out of sync."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -116,7 +117,7 @@ def sync_metrics(pairs: Mapping[str, np.ndarray], threshold: float, seed: int = 
         accuracy and AUC has a `..._interval` [low, high].
     """
     positive = of_kind(pairs, Kind.POSITIVE)[0]
-    results = {'threshold': threshold, 'clips': len(pairs['kind']),
+    results: dict[str, Any] = {'threshold': threshold, 'clips': len(pairs['kind']),
                'examples': len(np.unique(pairs['example_hash'])),
                'distance_positive': float(positive.mean())}
     for kind in NEGATIVES:

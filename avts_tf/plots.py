@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 import matplotlib
@@ -80,7 +81,10 @@ def batch_image(
             spectrograms = log_mel(audio[column]).numpy()
             for row in range(windows):
                 axis = axes[1 + row, column]
-                name = 'no pair' if kind[column, row] == NO_PAIR else str(Kind(kind[column, row]))
+                number = int(kind[column, row])
+                # mypy takes the arguments of Kind.__new__ for those of Kind.
+                name = ('no pair' if number == NO_PAIR
+                        else str(Kind(number)))  # type: ignore[call-arg]
                 # In standard deviations from the training mean: one scale, silence looks silent.
                 axis.imshow(spectrograms[row].T, origin='lower', aspect='auto', cmap='magma',
                             vmin=-2, vmax=3, extent=(0, config.clip.window_seconds, 0, bands))
@@ -163,7 +167,8 @@ def training_curves(
                 points = [(row['epoch'], row[prefix + name])
                           for row in rows if prefix + name in row]
                 if points:
-                    _line(axis, *zip(*points, strict=True), **style,
+                    epochs, values = zip(*points, strict=True)
+                    _line(axis, epochs, values, **style,
                           label=name.replace('_', '-'))
             if axis.get_legend_handles_labels()[0]:
                 axis.legend(fontsize=8)
@@ -178,7 +183,7 @@ def training_curves(
             axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def _line(axis: plt.Axes, x: Sequence[float], y: Sequence[float], **style: object) -> None:
+def _line(axis: plt.Axes, x: Sequence[float], y: Sequence[float], **style: Any) -> None:
     """A curve with a mark about every tenth of it, so that it shows without colour too."""
     axis.plot(x, y, **{'marker': 'o', 'markersize': 4, 'markevery': max(1, len(x) // 10),
                        'linewidth': 1.5, **style})
@@ -188,7 +193,7 @@ def _mark_stages(
     axis: plt.Axes, rows: Sequence[Mapping[str, float]], names: Sequence[str],
 ) -> None:
     """Shades every second stage and writes its name where it begins, if there are several."""
-    stages = {}
+    stages: dict[int, list[float]] = {}
     for row in rows:
         stages.setdefault(int(row.get('stage', 0)), []).append(row['epoch'])
     if len(stages) < 2:
@@ -214,8 +219,8 @@ def confusion_matrix(
         title: of the plot.
         path: PNG file.
     """
-    confusion = np.asarray(confusion)
-    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    counts = np.asarray(confusion)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     # Names and numbers are left out where they would be too small to read.
     count, side = len(names), float(np.clip(1.8 + 0.42 * len(names), 4.0, 14.0))
     with figure(path, size=(side + 1.2, side)) as (drawn, [[axis]]):
@@ -225,8 +230,8 @@ def confusion_matrix(
             axis.set_xticks(range(count), names, rotation=90, fontsize=size)
             axis.set_yticks(range(count), names, fontsize=size)
         if count <= 25:
-            for row, column in zip(*np.nonzero(confusion), strict=True):
-                axis.text(column, row, confusion[row, column], ha='center', va='center',
+            for row, column in zip(*np.nonzero(counts), strict=True):
+                axis.text(column, row, counts[row, column], ha='center', va='center',
                           fontsize=8, color='white' if shares[row, column] > 0.55 else 'black')
         axis.set(xlabel='predicted class', ylabel='true class')
         axis.set_title(title, fontsize=10, wrap=True)

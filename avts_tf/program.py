@@ -10,7 +10,8 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tqdm
@@ -49,7 +50,7 @@ def run(
     # TensorFlow's own notes say nothing to a user; what goes wrong still raises an exception.
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
-    def parse(argv):
+    def parse(argv: list[str]) -> Any:
         with _explaining():
             if read:
                 flags.FLAGS(argv[:1])  # absl's own, which its `app` looks at
@@ -60,7 +61,7 @@ def run(
                 import_tensorflow()
         return result
 
-    def explained(result):
+    def explained(result: Any) -> None:
         # TensorFlow's and Keras's notes; ours go through `logging`.
         absl_logging.set_verbosity(absl_logging.WARNING)
         with _explaining():
@@ -70,7 +71,9 @@ def run(
     app.run(explained, flags_parser=parse)
 
 
-def _read_global_flags(argv, module, known_only):
+def _read_global_flags(
+    argv: list[str], module: types.ModuleType, known_only: bool,
+) -> list[str]:
     for flag in flags.FLAGS.get_key_flags_for_module(module):  # --help shows those of this name
         flags.FLAGS.register_key_flag_for_module(argv[0], flag)
     sys.modules['__main__'].__doc__ = module.__doc__
@@ -83,7 +86,7 @@ def _read_global_flags(argv, module, known_only):
 
 
 @contextlib.contextmanager
-def _explaining():
+def _explaining() -> Iterator[None]:
     """Ends the program with a message and a status instead of a stack trace."""
     try:
         yield
@@ -104,7 +107,7 @@ def _explaining():
 class _Messages(logging.Handler):
     """Prints messages, and moves a progress bar out of their way."""
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         level = '' if record.levelno <= logging.INFO else f'{record.levelname}: '
         with tqdm.tqdm.external_write_mode():
             print(f'{level}{record.getMessage()}', flush=True)

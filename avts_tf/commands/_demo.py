@@ -1,6 +1,7 @@
 """The small synthetic world that is trained on where no records are given."""
 
 import os
+import types
 
 from avts_tf.config import Config, make_config
 from avts_tf.data.shards import summary_path
@@ -10,7 +11,7 @@ from avts_tf.training.devices import refuse_several_machines
 VIDEOS = {'train': (192, 0), 'eval': (64, 1)}  # number of videos and seed of each set
 
 
-def records_or_demo(flags) -> tuple[str, Config, str, str | None]:
+def records_or_demo(flags: types.SimpleNamespace) -> tuple[str, Config, str, str | None]:
     """The preset, the configuration and both globs of records of a training or a search."""
     preset = flags.preset or ('small' if flags.records else 'tiny')
     config = make_config(preset, **flags.parameters)
@@ -23,7 +24,7 @@ def records_or_demo(flags) -> tuple[str, Config, str, str | None]:
     return preset, config, records, eval_records
 
 
-def _write(prefix, config, videos, seed):
+def _write(prefix: str, config: Config, videos: int, seed: int) -> str:
     """Writes a set of the synthetic world, if it is not there yet; returns its glob."""
     if not os.path.exists(summary_path(prefix)):
         print(f'No --records: writing {videos} videos of the synthetic world to {prefix}-*.')

@@ -2,6 +2,8 @@
 
 import dataclasses
 import types
+from collections.abc import Callable
+from typing import Any
 
 from absl import flags
 
@@ -23,7 +25,7 @@ class Flag:
     """
 
     name: str
-    default: object
+    default: Any
     help: str
     type: type = str
     choices: tuple[str, ...] | None = None
@@ -34,18 +36,19 @@ class Flag:
     def define(self, values: flags.FlagValues) -> None:
         """Defines it among absl's flags."""
         kind = type(self.default) if self.default is not None else self.type
-        common = {'name': self.name, 'default': self.default, 'help': self.help,
-                  'flag_values': values}
+        common: dict[str, Any] = {
+            'name': self.name, 'default': self.default, 'help': self.help,
+            'flag_values': values}
         if self.repeated:
             flags.DEFINE_multi_string(**common)
         elif self.choices:
             flags.DEFINE_enum(**common, enum_values=list(self.choices))
         elif kind in (int, float):
-            define = flags.DEFINE_integer if kind is int else flags.DEFINE_float
+            define: Callable = flags.DEFINE_integer if kind is int else flags.DEFINE_float
             define(**common, lower_bound=self.minimum, upper_bound=self.maximum)
         else:
-            {bool: flags.DEFINE_boolean, list: flags.DEFINE_list}.get(
-                kind, flags.DEFINE_string)(**common)
+            defines: dict[type, Callable] = {bool: flags.DEFINE_boolean, list: flags.DEFINE_list}
+            defines.get(kind, flags.DEFINE_string)(**common)
 
 
 RUN_DIR = Flag('run_dir', 'runs/demo', 'Folder of the run: configuration, checkpoints, history, '

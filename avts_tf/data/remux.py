@@ -55,12 +55,13 @@ def _copy_delayed(
     Returns:
         Per kind of stream the number of packets, and their first and last time in seconds.
     """
-    late, times = 'video' if offset_seconds > 0 else 'audio', {'video': [], 'audio': []}
+    late = 'video' if offset_seconds > 0 else 'audio'
+    times: dict[str, list[float]] = {'video': [], 'audio': []}
     with media.open_file(path) as source, av.open(output_path, 'w') as target:
         streams = {stream.index: target.add_stream_from_template(stream)
                    for stream in source.streams if stream.type in times}
         # Matroska gives the first packets no time of decoding.
-        waiting = {index: [] for index in streams}
+        waiting: dict[int, list[av.Packet]] = {index: [] for index in streams}
         copied = [stream for stream in source.streams if stream.index in streams]
         for packet in source.demux(copied):
             if not packet.size:  # the mark of a stream's end
@@ -94,7 +95,7 @@ def _differs(path: str, expected: dict[str, tuple[int, float, float]]) -> str:
 
     The time at which the file begins does not count.
     """
-    times = {kind: [] for kind in expected}
+    times: dict[str, list[float]] = {kind: [] for kind in expected}
     with media.open_file(path) as file:
         for packet in file.demux([stream for stream in file.streams if stream.type in times]):
             if packet.size and packet.pts is not None:

@@ -29,6 +29,9 @@ class Kind(enum.IntEnum):
         description: what the audio is, in a few words.
     """
 
+    same_record: bool
+    description: str
+
     POSITIVE = 0, True, 'the same moment'
     EASY = 1, False, "another clip's audio"
     HARD = 2, True, "the clip's audio, windows apart"
@@ -46,7 +49,7 @@ class Kind(enum.IntEnum):
         return format(str(self), specification)
 
 
-NEGATIVES = tuple(kind for kind in Kind if kind is not Kind.POSITIVE)
+NEGATIVES: tuple[Kind, ...] = tuple(kind for kind in Kind if kind is not Kind.POSITIVE)
 SAME_RECORD_NEGATIVES = tuple(kind for kind in NEGATIVES if kind.same_record)
 OTHER_RECORD_NEGATIVES = tuple(kind for kind in NEGATIVES if not kind.same_record)
 NO_PAIR = -1  # in place of a kind: a slot that could not be filled; not trained on, not counted

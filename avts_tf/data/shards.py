@@ -189,7 +189,7 @@ def file_stamps(shards: list[tuple[str, int]]) -> list[list[int] | None]:
     """[size, time of change in ns, exact to the second] of each file of `find_shards`, None where
     it is gone.
     """
-    found = []
+    found: list[list[int] | None] = []
     for path, _ in shards:
         try:
             status = tf.io.gfile.stat(path)

@@ -85,7 +85,7 @@ class PipelineState:
 
     def _skips_until(self, last: int) -> Skips:
         positions, values = (tensor.numpy() for tensor in self._faults.export())
-        skips = {}
+        skips: Skips = {}
         for position, value in sorted(zip(positions, values, strict=True)):
             if position <= last:
                 reason, count, name = value.decode(errors='replace').split('\t', 2)

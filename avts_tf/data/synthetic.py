@@ -85,7 +85,7 @@ def make_video(
     for _ in range(rng.binomial(2, difficulty)):
         other = _other_object(rng, object_index)
         silent = _random_strikes(rng, difficulty, last_frame_seconds, other, visible=True)
-        motion = rng.integers(len(MOTIONS))
+        motion = int(rng.integers(len(MOTIONS)))
         actors.insert(0, _actor(rng, other, motion, [s.seconds for s in silent]))
         strikes += silent
     strikes += _random_strikes(rng, difficulty, duration, _other_object(rng, object_index),
@@ -233,7 +233,9 @@ def _check(output: str, options: dict, paths: list[str]):
 def _write(output: str, options: dict, paths: list[str]):
     options = dict(options)
     videos, shards, seed = options.pop('videos'), options.pop('shards'), options.pop('seed')
-    lines, objects, motions = [], {}, {}
+    lines: list[tuple[str, str, str, int, int]] = []
+    objects: dict[str, int] = {}
+    motions: dict[str, int] = {}
     frame_count = sample_count = 0
     with contextlib.ExitStack() as stack:
         writers = [tf.io.TFRecordWriter(stack.enter_context(files.replacing(path)))

@@ -122,7 +122,10 @@ def _shape_distance(name: str, x: np.ndarray, y: np.ndarray):
     return np.abs(np.hypot(x, y) - 0.75) - 0.28  # ring
 
 
-def _cover(canvas: np.ndarray, distance_pixels: np.ndarray, colour: Sequence, opacity: float = 1.0):
+def _cover(
+    canvas: np.ndarray, distance_pixels: np.ndarray, colour: Sequence[float] | np.ndarray,
+    opacity: float = 1.0,
+):
     """Paints a colour where the distance is negative, with soft edges a pixel wide."""
     alpha = np.clip(0.5 - distance_pixels, 0.0, 1.0)[..., None] * np.float32(opacity)
     canvas += alpha * (np.asarray(colour, np.float32) - canvas)

@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 TIMEOUT, CRASHED = 'timeout', 'crashed'
@@ -48,7 +48,7 @@ class _Worker:
 
 def run_in_order(
     function: Callable[[Any], Any], tasks: Sequence, workers: int, timeout_seconds: float,
-) -> Iterator[tuple[Any, Failure | None]]:
+) -> Generator[tuple[Any, Failure | None], None, None]:
     """Calls a function for each task in worker processes; outcomes come in the order of the tasks.
 
     Function, tasks and results are pickled. A worker imports the function's module and nothing of
@@ -76,7 +76,8 @@ def run_in_order(
         ...     print(failure or clip)
     """
     pool = [_start(function) for _ in range(min(workers, len(tasks)))]
-    outcomes, handed_out = {}, 0  # outcomes as they came, pickled
+    outcomes: dict[int, bytes] = {}  # as they came, pickled
+    handed_out = 0
     try:
         for wanted in range(len(tasks)):
             while wanted not in outcomes:
@@ -90,18 +91,19 @@ def run_in_order(
                 begin = time.monotonic()
                 left = max(0.0, min(worker.deadline for worker in pool) - begin)
                 patience = min(left, _PULSE_SECONDS)
-                waiting = {worker.connection: worker for worker in pool}
-                heard = multiprocessing.connection.wait(waiting, patience)
+                heard = multiprocessing.connection.wait(
+                    [worker.connection for worker in pool], patience)
                 late = time.monotonic() - begin - patience
                 if late > _PULSE_SECONDS:  # this process was stopped, and the workers with it
                     for worker in pool:
                         worker.deadline += late
-                for worker in [waiting[connection] for connection in heard]:
+                for worker in [worker for worker in pool if worker.connection in heard]:
                     _listen(worker, outcomes)
                     if worker.connection.closed:
                         pool[pool.index(worker)] = _start(function)
                 for i, worker in enumerate(pool):
                     if worker.deadline <= time.monotonic() and not worker.connection.poll():
+                        assert worker.task is not None  # without one there is no deadline
                         outcomes[worker.task] = pickle.dumps(
                             (None, (TIMEOUT, f'not done after {timeout_seconds:g} s')))
                         _end(worker)
@@ -114,7 +116,7 @@ def run_in_order(
 
 def stream_in_order(
     function: Callable[[Any], Iterable], tasks: Sequence, workers: int, timeout_seconds: float,
-) -> Iterator[tuple[int, Any, Failure | None]]:
+) -> Generator[tuple[int, Any, Failure | None], None, None]:
     """As `run_in_order`, for a function that yields parts, which are passed on task after task.
 
     A worker is never further ahead than its pipe holds, so memory is bounded by the size of a part.
@@ -146,7 +148,8 @@ def stream_in_order(
                     _end(worker)
                     failure = TIMEOUT, f'nothing came for {timeout_seconds:g} s'
                     break
-                worker.task, heard = number, {}
+                heard: dict[int, bytes] = {}
+                worker.task = number
                 _listen(worker, heard)
                 if worker.connection.closed:
                     failure = pickle.loads(heard[number])[1]
@@ -287,7 +290,7 @@ def _listen(worker: _Worker, outcomes: dict[int, bytes]) -> None:
             detail = f'the decoding process died: {_how_it_ended(worker.process)}'
             outcomes[worker.task] = pickle.dumps((None, (CRASHED, detail)))
         return
-    if worker.ready:
+    if worker.ready and worker.task is not None:
         outcomes[worker.task] = outcome
     worker.ready, worker.task, worker.deadline = True, None, float('inf')
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 from avts_tf.config import Config
 from avts_tf.data.records import PCM_SCALE
 from avts_tf.inference.signatures import (
+    Examples,
     Outputs,
     TowerSignatures,
     check_rank,
@@ -106,7 +107,7 @@ class AudioSignatures(TowerSignatures):
         with in_float32(tower):
             return tower.get_layer('audio_network')(spectrogram, training=False)
 
-    def examples(self, rng: np.random.Generator) -> dict[str, dict[str, np.ndarray]]:
+    def examples(self, rng: np.random.Generator) -> Examples:
         """An input for each signature: two waveforms, one and a half windows long."""
         waveform = rng.uniform(-1, 1, [2, self._window * 3 // 2]).astype(np.float32)
         hop_seconds = np.float32(self._window / self._rate / 4)

@@ -134,8 +134,11 @@ def embed_streams(
     """
     check_windows(tower, hop_seconds, batch_size)
     # marks: (windows of the batch that lie before it, key, failure), one per stream that has ended
-    batch, marks = [], []
-    parts, centres = [], []  # of the stream that has not
+    batch: list[tuple[float, np.ndarray]] = []
+    marks: list[tuple[int, tuple[Hashable] | None, media.Unsuitable | None]] = []
+    # Of the stream that has not:
+    parts: list[dict[str, np.ndarray]] = []
+    centres: list[float] = []
 
     def run():
         """Runs what is in the batch, and yields the streams that have ended."""

@@ -66,8 +66,8 @@ def embed_sources(
     Yields:
         (seconds of input, features or `media.Unsuitable`), in the order of the sources.
     """
-    num_workers = num_workers or max(1, os.cpu_count() // 2)
-    counts = collections.Counter()  # samples or frames of each source
+    num_workers = num_workers or max(1, (os.cpu_count() or 1) // 2)
+    counts: collections.Counter[int] = collections.Counter()  # samples or frames of each source
     short_side = tower.metadata['clip']['frame_size']
     tasks = [(tower.name, source, tower.rate, short_side) for source in sources]
     decoded = workers.stream_in_order(read_blocks, tasks, num_workers, timeout_seconds)
@@ -111,7 +111,7 @@ def read_blocks(
     place = 0
     try:
         if name == AudioTower.name:
-            blocks = media.audio_blocks(source.path, rate)
+            blocks = media.audio_blocks(source.path, round(rate))
         else:
             blocks = (images.centred_square(np.array(block))
                       for block in media.video_blocks(source.path, rate, short_side))
@@ -126,9 +126,10 @@ def read_blocks(
         yield error.reason, error.detail
 
 
-def read_ahead(items: Generator, depth: int) -> Iterator[Any]:
+def read_ahead(items: Generator, depth: int) -> Generator[Any, None, None]:
     """Passes on what a generator yields while a thread takes up to `depth` items in advance."""
-    line, stop = queue.Queue(depth), threading.Event()
+    line: queue.Queue[Any] = queue.Queue(depth)
+    stop = threading.Event()
 
     def put(item: Any):
         while not stop.is_set():

@@ -245,7 +245,7 @@ def _npz_writer(path: str):
 def _record_writer(path: str):
     import tensorflow as tf
     with contextlib.ExitStack() as stack:
-        writers = []
+        writers: list[tf.io.TFRecordWriter] = []
 
         def write(source: datasets.Source, features: AudioFeatures | VideoFeatures):
             if not writers:  # no file without a record in it

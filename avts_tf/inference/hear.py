@@ -106,4 +106,8 @@ def _embed(
     """Features of each sound; all share batches."""
     items = ((number, block) for number, sound in enumerate(audio)
              for block in pcm_blocks(sound, model.sample_rate, model.sample_rate))
-    return [result for _, result in embed_streams(model.tower, items, hop_seconds, centered)]
+    found = []
+    for _, result in embed_streams(model.tower, items, hop_seconds, centered):
+        assert isinstance(result, AudioFeatures)  # an array of samples does not break
+        found.append(result)
+    return found

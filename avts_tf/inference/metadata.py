@@ -123,7 +123,7 @@ def _base_names(pattern: str):
     return ','.join(os.path.basename(part.strip().rstrip('/')) for part in pattern.split(','))
 
 
-def _describe_records(pattern: str):
+def _describe_records(pattern: str | None) -> dict[str, Any] | None:
     """Base names, number and datasets of records; the number is None where they are gone."""
     if not pattern:
         return None

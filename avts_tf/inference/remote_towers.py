@@ -7,7 +7,7 @@ server takes.
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image
 from avts_tf.config import ClipConfig
 from avts_tf.data import images
 from avts_tf.errors import UserError
-from avts_tf.inference.saved_towers import AudioTower, VideoTower, read_metadata_file
+from avts_tf.inference.saved_towers import AudioTower, Tower, VideoTower, read_metadata_file
 
 # gRPC's own default, which proxies and servers in other languages keep to; tensorflow_model_server
 # takes more.
@@ -53,7 +53,8 @@ class GrpcServer:
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def predict(
-        self, model: str, version: int | None, signature: str, inputs: dict[str, np.ndarray],
+        self, model: str, version: int | None, signature: str,
+        inputs: Mapping[str, np.ndarray | np.floating],
     ) -> dict[str, np.ndarray]:
         """Calls a signature.
 
@@ -143,8 +144,8 @@ def _about(request: Any, model: str, version: int | None):
     return request
 
 
-class _RemoteTower:
-    """Stands in for a `saved_towers.Tower`; its windows are run by a server.
+class _RemoteTower(Tower):
+    """A tower whose windows are run by a server.
 
     Args:
         server: `GrpcServer`.
@@ -235,7 +236,9 @@ def connect(
     Raises:
         UserError: the server cannot be asked, or has another tower there.
     """
-    make = {'audio': RemoteAudioTower, 'video': RemoteVideoTower}[tower]
+    towers: dict[str, type[RemoteAudioTower | RemoteVideoTower]] = {
+        'audio': RemoteAudioTower, 'video': RemoteVideoTower}
+    make = towers[tower]
     model = model or make.name
     if not metadata:
         rate, window, frame_size = _ask(server, model, version, make, fps)

@@ -90,6 +90,8 @@ class Tower:
 class AudioTower(Tower):
     """An exported audio tower; see `Tower`."""
 
+    rate: int
+
     name, name_of_input, signature = 'audio_tower', 'waveform', 'pcm'
     result, repeat_ends = AudioFeatures, False
 

@@ -15,6 +15,8 @@ from avts_tf.training.optimizer import UNDECAYED
 
 Outputs = dict[str, tf.Tensor]
 
+Examples = dict[str, dict[str, np.ndarray | np.floating]]  # from a signature's name to its inputs
+
 
 class TowerSignatures(tf.Module):
     """A tower as it is exported: the convention of reusable SavedModels, windows, checks.
@@ -41,8 +43,8 @@ class TowerSignatures(tf.Module):
 
     # A tf.Module lists the tf.Variables that it finds, and sees none in Keras's own variables:
     # these make room for lists.
-    variables = None
-    trainable_variables = None
+    variables: list[tf.Variable] = []
+    trainable_variables: list[tf.Variable] = []
 
     def __init__(self, tower: keras.Model, config: Config, name: str) -> None:
         super().__init__(name=name)
@@ -95,8 +97,8 @@ class TowerSignatures(tf.Module):
         """Dict from the name of each output of the network to its last dimension."""
         return {name: value.shape[-1] for name, value in self._keras_tower().output.items()}
 
-    def examples(self, rng: np.random.Generator) -> dict[str, dict[str, np.ndarray]]:
-        """An input for each signature: dict from its name to a dict of arrays."""
+    def examples(self, rng: np.random.Generator) -> Examples:
+        """An input for each signature."""
         raise NotImplementedError
 
     def _end_to_end(self, inputs: tf.Tensor, training: bool):

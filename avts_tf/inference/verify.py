@@ -55,12 +55,15 @@ def verify_towers(towers: Sequence[TowerSignatures], paths: Sequence[str]) -> li
         RuntimeError: a tower cannot be loaded there, or its outputs differ.
     """
     with tempfile.TemporaryDirectory() as folder:
-        tasks, expected = [], []  # expected: for each tower, outputs by the file to compare
+        tasks = []
+        # For each tower, outputs by the file to compare.
+        expected: list[dict[str, dict[str, tf.Tensor]]] = []
         for tower, path in zip(towers, paths, strict=True):
             expected.append({})
             for name, example in tower.examples(np.random.default_rng(0)).items():
                 base = os.path.join(folder, f'{tower.name}-{name}')
-                np.savez(base, **example)
+                # One of them might be called allow_pickle, which is a bool.
+                np.savez(base, **example)  # type: ignore[arg-type]
                 tasks.append((os.path.abspath(path), name, f'{base}.npz', f'{base}-outputs.npz'))
                 inputs = {key: tf.constant(value) for key, value in example.items()}
                 expected[-1][tasks[-1][-1]] = getattr(tower, name)(**inputs)

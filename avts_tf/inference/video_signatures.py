@@ -7,6 +7,7 @@ import tensorflow as tf
 from avts_tf.config import Config
 from avts_tf.data import images
 from avts_tf.inference.signatures import (
+    Examples,
     Outputs,
     TowerSignatures,
     check_rank,
@@ -73,7 +74,7 @@ class VideoSignatures(TowerSignatures):
         with in_float32(tower):
             return tower(frames, training=False)
 
-    def examples(self, rng: np.random.Generator) -> dict[str, dict[str, np.ndarray]]:
+    def examples(self, rng: np.random.Generator) -> Examples:
         """An input for each signature: two clips that must be padded, cropped and resized."""
         shape = [2, self._frames * 3 // 2, self._size + 9, self._size + 20, 3]
         frames = rng.integers(0, 256, shape, dtype=np.uint8)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import fractions
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -44,8 +44,8 @@ def count_windows(
     return minimum(1 + last, -(-items * hop[1] // hop[0]))
 
 
-def window_start(index: int | np.ndarray | tf.Tensor, hop: Hop) -> int | np.ndarray | tf.Tensor:
-    """The first item of window number `index`; see `count_windows`."""
+def window_start(index: int | np.ndarray | tf.Tensor, hop: Hop) -> Any:
+    """The first item of window number `index`, of the same type; see `count_windows`."""
     return (2 * index * hop[0] + hop[1]) // (2 * hop[1])
 
 
@@ -83,15 +83,17 @@ def sliding_windows(
     hop = exact_hop(hop_seconds, window, rate)
     before = window // 2 if centered else 0
     # first: place of held[0] in the stream, whose first item has place 0
-    held, first, number = None, -before, 0
+    held: np.ndarray | None = None
+    first, number = -before, 0
 
     def padded(items: np.ndarray, front: int, back: int):
-        mode = {'mode': 'edge'} if repeat_ends else {}
-        return np.pad(items, [(front, back)] + [(0, 0)] * (items.ndim - 1), **mode)
+        mode: Literal['edge', 'constant'] = 'edge' if repeat_ends else 'constant'
+        return np.pad(items, [(front, back)] + [(0, 0)] * (items.ndim - 1), mode)
 
     def take(until: float):
         """Yields the windows that end within what is held, up to number `until`."""
         nonlocal held, first, number
+        assert held is not None  # there was a block
         while number < until:
             start = window_start(number, hop) - before
             if start + window > first + len(held):

@@ -57,6 +57,6 @@ def build_model(config: Config) -> 'SyncModel':
     """
     keras.utils.set_random_seed(config.train.seed)
     system = config.towers.system
-    module = 'two_tower' if system == 'avts' else f'baselines.{system}'
-    module = importlib.import_module(f'avts_tf.models.{module}')
+    name = 'two_tower' if system == 'avts' else f'baselines.{system}'
+    module = importlib.import_module(f'avts_tf.models.{name}')
     return (module.TwoTower if system == 'avts' else module.SYSTEM)(config)

@@ -50,7 +50,7 @@ class LogMel(keras.layers.Layer):
     def __init__(
         self, sample_rate: int, stft_window_seconds: float, stft_hop_seconds: float,
         fft_size: int, mel_bands: int, mel_min_hz: float, mel_max_hz: float, **kwargs,
-    ):
+    ) -> None:
         super().__init__(autocast=False, **{**kwargs, 'dtype': 'float32'})
         self._config = {
             'sample_rate': sample_rate, 'stft_window_seconds': stft_window_seconds,

@@ -40,7 +40,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         [[-1.0], [1.0]]
     """
 
-    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs):
+    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs) -> None:
         super().__init__(momentum=momentum, epsilon=epsilon, **{**kwargs, 'axis': -1})
 
     def call(
@@ -157,7 +157,7 @@ class L2Normalize(keras.layers.Layer):
         [[0.0, -1.0]]
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs) -> None:
         super().__init__(**{**kwargs, 'dtype': 'float32'})
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -181,7 +181,7 @@ class ResampleTime(keras.layers.Layer):
         [1.5, 3.5]
     """
 
-    def __init__(self, spans: int, **kwargs):
+    def __init__(self, spans: int, **kwargs) -> None:
         super().__init__(**kwargs)
         self.spans = spans
 

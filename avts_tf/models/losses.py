@@ -89,7 +89,7 @@ class ContrastiveLoss(keras.losses.Loss):
         self, margin: float = 0.99, positive_term: str = 'squared',
         easy_negatives: str = 'weighted', reduction: str | None = 'sum_over_batch_size',
         name: str = 'contrastive', **kwargs,
-    ):
+    ) -> None:
         super().__init__(reduction=reduction, name=name, **kwargs)
         _check_choice('positive_term', positive_term, ('squared', 'unsquared'))
         _check_choice('easy_negatives', easy_negatives, ('drawn', 'all', 'weighted'))
@@ -237,7 +237,7 @@ class InfoNCELoss(keras.losses.Loss):
         self, temperature: float = 0.07, batch_negatives: str = 'by_mix',
         learnable_temperature: bool = False, reduction: str | None = 'sum_over_batch_size',
         name: str = 'infonce', **kwargs,
-    ):
+    ) -> None:
         super().__init__(reduction=reduction, name=name, **kwargs)
         _check_choice('batch_negatives', batch_negatives, ('by_mix', 'always'))
         low, high = TEMPERATURES
@@ -333,7 +333,8 @@ def infonce_loss(
 
 
 # By the value of `loss`: what `TwoTower.compile` makes and takes.
-LOSSES = {'contrastive': ContrastiveLoss, 'infonce': InfoNCELoss}
+LOSSES: dict[str, type[ContrastiveLoss] | type[InfoNCELoss]] = {
+    'contrastive': ContrastiveLoss, 'infonce': InfoNCELoss}
 
 
 def make_loss(train: TrainConfig) -> ContrastiveLoss | InfoNCELoss:

@@ -27,7 +27,7 @@ class SpecAugment(keras.layers.Layer):
         array([[[5., 0.]]], dtype=float32)
     """
 
-    def __init__(self, bank: np.ndarray, **kwargs):
+    def __init__(self, bank: np.ndarray, **kwargs) -> None:
         super().__init__(autocast=False, **{**kwargs, 'dtype': 'float32'})
         self._bank = np.asarray(bank, np.float32)
 

@@ -35,12 +35,12 @@ class SyncModel(keras.Model):
     def __init__(
         self, config: Config, inputs: dict, outputs: dict, video_tower: keras.Model | None,
         audio_tower: keras.Model, name: str,
-    ):
+    ) -> None:
         super().__init__(inputs, outputs, name=name)
         self.config = config
         self.video_tower = video_tower
         self.audio_tower = audio_tower
-        self.pair_loss = None
+        self.pair_loss: keras.losses.Loss | None = None
         self.loss_metric = keras.metrics.Mean(name='loss')
         self.spread_metric = keras.metrics.Mean(name='spread')
         self.distance_metrics = [keras.metrics.Mean(name=f'distance_{kind}') for kind in Kind]
@@ -142,6 +142,7 @@ class SyncModel(keras.Model):
 
     def batch_loss(self, outputs: dict[str, tf.Tensor], batch: Batch) -> tf.Tensor:
         """Loss of one replica's part of a batch, float32 scalar; the mean over replicas counts."""
+        assert self.pair_loss is not None  # else this method is overridden
         return self.pair_loss.of_batch(outputs, batch)
 
     def model_inputs(self, batch: Batch) -> dict[str, tf.Tensor]:
@@ -185,7 +186,8 @@ class SyncModel(keras.Model):
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> 'SyncModel':
         """The model that `get_config` described, with new weights."""
-        return cls(Config.from_json(config['config']))
+        # Subclasses take the configuration alone.
+        return cls(Config.from_json(config['config']))  # type: ignore[call-arg]
 
 
 @keras.saving.register_keras_serializable('avts_tf')

@@ -48,7 +48,7 @@ class TwoTower(SyncModel):
         >>> model.compile('sgd', loss=avts_tf.ContrastiveLoss(margin=1.0))
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config) -> None:
         clip, windows = config.clip, config.pairs.audio_windows
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy('mixed_bfloat16' if config.towers.bfloat16 else 'float32')
@@ -69,8 +69,9 @@ class TwoTower(SyncModel):
             inputs['spec_mask'] = keras.Input([windows], dtype='int32', name='spec_mask')
             index = JoinWindows(autocast=False, name='join_masks')(inputs['spec_mask'])
             spectrogram = audio_tower.get_layer('log_mel')(waveforms)        # [B * K, steps, bands]
+            steps, bands = spectrogram.shape[1:]
             bank = spec_augment_bank(
-                *spectrogram.shape[1:],
+                steps, bands,
                 round(config.augment.spec_time_seconds / config.logmel.stft_hop_seconds),
                 config.augment.spec_freq_bands, config.train.seed)
             spectrogram = SpecAugment(bank, name='spec_augment')(spectrogram, index)
@@ -160,7 +161,7 @@ class SplitWindows(keras.layers.Layer):
         windows: int. K.
     """
 
-    def __init__(self, windows: int, **kwargs):
+    def __init__(self, windows: int, **kwargs) -> None:
         super().__init__(**kwargs)
         self.windows = windows
 

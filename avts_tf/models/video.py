@@ -24,7 +24,7 @@ class NormalizePixels(keras.layers.Layer):
         [[-1.0, -1.0, 1.0]]
     """
 
-    def __init__(self, symmetric: bool, **kwargs):
+    def __init__(self, symmetric: bool, **kwargs) -> None:
         super().__init__(autocast=False, **kwargs)
         self.symmetric = symmetric
 

@@ -54,7 +54,8 @@ def read_first_run(init_run_dir: str, config: Config) -> FirstRun:
     run = RunFolder(init_run_dir, first)
     checkpoint = run.read_checkpoint()
     epochs = parse_regime(first.train.regime, first.train.epochs).epochs
-    if (done := checkpoint.epochs if checkpoint else 0) < epochs:
+    if checkpoint is None or checkpoint.epochs < epochs:
+        done = checkpoint.epochs if checkpoint else 0
         raise UserError('init_run_dir', init_run_dir, f'its training is not finished ({done} of '
                         f'{epochs} epochs are done); resume it first.')
     return FirstRun(run, checkpoint, first.train.optimizer == config.train.optimizer)

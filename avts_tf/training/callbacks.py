@@ -13,7 +13,7 @@ from avts_tf import metrics, plots, progress
 from avts_tf.config import Config
 from avts_tf.data.sampling import NEGATIVES, Kind
 from avts_tf.data.shards import file_stamps
-from avts_tf.data.state import PipelineState, describe_skips, merge_skips
+from avts_tf.data.state import PipelineState, Skips, describe_skips, merge_skips
 from avts_tf.models.two_tower import TwoTower
 from avts_tf.training.collapse import COLLAPSE_STEPS, describe_remedies, is_collapsed
 from avts_tf.training.curriculum import Curriculum
@@ -36,7 +36,7 @@ class SetLearningRate(keras.callbacks.Callback):
         learning_rate: `LearningRate`.
     """
 
-    def __init__(self, learning_rate: LearningRate):
+    def __init__(self, learning_rate: LearningRate) -> None:
         super().__init__()
         self._learning_rate = learning_rate
 
@@ -69,7 +69,7 @@ class EpochMetrics(keras.callbacks.Callback):
     """
 
     def __init__(self, model: TwoTower, fixed_batches: list, pipeline_state: PipelineState,
-                 state: TrainingState, config: Config):
+                 state: TrainingState, config: Config) -> None:
         super().__init__()
         self._two_tower, self._fixed_batches = model, fixed_batches
         self._pipeline_state, self._state, self._config = pipeline_state, state, config
@@ -111,11 +111,11 @@ class WriteHistory(keras.callbacks.Callback):
     """
 
     def __init__(self, run: RunFolder, pipeline_state: PipelineState, state: TrainingState,
-                 picture_batch: dict | None):
+                 picture_batch: dict | None) -> None:
         super().__init__()
         self._run, self._pipeline_state, self._state = run, pipeline_state, state
         self._picture_batch = picture_batch
-        self._skips = {}  # since this process began
+        self._skips: Skips = {}  # since this process began
         with writing(run.path):
             self._writer = tf.summary.create_file_writer(os.path.join(run.path, 'tensorboard'))
 
@@ -156,12 +156,13 @@ class ShowProgress(keras.callbacks.Callback):
     """
 
     def __init__(self, curriculum: Curriculum, pipeline_state: PipelineState,
-                 state: TrainingState):
+                 state: TrainingState) -> None:
         super().__init__()
         self._curriculum, self._pipeline_state = curriculum, pipeline_state
         self._state = state
         self._done = self._first = state.steps_done
-        self._warned_skips, self._warned_changed = {}, set()
+        self._warned_skips: Skips = {}
+        self._warned_changed: set[str] = set()
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._started = time.perf_counter()

@@ -74,7 +74,8 @@ def write_checkpoint(path: str, arrays: dict, state: dict) -> None:
     """
     text = np.frombuffer(json.dumps(state).encode(), np.uint8)
     with files.replacing(path) as aside, open(aside, 'wb') as file:
-        np.savez(file, **{_STATE: text}, **arrays)
+        # One of them might be called allow_pickle, which is a bool.
+        np.savez(file, **{_STATE: text}, **arrays)  # type: ignore[arg-type]
 
 
 def read_checkpoint(path: str) -> tuple[dict, dict]:

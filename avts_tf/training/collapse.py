@@ -47,7 +47,7 @@ def remedies(config: Config) -> list[dict]:
         {'crop_scale_min': 1.0}
     """
     towers, augment, train = config.towers, config.augment, config.train
-    found = [
+    found: list[tuple[dict, bool]] = [
         ({'crop_scale_min': 1.0}, augment.crop_scale_min < 1),
         ({'colour_jitter': 0.0}, augment.colour_jitter > 0),
         ({'optimizer': 'adamw', 'learning_rate': 1e-3}, train.optimizer != 'adamw'),

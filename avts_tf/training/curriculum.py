@@ -38,7 +38,7 @@ class NegativeMix(collections.abc.Mapping):
         0.25
     """
 
-    def __init__(self, **parts: float):
+    def __init__(self, **parts: float) -> None:
         self._parts = {kind: parts.pop(str(kind), 0.0) for kind in NEGATIVES}
         if parts:
             raise ValueError(f'unknown kinds of negatives: {", ".join(parts)}; use '
@@ -212,7 +212,7 @@ class CurriculumCallback(keras.callbacks.Callback):
     """
 
     def __init__(self, curriculum: Curriculum, state: PipelineState, initial_epoch: int = 0,
-                 epochs_before: int = 0):
+                 epochs_before: int = 0) -> None:
         super().__init__()
         self._epochs_before = epochs_before
         self.curriculum = curriculum

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -53,7 +54,7 @@ def run_epochs(
     read_metrics, write_metrics = _make_metric_access(model, strategy)
     gather = make_gather(strategy, len(MachineReport._fields))
     batches = own_batches(dataset, strategy)
-    callbacks = keras.callbacks.CallbackList(callbacks, model=model)
+    listeners = keras.callbacks.CallbackList(callbacks, model=model)
     saved, saved_at = (state.epochs, state.step), time.monotonic()
 
     def save() -> None:
@@ -66,14 +67,14 @@ def run_epochs(
         faults.check_loss(float(logs['loss']), _local(batch['example_hash']), state, epoch)
 
     with note_signals() as interruption:
-        callbacks.on_train_begin()
+        listeners.on_train_begin()
         for epoch in range(state.epochs, curriculum.epochs):
             model.reset_metrics()
             if state.step:
                 write_metrics(metric_values)
             pipeline_state.reset_counts()
             pipeline_state.start.assign(state.start)
-            callbacks.on_epoch_begin(epoch)
+            listeners.on_epoch_begin(epoch)
             last, iterator = None, iter(batches)
             while True:
                 batch = next(iterator, None)
@@ -96,25 +97,25 @@ def run_epochs(
                     faults.check_weights(model, state, epoch)
                     save()
                 if stop_signal:
-                    callbacks.on_train_end()
+                    listeners.on_train_end()
                     raise faults.stopped(run.checkpoints, stop_signal,
                                          f'after epoch {epoch} and {state.step} steps')
                 if batch is None:
                     break
-                callbacks.on_train_batch_begin(state.step)
+                listeners.on_train_batch_begin(state.step)
                 logs = train_step(batch)
                 if last:
                     check_loss(*last)
                 state.step += 1
                 last = batch, logs
-                callbacks.on_train_batch_end(state.step - 1, logs)
+                listeners.on_train_batch_end(state.step - 1, logs)
             if not state.step:
                 raise faults.no_batch(state.records, pipeline_state.skips(), model.config)
             faults.check_weights(model, state, epoch)
-            callbacks.on_epoch_end(epoch, dict(state.logs))
+            listeners.on_epoch_end(epoch, dict(state.logs))
             state.epochs, state.step, state.start = epoch + 1, 0, 0
             save()
-        callbacks.on_train_end()
+        listeners.on_train_end()
         if interruption.signal_number:
             raise faults.stopped(run.checkpoints, interruption.signal_number,
                                  'at the end of the training')
@@ -162,7 +163,7 @@ def _make_metric_access(model: TwoTower, strategy: tf.distribute.Strategy) -> tu
     return lambda: read().numpy(), write
 
 
-def _local(value: object) -> np.ndarray:
+def _local(value: Any) -> np.ndarray:
     """The parts of a per-replica value that are on this machine, as one array."""
     parts = value.values if hasattr(value, 'values') else [value]
     return np.concatenate([part.numpy() for part in parts])

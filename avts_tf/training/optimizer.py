@@ -31,7 +31,7 @@ class SGD(keras.optimizers.SGD):
     """
 
     def __init__(self, learning_rate: float = 0.01, momentum: float = 0.0, l2: float = 0.0,
-                 name: str = 'SGD', **kwargs: object):
+                 name: str = 'SGD', **kwargs: object) -> None:
         super().__init__(learning_rate, momentum, name=name, **kwargs)
         self.l2 = l2
 
@@ -88,7 +88,7 @@ class LearningRate:
     """
 
     def __init__(self, train: TrainConfig, total_steps: int, losses: Sequence[float] = (),
-                 stage_starts: Sequence[int] = (0,), first_step: int = 0):
+                 stage_starts: Sequence[int] = (0,), first_step: int = 0) -> None:
         self._train = train
         self._total_steps = total_steps
         self._losses = list(losses)

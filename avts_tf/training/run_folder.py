@@ -93,7 +93,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str, config: Config, inputs: dict | None = None,
-                 keep: int = KEPT_CHECKPOINTS):
+                 keep: int = KEPT_CHECKPOINTS) -> None:
         self.path = path
         self.checkpoints = os.path.join(path, 'checkpoints')
         self.history_path = os.path.join(path, 'history.csv')

@@ -242,7 +242,8 @@ def _adapt_front_end(model: TwoTower, config: Config, state: TrainingState,
     pipeline_state.mix.assign(curriculum.mix(0).vector())
     dataset = make_dataset(state.records, config, state=pipeline_state,
                            shards=state.shard_counts(), on_bad_record=on_bad_record)
-    first, audio = None, []
+    first: dict = {}
+    audio = []
     with faults.explaining_bad_record(pipeline_state, on_bad_record):
         for batch in dataset.take(ADAPT_BATCHES):
             first = first or batch

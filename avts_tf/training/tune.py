@@ -16,7 +16,7 @@ import logging
 import os
 import shlex
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import keras_tuner
@@ -37,7 +37,7 @@ OBJECTIVE = 'auc_hard'
 logger = logging.getLogger(__name__)
 
 # Parameter → how keras-tuner draws it. Numbers are ordered: the search knows near from far.
-SPACE = {
+SPACE: dict[str, Any] = {
     'margin': {'min_value': 0.5, 'max_value': 1.7, 'step': 0.1},
     'learning_rate': {'min_value': 3e-4, 'max_value': 3e-2, 'sampling': 'log'},
     'embedding_size': [32, 64, 128, 256],
@@ -82,7 +82,7 @@ def search_space(held: dict) -> keras_tuner.HyperParameters:
 class _Search(keras_tuner.engine.base_tuner.BaseTuner):
     """keras-tuner's loop, whose trials are trainings."""
 
-    def __init__(self, run_one: Callable[[str, dict], float], **kwargs: object):
+    def __init__(self, run_one: Callable[[str, dict], float], **kwargs: object) -> None:
         super().__init__(**kwargs)
         self._run_one = run_one
 

@@ -52,11 +52,11 @@ def read(input_path: str, label_column: str) -> Collection:
             label = row['labels'].split(',')[0].strip()
             label = (names or {}).get(label, label)
             stems = _trimmed_stems(row['id'], start, end)
-            path = next((files[name] for name in stems if name in files), None)
-            times = 0.0, None
-            if path is None and row['id'] in files:
-                path, times = files[row['id']], (start, end)
-            path = path or os.path.join(root, stems[0] + '.wav')
+            found = next((files[name] for name in stems if name in files), None)
+            times: tuple[float, float | None] = 0.0, None
+            if found is None and row['id'] in files:
+                found, times = files[row['id']], (start, end)
+            path = found or os.path.join(root, stems[0] + '.wav')
             sources.append(make_source(
                 f'{row["id"]}_{1000 * start:.0f}', root, path, label, split, row['id'], *times))
     return collect(sources, labels=set(names.values()) if names else None)

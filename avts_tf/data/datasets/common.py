@@ -96,9 +96,13 @@ def collect(
     return Collection(sources, dict(splits), sorted(labels))
 
 
-def make_source(example_id: str, root: str, path: str, *rest: object, **more: object) -> Source:
-    """A `Source` of a file in the collection's folder, with further attributes in their order."""
-    return Source(example_id, path, path_text(os.path.relpath(path, root)), *rest, **more)
+def make_source(
+    example_id: str, root: str, path: str, label: str = '', split: str = '', group: str = '',
+    start_seconds: float = 0.0, end_seconds: float | None = None,
+) -> Source:
+    """A `Source` of a file in the collection's folder `root`."""
+    return Source(example_id, path, path_text(os.path.relpath(path, root)), label, split, group,
+                  start_seconds, end_seconds)
 
 
 def refuse_label_column(label_column: str) -> None:
@@ -200,7 +204,7 @@ def read_table(
         with open(path, encoding='utf-8-sig', newline='') as file:
             lines = ('\n' if line.startswith('#') else line for line in file) if columns else file
             reader = csv.DictReader(lines, columns, restval='', skipinitialspace=True)
-            names = reader.fieldnames or []
+            names = list(reader.fieldnames or [])
             for name in needed:
                 if name not in names:
                     raise UserError(None, path, f'no column {name!r} in the first line, which has '

@@ -105,7 +105,7 @@ def take_split(collection: Collection, split: str) -> list[Source]:
     """
     if not split:
         return collection.sources
-    members = {}
+    members: dict[str, str] = {}
     for name in split.split(','):
         if name not in collection.splits:
             names = ', '.join(sorted(collection.splits))

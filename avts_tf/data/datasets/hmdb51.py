@@ -18,9 +18,9 @@ _TAIL = re.compile(r'_[a-z]+_(?:nm|cm)_np\d+_[a-z]+_[a-z]+_\d+$')
 def read(input_path: str, label_column: str) -> Collection:
     """Reads the folder with the videos and the lists."""
     refuse_label_column(label_column)
-    lists = {}
+    lists: dict[str, list[str]] = {}
     for name, lines in read_lists(input_path, '*_test_split[1-3].txt'):
-        label, split = re.fullmatch(r'(.+)_test_split(\d)\.txt', name).groups()
+        label, _, split = name.removesuffix('.txt').rpartition('_test_split')
         for line, words in enumerate(lines, 1):
             if len(words) != 2 or words[1] not in ('0', '1', '2'):
                 raise UserError(

@@ -37,7 +37,7 @@ def read_listed(
     if not lists:
         raise UserError('input', input_path, f'no {what} in this folder or below it.')
     root = os.path.abspath(input_path)
-    paths = {}
+    paths: dict[str, str] = {}
     for path in media_files(root, VIDEO_SUFFIXES):
         paths.setdefault('/'.join(path_text(path).split('/')[-2:]), path)
     names = sorted(set(paths).union(*lists.values()))

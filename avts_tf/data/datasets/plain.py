@@ -72,7 +72,8 @@ def read_csv(csv_path: str, label_column: str) -> Collection:
         raise UserError(None, csv_path, 'no file in it, only the first line.')
 
     root = os.path.dirname(os.path.abspath(csv_path))
-    pieces, seen, split_of = [], set(), {}
+    pieces, seen = [], set()
+    split_of: dict[str, str] = {}
     for line, row in rows:
         value = row[path_column]
         if not value:
@@ -133,7 +134,7 @@ def _find_files(input_path: str) -> tuple[str, list[str]]:
                    if not os.path.isdir(path))
     if not paths:
         raise UserError('input', input_path, 'no file matches.')
-    fixed = input_path[:re.search(r'[*?[]', input_path).start()]
+    fixed = re.split(r'[*?[]', input_path)[0]
     return os.path.abspath(os.path.dirname(fixed)), paths
 
 

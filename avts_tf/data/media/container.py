@@ -36,7 +36,7 @@ class Unsuitable(Exception):
         detail: what was found, for people.
     """
 
-    def __init__(self, reason: str, detail: str):
+    def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f'{reason}: {detail}')
         self.reason, self.detail = reason, detail
 
@@ -99,7 +99,7 @@ def explaining(path: str | os.PathLike) -> Iterator[None]:
         raise Unsuitable('too_large', 'it takes more memory than there is') from error
 
 
-def in_words(error: OSError) -> str:
+def in_words(error: OSError | av.FFmpegError) -> str:
     """The message of a decoder's or a file system's error, in one line."""
     return ' '.join(str(error.strerror or error).split())
 

@@ -34,7 +34,11 @@ class _Timed(NamedTuple):
 
     @property
     def error(self) -> float:
-        """How much later it is than frames without a gap would have it, up to a constant."""
+        """How much later it is than frames without a gap would have it, up to a constant.
+
+        Only of a frame with a time.
+        """
+        assert self.seconds is not None
         return self.seconds - self.place
 
 
@@ -50,7 +54,8 @@ def with_jumps(
         (time, frame, whether audio is missing before it or is there twice), of the frames that
         hold samples.
     """
-    before, ahead = collections.deque(), collections.deque()
+    before: collections.deque[_Timed] = collections.deque()
+    ahead: collections.deque[_Timed] = collections.deque()
     place, has_clock = 0.0, None
 
     def settle() -> tuple[float | None, av.AudioFrame, bool]:
@@ -95,8 +100,9 @@ def jitter_seconds(longest: float, frame: av.AudioFrame) -> float:
 
 def _has_clock(items: Iterable[_Timed]) -> bool:
     """Whether the times can be true: some AVI files count samples where they state packets."""
-    times = [item for item in items if item.seconds is not None]
-    paces = [(b.seconds - a.seconds) / (b.place - a.place) for a, b in itertools.pairwise(times)]
+    times = [(item.seconds, item.place) for item in items if item.seconds is not None]
+    paces = [(b_seconds - a_seconds) / (b_place - a_place)
+             for (a_seconds, a_place), (b_seconds, b_place) in itertools.pairwise(times)]
     return len(paces) < 4 or statistics.median(paces) < _GREATEST_PACE
 
 

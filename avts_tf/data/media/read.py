@@ -53,8 +53,9 @@ def read_media(path: str | os.PathLike, options: MediaOptions) -> Media:
     end = math.inf if options.end_seconds is None else options.end_seconds
     with explaining(path):
         with open_file(path) as container:
-            kinds = ('audio',) if options.audio_only else ('video', 'audio')
-            video, audio = choose_streams(container, kinds)
+            chosen = choose_streams(
+                container, ('audio',) if options.audio_only else ('video', 'audio'))
+            video, audio = chosen.get('video'), chosen['audio']
             with_video = has_video(container)
         if video:
             begin = max(begin, video.first_that_decodes(
@@ -88,7 +89,8 @@ def read_media(path: str | os.PathLike, options: MediaOptions) -> Media:
     if options.silent_below_db is not None and volume_db < options.silent_below_db:
         raise Unsuitable('silent', f'a volume of {volume_db:.1f} dBFS, which is below '
                          f'{options.silent_below_db:g}')
-    if options.still_below is not None and video and found.motion < options.still_below:
+    if (options.still_below is not None and found.motion is not None
+            and found.motion < options.still_below):
         raise Unsuitable('still', f'a motion of {found.motion:.3f} grey levels, which is below '
                          f'{options.still_below:g}')
     return Media(
@@ -130,7 +132,8 @@ def read_streams(
     """
     with explaining(path):
         with open_file(path) as container:
-            video, audio = choose_streams(container, ('video', 'audio'))
+            chosen = choose_streams(container, ('video', 'audio'))
+        video, audio = chosen['video'], chosen['audio']
         begin = max(0.0, video.first_that_decodes(
             lambda index: first_seconds(path, index, 0.0, options.max_pixels)))
         end = begin + most_seconds
@@ -167,7 +170,7 @@ def audio_blocks(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarr
         Unsuitable: the file is missing, has no audio or cannot be decoded.
     """
     with explaining(path), open_file(path) as container:
-        _, audio = choose_streams(container, ('audio',))
+        audio = choose_streams(container, ('audio',))['audio']
         if audio.several:
             audio.first_that_decodes(lambda index: first_seconds(path, index))
         stream = Stream(path, audio.index, container=container)
@@ -201,7 +204,7 @@ def video_blocks(
     max_pixels = MediaOptions().max_pixels
     with explaining(path):
         with open_file(path) as container:
-            video, _ = choose_streams(container, ('video',))
+            video = choose_streams(container, ('video',))['video']
         start = video.first_that_decodes(lambda index: first_seconds(path, index, 0.0, max_pixels))
         stream = Stream(path, video.index, max_pixels)
         block, shown = [], None

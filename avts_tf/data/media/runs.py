@@ -27,15 +27,19 @@ class Run:
         follows: whether the audio follows the file's clock, as it does with video.
     """
 
-    def __init__(self, seconds: float, frame: av.AudioFrame, sample_rate: int, follows: bool):
+    def __init__(
+        self, seconds: float, frame: av.AudioFrame, sample_rate: int, follows: bool,
+    ) -> None:
         self._setup, self._rate, self._out_rate = _setup(frame), frame.sample_rate, sample_rate
         self._follows, self._tick = follows, float(frame.time_base)
-        self._start, self._offset, self._errors = seconds, None, []
-        self._jitter_seconds = 0.0
+        self._start, self._jitter_seconds = seconds, 0.0
+        self._offset: float | None = None
+        self._errors: list[float] = []
         # Samples at the file's rate: added, and surely not padding. At the output's: taken, and
         # inserted to follow the clock.
         self._added = self._sounding = self._safe = self._taken = self._inserted = 0
-        self._resampler, self._pieces = av.AudioResampler('s16', 'mono', sample_rate), []
+        self._resampler = av.AudioResampler('s16', 'mono', sample_rate)
+        self._pieces: list[av.AudioFrame | np.ndarray] = []
         # libswresample takes channels in no known order for those of the usual one of their number.
         channels = frame.layout.nb_channels
         unordered = frame.layout.name.startswith(('ambisonic', f'{channels} '))
@@ -113,6 +117,7 @@ class Run:
         """Stretches samples where the file's clock and the run's differ by more than the jitter."""
         apart = 0.0
         if self._errors:
+            assert self._offset is not None  # `_cut` has set it
             inserted = self._inserted / self._out_rate
             apart = statistics.median(self._errors) - self._offset - inserted
         self._errors = []

@@ -36,8 +36,9 @@ class StreamChoice:
         indices: of its streams in the file, at least one.
     """
 
-    def __init__(self, kind: str, indices: Sequence[int]):
-        self._kind, self._indices, self._failures = kind, indices, []
+    def __init__(self, kind: str, indices: Sequence[int]) -> None:
+        self._kind, self._indices = kind, indices
+        self._failures: list[Exception] = []
 
     @property
     def index(self) -> int:
@@ -71,7 +72,7 @@ class StreamChoice:
 
 def choose_streams(
     container: InputContainer, kinds: Sequence[str],
-) -> tuple[StreamChoice | None, StreamChoice | None]:
+) -> dict[str, StreamChoice]:
     """The streams of a file that may be taken.
 
     Args:
@@ -79,7 +80,7 @@ def choose_streams(
         kinds: 'video', 'audio' or both; those that the file must have.
 
     Returns:
-        Choices of (video, audio); None for a kind that is not among `kinds`.
+        The choice for each of `kinds`.
 
     Raises:
         Unsuitable: there is no stream of a kind.
@@ -88,8 +89,7 @@ def choose_streams(
     for kind, indices in found.items():
         if not indices:
             raise Unsuitable(f'no_{kind}', f'the file has no {kind} stream')
-    return tuple(
-        StreamChoice(kind, found[kind]) if kind in found else None for kind in ('video', 'audio'))
+    return {kind: StreamChoice(kind, indices) for kind, indices in found.items()}
 
 
 def has_video(container: InputContainer) -> bool:
@@ -118,18 +118,21 @@ class Stream:
         kind: 'video' or 'audio'.
         aspect: width of a pixel over its height.
         slack: seconds that rounding to ticks may take from a duration.
-        first_seconds: time of the first of `video_frames`.
-        first_size: its (width, height).
+        first_seconds: time of the first of `video_frames`; None before it is decoded.
+        first_size: its (width, height); None before it is decoded.
     """
 
     def __init__(
         self, path: str | os.PathLike, index: int, max_pixels: float = math.inf,
         container: InputContainer | None = None,
-    ):
+    ) -> None:
         self._path, self._index = path, index
         self._max_pixels, self._container = max_pixels, container
         self._packets = self._damaged = self._decoded = self._shown = self._backwards = 0
-        self._error = self.first_seconds = self._last_seconds = self.first_size = None
+        self._error: av.FFmpegError | None = None
+        self.first_seconds: float | None = None
+        self.first_size: tuple[int, int] | None = None
+        self._last_seconds = 0.0
 
     def frames(self, from_seconds: float = 0.0) -> Iterator[tuple[float | None, av.frame.Frame]]:
         """Decodes the stream.
@@ -176,7 +179,7 @@ class Stream:
     @property
     def fps(self) -> float:
         """Frames per second of `video_frames`, by their times; 0 where there are less than two."""
-        if self._shown < 2:
+        if self.first_seconds is None or self._shown < 2:
             return 0.0
         return (self._shown - 1) / (self._last_seconds - self.first_seconds)
 
@@ -289,7 +292,8 @@ def refuse_long(
         if begin > _SEEK_SECONDS:
             with contextlib.suppress(av.FFmpegError):
                 container.seek(round((begin - _SEEK_SECONDS + origin) * MICROSECONDS))
-        first, last = {}, {}
+        first: dict[int, float] = {}
+        last: dict[int, float] = {}
         for packet in container.demux([container.streams[index] for index in indices]):
             if packet.pts is None:
                 continue

@@ -91,6 +91,7 @@ def read_video(
     differences = [np.abs(after - before).mean()
                    for before, after in zip(thumbnails, thumbnails[lag:], strict=False)]
     motion = float(np.mean(differences)) if differences else 0.0
+    assert stream.first_seconds is not None  # there are frames
     return Video(frames, frame_seconds, image.height, image.width,
                  max(begin, stream.first_seconds), motion, stream.fps)
 
@@ -112,11 +113,13 @@ def frames_on_grid(
     Raises:
         Unsuitable: the times jump ahead by more than ten seconds.
     """
-    previous = previous_seconds = None
+    previous: av.VideoFrame | None = None
+    previous_seconds = 0.0
     # Frames whose place in the output is settled, but not yet that the video lasts so long; and the
     # number of those given.
-    chosen, shown = [], 0
-    intervals = collections.deque(maxlen=_INTERVALS)
+    chosen: list[tuple[float, av.VideoFrame]] = []
+    shown = 0
+    intervals: collections.deque[float] = collections.deque(maxlen=_INTERVALS)
 
     def choose(until_seconds: float) -> None:
         # The previous frame is the nearest one for all output frames up to a time.
@@ -131,7 +134,9 @@ def frames_on_grid(
     for seconds, frame in stream.video_frames(begin):
         if previous is None:
             start = max(begin, seconds)
-            limit = _whole_frames(end - start, fps, stream.slack)
+            limit = math.inf
+            if end < math.inf:
+                limit = _whole_frames(end - start, fps, stream.slack)
         else:
             gap = seconds - previous_seconds
             if gap > GREATEST_GAP_SECONDS and seconds > start:
@@ -146,6 +151,7 @@ def frames_on_grid(
         if shown >= limit:
             return
         previous, previous_seconds = frame, seconds
+    assert previous is not None  # a stream without frames is `Unsuitable`
     length = previous.duration * float(previous.time_base) if previous.duration else 0.0
     if not 0 < length <= GREATEST_GAP_SECONDS:
         length = statistics.median(intervals) if intervals else 1 / fps
@@ -153,9 +159,9 @@ def frames_on_grid(
     yield from lasting(previous_seconds + length)
 
 
-def _whole_frames(seconds: float, fps: float, slack: float) -> float:
+def _whole_frames(seconds: float, fps: float, slack: float) -> int:
     """Number of output frames in a time; `slack` forgives what rounding to ticks took from it."""
-    return math.inf if seconds == math.inf else max(0, math.floor((seconds + slack) * fps))
+    return max(0, math.floor((seconds + slack) * fps))
 
 
 def display_size(stream: Stream, short_side: int) -> tuple[int, int]:
@@ -170,6 +176,7 @@ def display_size(stream: Stream, short_side: int) -> tuple[int, int]:
     """
     # Beyond that they are no camera's pixels, but a damaged header.
     aspect = stream.aspect if 0.1 <= stream.aspect <= 10 else 1.0
+    assert stream.first_size is not None
     width, height = stream.first_size[0] * aspect, float(stream.first_size[1])
     scale = min(1.0, short_side / min(width, height)) if short_side else 1.0
     return max(1, round(width * scale)), max(1, round(height * scale))

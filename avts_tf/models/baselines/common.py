@@ -53,7 +53,7 @@ class LogSpectrogram(LogMel):
     def __init__(
         self, sample_rate: int, stft_window_seconds: float, stft_hop_seconds: float,
         fft_size: int, **kwargs,
-    ):
+    ) -> None:
         # The base class only needs some mel bands to be built with; no mel filter is used.
         super().__init__(sample_rate, stft_window_seconds, stft_hop_seconds, fft_size, 4, 0.0,
                          sample_rate / 2, **kwargs)
@@ -83,7 +83,7 @@ class Waveform(keras.layers.Layer):
     int16 or float [batch, samples] -> float32 [batch, samples, 1] in [-1, 1].
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs) -> None:
         super().__init__(autocast=False, **{**kwargs, 'dtype': 'float32'})
 
     def call(self, waveform: tf.Tensor) -> tf.Tensor:
@@ -111,7 +111,7 @@ class MiddleFrame(keras.layers.Layer):
 class RepeatClips(keras.layers.Layer):
     """[B, ...] and the audio windows [B, K, samples] -> [B * K, ...]: a clip beside each window."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs) -> None:
         super().__init__(autocast=False, **kwargs)
 
     def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
@@ -126,7 +126,7 @@ class RepeatClips(keras.layers.Layer):
 class SplitLike(keras.layers.Layer):
     """[B * K, ...] and the audio windows [B, K, samples] -> [B, K, ...]."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs) -> None:
         super().__init__(autocast=False, **kwargs)
 
     def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:

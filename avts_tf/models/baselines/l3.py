@@ -38,7 +38,7 @@ class L3Net(PairClassifier):
         UserError: another regime.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config) -> None:
         need_regime(config, 'easy', 'whether video and audio are of the same video')
         clip = config.clip
 

@@ -46,7 +46,7 @@ class Multisensory(PairClassifier):
         UserError: another regime.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config) -> None:
         need_regime(config, 'hard', 'whether the audio is shifted')
         clip = config.clip
 
@@ -160,7 +160,7 @@ class Silence(keras.layers.Layer):
         shape: tuple of ints.
     """
 
-    def __init__(self, shape: tuple[int, ...], **kwargs):
+    def __init__(self, shape: tuple[int, ...], **kwargs) -> None:
         super().__init__(**kwargs)
         self.shape = tuple(shape)
 

@@ -44,7 +44,7 @@ class SoundNet(SyncModel):
         UserError: it lacks one of them.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config) -> None:
         clip = config.clip
         if config.pairs.audio_windows < 2:
             raise UserError('audio_windows', config.pairs.audio_windows, '`system=soundnet` learns '
@@ -105,7 +105,7 @@ class Teacher(keras.layers.Layer):
         classes: their number.
     """
 
-    def __init__(self, classify: Callable[[tf.Tensor], tf.Tensor], classes: int):
+    def __init__(self, classify: Callable[[tf.Tensor], tf.Tensor], classes: int) -> None:
         super().__init__(autocast=False, name='teacher', dtype='float32')
         # In a closure and not an attribute that Keras sees: the teacher's weights are no part of
         # the checkpoints.
