@@ -22,6 +22,7 @@ test-slow: $(VENV)/dev
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 # From the run of the demo, which is made where it is not there yet.
 pictures: runs/demo/result.json

@@ -167,9 +167,8 @@ def training_curves(
                 points = [(row['epoch'], row[prefix + name])
                           for row in rows if prefix + name in row]
                 if points:
-                    epochs, values = zip(*points, strict=True)
-                    _line(axis, epochs, values, **style,
-                          label=name.replace('_', '-'))
+                    _line(axis, [epoch for epoch, _ in points], [value for _, value in points],
+                          **style, label=name.replace('_', '-'))
             if axis.get_legend_handles_labels()[0]:
                 axis.legend(fontsize=8)
         distance.set(title='mean distance of the training pairs', ylim=(0, None))

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 @contextlib.contextmanager
 def hold_output(
     plan: Plan, overwrite: bool
-) -> Iterator[tuple[dict[str, Any] | None, list[int] | None]]:
+) -> Iterator[tuple[dict[str, Any] | None, list[int]]]:
     """Holds the output of a plan for this process alone, and says what is left to do.
 
     Args:
@@ -46,7 +46,7 @@ def hold_output(
         overwrite: whether to make a set anew that is there, and to drop another plan's work.
 
     Yields:
-        (summary, None) where the set is there, or (None, indices of the shards that are to be
+        (summary, []) where the set is there, or (None, indices of the shards that are to be
         written); what follows then writes them with `write_shard` and calls `place`.
 
     Raises:
@@ -56,7 +56,7 @@ def hold_output(
     try:
         asked = not overwrite and not os.path.isdir(plan.work_folder)  # asking leaves no trace
         if asked and (summary := _finished_set(plan)):
-            yield summary, None
+            yield summary, []
             return
         with files.locked(plan.work_folder, 'output', value=plan.output):
             yield _open(plan, overwrite)
@@ -86,7 +86,7 @@ def _open(plan: Plan, overwrite: bool):
         )
     if theirs == ours:
         if placing := _read_json(os.path.join(plan.work_folder, _PLACING)):
-            return _finish_placing(plan, placing), None
+            return _finish_placing(plan, placing), []
         if done := count_finished(plan):
             logger.info(f'{plan.work_folder}: resumed; {done} of {len(plan.shards)} shard(s) are '
                         'finished.')
@@ -95,7 +95,7 @@ def _open(plan: Plan, overwrite: bool):
         _clear(plan.work_folder)
         if summary:
             _remove(plan.work_folder)
-            return summary, None
+            return summary, []
         files.write_text(os.path.join(plan.work_folder, _PLAN), json.dumps(ours))
     for name in os.listdir(plan.work_folder):
         if name.endswith(files.ASIDE):  # of a writer that was killed
@@ -178,7 +178,7 @@ def place(plan: Plan) -> dict[str, Any]:
     Returns:
         The summary, see `write.write_records`.
     """
-    lines = [None] * len(plan.sources)
+    lines: list[dict[str, Any]] = [{}] * len(plan.sources)  # each is replaced
     for index in range(len(plan.shards)):
         for line in read_lines(plan.work_folder, plan.shard_name(index)):
             lines[line['index']] = line

@@ -86,8 +86,8 @@ def make_plan(
     shards: int = 0, max_seconds: float = DEFAULTS.max_seconds,
     max_pixels: int = DEFAULTS.max_pixels, jpeg_quality: int = 90, audio_encoding: str = 'pcm16',
     file_timeout_seconds: float = 120.0, dataset_name: str = '', label_column: str = '',
-    audio_only: bool = False, silent_below_db: float = DEFAULTS.silent_below_db,
-    still_below: float = DEFAULTS.still_below,
+    audio_only: bool = False, silent_below_db: float = media.SILENT_BELOW_DB,
+    still_below: float = media.STILL_BELOW,
 ) -> Plan:
     """Checks the options, which `write.write_records` describes, and finds the sources.
 

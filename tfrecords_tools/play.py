@@ -67,13 +67,18 @@ def _play_frames(container: av.container.OutputContainer, record: records.Record
     stream = container.add_stream(encoder, rate=rate, options=options)
     # Two colour samples lie side by side in these formats: an odd frame gets its last row or column
     # twice.
+    if facts.frame_size is None:
+        raise ValueError('frame 0 is no image')
     stream.width, stream.height = (side + side % 2 for side in facts.frame_size)
     stream.pix_fmt, stream.time_base = 'yuv420p', 1 / rate
     for i, encoded in enumerate(record.frames):
-        image = np.asarray(read_image(encoded).convert('RGB').resize(facts.frame_size))
-        image = np.pad(image, ((0, stream.height - len(image)), (0, stream.width - image.shape[1]),
-                               (0, 0)), 'edge')
-        frame = av.VideoFrame.from_ndarray(image, 'rgb24')
+        image = read_image(encoded)
+        if image is None:
+            raise ValueError(f'frame {i} is no image')
+        pixels = np.asarray(image.convert('RGB').resize(facts.frame_size))
+        pixels = np.pad(pixels, ((0, stream.height - len(pixels)),
+                                 (0, stream.width - pixels.shape[1]), (0, 0)), 'edge')
+        frame = av.VideoFrame.from_ndarray(pixels, 'rgb24')
         frame.pts, frame.time_base = i, 1 / rate
         container.mux(stream.encode(frame))
     container.mux(stream.encode(None))

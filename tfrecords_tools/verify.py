@@ -36,7 +36,8 @@ def verify(patterns: Iterable[str]) -> tuple[int, list[tuple[str, int, str, str]
                             'no file matches. Give a glob of '
                             'record files, quoted, such as "data/clips-*".')
         paths.update(found)
-    bad, places, count = [], {}, 0
+    bad, count = [], 0
+    places: dict[str, tuple[str, int]] = {}  # from id to file and number
     with progress.bar(title='verify', unit='record') as bar:
         for path in sorted(paths):
             try:

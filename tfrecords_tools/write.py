@@ -108,7 +108,7 @@ def write_records(
         raise UserError('workers', workers, 'must lie between 0 and 1024.')
     plan = make_plan(input, output, **options)
     with hold_output(plan, overwrite) as (summary, shards):
-        return summary or _write(plan, shards, workers or os.cpu_count())
+        return summary or _write(plan, shards, workers or os.cpu_count() or 1)
 
 
 def _write(plan: Plan, shards: list[int], num_workers: int):

@@ -140,7 +140,7 @@ def _draw(
 def _only(name: str, values: list[str] | None) -> str:
     """The only value of a flag that other modes may repeat; '' where it is not given."""
     from avts_tf.errors import UserError
-    if len(values or []) > 1:
+    if values and len(values) > 1:
         raise UserError(name, values[1], f'only one `{name}` may be given here; a CSV may name '
                         'many files.')
     return values[0] if values else ''

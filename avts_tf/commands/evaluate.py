@@ -2,7 +2,7 @@
 
 import os
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from avts_tf.commands._flags import CHECKPOINT, EVAL_RECORDS, RECORDS, RUN_DIR, Flag
 
@@ -45,7 +45,7 @@ def run(flags: SimpleNamespace) -> None:
 
 
 def measure(
-    model: 'TwoTower', records: str, eval_records: str | None, run_dir: str, **options: object,
+    model: 'TwoTower', records: str, eval_records: str | None, run_dir: str, **options: Any,
 ) -> None:
     """Measures a model; prints, plots and writes the results into the run folder.
 

@@ -121,7 +121,7 @@ def measure_files(
         if found.curve is not None:
             answer['curve'] = _draw(found, output_dir)
         print(f'{path}: {found.in_words()}.')
-        if fix and found.curve is not None:
+        if fix and found.offset_seconds is not None:
             answer['fixed'], problem = None, ''
             if not found.problem:
                 answer['fixed'], problem = write_in_sync(path, output_dir, found.offset_seconds)
@@ -141,6 +141,7 @@ def _draw(found: 'FileOffset', output_dir: str) -> str | None:
     """Draws the curve of a file; its path, or None where the name is too long."""
     from avts_tf import plots
     curve, name = found.curve, os.path.basename(found.source.path)
+    assert curve is not None and curve.best is not None
     path = os.path.join(output_dir, found.source.example_id.replace('/', '_') + '.png')
     try:
         plots.offset_curve(curve.offset_seconds, curve.distance, curve.best,

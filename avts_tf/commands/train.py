@@ -2,6 +2,7 @@
 
 import os
 import types
+from typing import TYPE_CHECKING
 
 from avts_tf.commands._flags import (
     DEVICES,
@@ -13,6 +14,9 @@ from avts_tf.commands._flags import (
     Flag,
 )
 from avts_tf.config import Config
+
+if TYPE_CHECKING:
+    from avts_tf.models.two_tower import TwoTower
 
 PARAMETERS = True
 FLAGS = {
@@ -64,7 +68,7 @@ def _epochs_done(run_dir: str, config: Config) -> int:
     return RunFolder(run_dir, config).epochs_done()
 
 
-def _finish(flags: types.SimpleNamespace, model: object, config: Config, records: str,
+def _finish(flags: types.SimpleNamespace, model: 'TwoTower', config: Config, records: str,
             eval_records: str | None, before: int) -> None:
     """Draws the curves, measures and exports; of a finished training, what is missing of that."""
     from avts_tf import plots

@@ -103,7 +103,7 @@ def _differs(path: str, expected: dict[str, tuple[int, float, float]]) -> str:
     for kind, (count, _, _) in expected.items():
         if len(times[kind]) != count:
             return f'the {kind} has {len(times[kind])} packets in the new file, {count} in the old'
-    start, expected_start = times['video'] and min(times['video']), expected['video'][1]
+    start, expected_start = min(times['video'], default=0.0), expected['video'][1]
     for kind, (_, first, last) in expected.items():
         for found, right in ((min(times[kind]), first), (max(times[kind]), last)):
             wrong = (found - start) - (right - expected_start)

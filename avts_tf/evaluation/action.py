@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -221,7 +221,7 @@ def recognise_splits(
         train, test = (value.replace('{split}', split) for value in (records, eval_records))
         results[split] = recognise_actions(
             config, protocol, train, test, os.path.join(run_dir, f'split{split}'), devices)
-    summary = {'splits': results}
+    summary: dict[str, Any] = {'splits': results}
     for name in ('accuracy', 'top5'):
         values = [result[name] for result in results.values() if name in result]
         if values:

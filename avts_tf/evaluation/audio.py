@@ -220,8 +220,9 @@ def _outcomes(
             samples = round(WINDOW_SECONDS * tower.sample_rate)
             fixed = window_features(tower.conv5, waveforms, samples, window_count, 'features')
         for fold in folds:
-            features = fixed
-            if features is None:
+            if fixed is not None:
+                features = fixed
+            else:
                 extract, samples = adapted_features(
                     config, tower and tower.audio_tower, [waveforms[i] for i in fold.train],
                     protocol.pooling, protocol.seed)

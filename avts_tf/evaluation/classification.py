@@ -1,6 +1,7 @@
 """The report of a classifier: accuracies with intervals, per class, and the confusion matrix."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
@@ -68,8 +69,9 @@ def classification_report(scores: np.ndarray, truth: np.ndarray, names: Sequence
         (0.666..., [[1, 0, 0], [0, 1, 1], [0, 0, 0]])
     """
     rank, count = rank_of_truth(scores, truth), len(names)
-    report = {'examples': len(truth),
-              'chance': float(np.bincount(truth, minlength=count).max() / len(truth))}
+    report: dict[str, Any] = {
+        'examples': len(truth),
+        'chance': float(np.bincount(truth, minlength=count).max() / len(truth))}
     for name, top in (('accuracy', 1), (f'top{TOP}', TOP)):
         if top < count:
             right = int((rank < top).sum())

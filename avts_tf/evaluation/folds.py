@@ -79,7 +79,7 @@ def _published_folds(
                         f'{sources[int(np.argmin(parts != ""))].data_path} is in no fold; give the '
                         'CSV a column fold, or use `make_folds`=5 for folds of whole recordings.')
     names = sorted(set(parts), key=lambda name: (len(name), name))
-    owner = {}
+    owner: dict[str, tuple[str, Source]] = {}
     for part, group, source in zip(parts, groups, sources, strict=True):
         if owner.setdefault(group, (part, source))[0] != part:
             other_part, other = owner[group]

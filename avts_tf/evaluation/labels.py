@@ -27,7 +27,7 @@ def read_labels(records: str, prefix: str = '', parameter: str = 'records') -> d
     """
     paths = [path for path, _ in find_shards(records, parameter)]
     parsed = tf.data.TFRecordDataset(paths).map(in_plain_tensorflow(parse_labels))
-    labels = {}
+    labels: dict[str, str] = {}
     for example, found in parsed.as_numpy_iterator():
         example, found = example.decode(), [label.decode() for label in found]
         fitting = [label for label in found if label.startswith(prefix)]
@@ -64,7 +64,7 @@ def stratified(labels: Mapping[str, str], count: int, seed: int) -> list[str]:
         >>> stratified({'a1': 'a', 'a2': 'a', 'b1': 'b'}, 2, seed=0)
         ['a2', 'b1']
     """
-    by_class = {}
+    by_class: dict[str, list[str]] = {}
     for example in sorted(labels):
         by_class.setdefault(labels[example], []).append(example)
     if not len(by_class) <= count <= len(labels):

@@ -211,6 +211,7 @@ def doubt(
         (reason, in words), the reason one of 'no_calibration', 'at_edge', 'low_confidence' and
         'ambiguous'; None where the lowest point is an answer.
     """
+    assert curve.best is not None
     confidence = confidence_of(curve.best[1], calibration)
     if confidence is None:
         return 'no_calibration', 'the run has no calibration on two records or more'

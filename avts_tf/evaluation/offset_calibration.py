@@ -89,7 +89,8 @@ def calibrate(
     """
     clip = model.config.clip
     shifts = [shift for shift in SHIFTS_SECONDS if abs(shift) <= max_offset_seconds]
-    errors, curves, foreign = {shift: [] for shift in shifts}, [], []
+    errors: dict[float, list[float]] = {shift: [] for shift in shifts}
+    curves, foreign = [], []
     sides, left_out, total, other_audio = [], 0, 0, None
     for serialized in _read(eval_records):
         total += 1

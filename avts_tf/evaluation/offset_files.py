@@ -50,8 +50,10 @@ class FileOffset(NamedTuple):
         """
         path = self.source.path
         if self.curve is None:
+            assert self.problem is not None
             reason, detail = self.problem
             return {'path': path, 'determined': False, 'skipped': reason, 'detail': detail}
+        assert self.offset_seconds is not None and self.depth is not None
         lowest_ms = round(1000 * self.offset_seconds)
         answer = {'path': path, 'determined': not self.problem,
                   'offset_ms': None if self.problem else lowest_ms, 'confidence': self.confidence,
@@ -64,9 +66,11 @@ class FileOffset(NamedTuple):
     def in_words(self) -> str:
         """The answer as a sentence without its end, such as "the audio is 80 ms late (+80 ms)"."""
         if self.curve is None:
+            assert self.problem is not None
             return 'not measured: {} ({})'.format(*self.problem)
         if self.problem:
             return f'cannot be determined: {self.problem[1]}'
+        assert self.offset_seconds is not None
         ms = round(1000 * self.offset_seconds)
         words = f'the audio is {abs(ms)} ms {"late" if ms > 0 else "early"}' if ms else 'in sync'
         return f'{words} ({ms:+d} ms), confidence {self.confidence:.2f}'
@@ -98,7 +102,7 @@ def measure_offsets(
                                  short_side=calibration.get('short_side', clip.frame_size))
     tasks = [(source.path, options, MOST_SECONDS, max_offset_seconds) for source in sources]
     outcomes = workers.run_in_order(
-        media.try_streams, tasks, os.cpu_count(), FILE_TIMEOUT_SECONDS)
+        media.try_streams, tasks, os.cpu_count() or 1, FILE_TIMEOUT_SECONDS)
     for source, (streams, failure) in zip(sources, outcomes, strict=True):
         if not isinstance(streams, media.Streams):
             yield FileOffset(source, failure or streams)

@@ -40,8 +40,9 @@ def read_sounds(
         sample_rate=sample_rate, audio_only=True, start_seconds=source.start_seconds,
         end_seconds=source.end_seconds, silent_below_db=None, max_seconds=0.0))
         for source in sources]
-    usable, waveforms, skipped = [], [], collections.Counter()
-    run = workers.run_in_order(media.try_media, tasks, os.cpu_count(), FILE_TIMEOUT_SECONDS)
+    usable, waveforms = [], []
+    skipped: collections.Counter[str] = collections.Counter()
+    run = workers.run_in_order(media.try_media, tasks, os.cpu_count() or 1, FILE_TIMEOUT_SECONDS)
     with contextlib.closing(run) as outcomes:
         for source, (result, failure) in progress.bar(
                 zip(sources, outcomes, strict=True), 'reading', total=len(sources), unit='sound'):

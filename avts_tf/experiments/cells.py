@@ -68,7 +68,7 @@ class Settings(NamedTuple):
 
 def sync_figure(
     settings: Settings, sets: dict[str, str], regime: str, key: str = 'avts_accuracy',
-    scale: float = 100.0, **towers: str,
+    scale: float = 100.0, **towers: Any,
 ) -> Figure:
     """How well a training without labels separates pairs in sync from others."""
     steps = tuple((_pretrain(settings, sets, regime, seed, **towers),) for seed in settings.seeds)
@@ -77,7 +77,7 @@ def sync_figure(
 
 def records_cell(
     settings: Settings, sets: dict[str, str], init: str, streams: str, freeze: bool,
-    regime: str = '', **towers: str,
+    regime: str = '', **towers: Any,
 ) -> Figure | str:
     """Accuracy on the classes of the synthetic world or of `settings.records`.
 
@@ -114,7 +114,7 @@ def records_cell(
 
 def action_cell(
     settings: Settings, column: str, init: str, source: str, streams: str, regime: str = '',
-    **towers: str,
+    **towers: Any,
 ) -> Figure | str:
     """Mean accuracy over the three official splits of UCF101 or HMDB51.
 
@@ -131,6 +131,7 @@ def action_cell(
     if reason := _missing(settings, needs) or _needs_teacher(settings, init):
         return reason
     pattern, chains = settings.data[parameter], []
+    assert pattern is not None  # `_missing` has looked
     for place, meaning in (('{part}', 'train and test'),
                            ('{split}', '1, 2 and 3, the official splits')):
         if place not in pattern:
@@ -166,7 +167,8 @@ def sound_cell(
     needs = [parameter] + ([source] if source not in ('', 'own') else [])
     if reason := _missing(settings, needs) or _needs_teacher(settings, init):
         return reason
-    chains = []
+    path, chains = settings.data[parameter], []
+    assert path is not None  # `_missing` has looked
     for seed in settings.seeds:
         before = ()
         if source == 'own':
@@ -183,9 +185,9 @@ def sound_cell(
         chains.append((*before, Step(folder, 'audio', {
             'config': {'preset': preset, **_given(settings), 'seed': seed},
             'protocol': audio.Protocol(features, classifier, seed=seed)._asdict(),
-            'input_path': settings.data[parameter], 'dataset': parameter.split('_')[0],
+            'input_path': path, 'dataset': parameter.split('_')[0],
             'tower_run_dir': os.path.join(HERE, tower) if tower else '',
-        }, {parameter: stamp(settings.data[parameter])})))
+        }, {parameter: stamp(path)})))
     return Figure(tuple(chains), (result_key(chains[0][-1]), 'accuracy'))
 
 
@@ -213,7 +215,7 @@ def _parts(settings: Settings, source: str):
 
 def _before(
     settings: Settings, sets: dict[str, str], init: str, regime: str, seed: int, prefix: str,
-    towers: dict[str, str], source: str = '',
+    towers: dict[str, Any], source: str = '',
 ):
     """The steps that lead to the towers: none, a training without labels, or one with."""
     if init == 'scratch':

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,7 +13,7 @@ OURS, PUBLISHED = '#1f77b4', '#c9b27c'
 LINES = (('-', 'o'), ('--', 's'), ('-.', '^'), (':', 'D'), ('-', 'v'), ('--', 'P'))
 
 
-def table_bars(lines: Sequence[Mapping[str, object]], path: str | os.PathLike) -> None:
+def table_bars(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
     """A table as bars: a panel per column, a row per row; ours beside the published.
 
     Args:
@@ -42,7 +43,7 @@ def table_bars(lines: Sequence[Mapping[str, object]], path: str | os.PathLike) -
                      fontsize=8)
 
 
-def _bars(axis: 'matplotlib.axes.Axes', line: Mapping[str, object], place: int) -> None:
+def _bars(axis: 'matplotlib.axes.Axes', line: Mapping[str, Any], place: int) -> None:
     """The bars of one cell: ours above the published."""
     if line['values']:
         above = place - 0.18

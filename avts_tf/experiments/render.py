@@ -27,7 +27,8 @@ def as_markdown(lines: Sequence[dict[str, Any]], remark: str = '') -> str:
     rows = list(dict.fromkeys(line['row'] for line in lines))
     by_place = {(line['row'], line['column']): line for line in lines}
     with_published = {line['column'] for line in lines if line['published'] is not None}
-    head, notes, text = [''], [], []
+    notes: list[str] = []
+    head, text = [''], []
     for column in columns:
         head += [column, f'{column}, published'] if column in with_published else [column]
     for row in rows:

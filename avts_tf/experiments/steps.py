@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -49,11 +50,11 @@ class Step(NamedTuple):
 
 
 def _train(run_dir: str, config: dict, records: str, eval_records: str, devices: str):
-    config = make_config(**config)
-    model = train(config, records, run_dir, eval_records=eval_records, devices=devices)
+    made = make_config(**config)
+    model = train(made, records, run_dir, eval_records=eval_records, devices=devices)
     os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
-    stages = parse_regime(config.train.regime, config.train.epochs).stages
-    plots.training_curves(RunFolder(run_dir, config).history(),
+    stages = parse_regime(made.train.regime, made.train.epochs).stages
+    plots.training_curves(RunFolder(run_dir, made).history(),
                           os.path.join(run_dir, 'plots', 'training.png'),
                           [str(stage.mix) for stage in stages])
     update_result(run_dir, {'sync': evaluate_sync(model, records, eval_records).results})
@@ -63,31 +64,32 @@ def _recognise_actions(
     run_dir: str, config: dict, protocol: dict, records: str, eval_records: str, splits: list,
     devices: str,
 ):
-    config, protocol = make_config(**config), action.Protocol(**protocol)
-    if protocol.init_run_dir:
-        config = action.take_sizes(config, {}, protocol.init_run_dir)
+    made, followed = make_config(**config), action.Protocol(**protocol)
+    if followed.init_run_dir:
+        made = action.take_sizes(made, {}, followed.init_run_dir)
     if splits:
         results = action.recognise_splits(
-            config, protocol, records, eval_records, run_dir, splits, devices)
+            made, followed, records, eval_records, run_dir, splits, devices)
     else:
         results = action.recognise_actions(
-            config, protocol, records, eval_records, run_dir, devices)
+            made, followed, records, eval_records, run_dir, devices)
     update_result(run_dir, {action.MODE: results})
 
 
 def _classify_sounds(
     run_dir: str, config: dict, protocol: dict, input_path: str, dataset: str, tower_run_dir: str
 ):
-    protocol, tower = audio.Protocol(**protocol), None
-    if protocol.features == 'tower':
+    followed, tower = audio.Protocol(**protocol), None
+    if followed.features == 'tower':
         model, _ = load_model(tower_run_dir)
         tower = ProbedTower(model.config.clip.sample_rate, model.audio_tower, model.config)
-    found = audio.classify_sounds(input_path, dataset, protocol, make_config(**config), tower)
-    update_result(run_dir, {audio.result_name(dataset, protocol): found.results})
+    found = audio.classify_sounds(input_path, dataset, followed, make_config(**config), tower)
+    update_result(run_dir, {audio.result_name(dataset, followed): found.results})
 
 
 # What each kind of step calls, with its run folder and its arguments.
-KINDS = {'train': _train, 'action': _recognise_actions, 'audio': _classify_sounds}
+KINDS: dict[str, Callable[..., None]] = {
+    'train': _train, 'action': _recognise_actions, 'audio': _classify_sounds}
 
 
 def result_key(step: Step) -> str:
@@ -162,8 +164,8 @@ def run(step: Step, table_dir: str, lock: int | None) -> str:
         # In a session of its own: Ctrl-C in a terminal would reach it as well, and a second signal
         # ends it at once.
         process = subprocess.Popen(
-            [sys.executable, '-c', code], pass_fds=[lock], stdin=subprocess.DEVNULL,
-            start_new_session=True)
+            [sys.executable, '-c', code], pass_fds=[] if lock is None else [lock],
+            stdin=subprocess.DEVNULL, start_new_session=True)
         passed_on = False
         try:
             while process.poll() is None:

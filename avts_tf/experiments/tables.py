@@ -90,7 +90,7 @@ def make_table(name: str, settings: Settings) -> list[dict[str, Any]]:
 
 
 def _curriculum(settings: Settings, sets: dict[str, str]) -> Cells:
-    cells = {}
+    cells: Cells = {}
     for regime in REGIMES:
         cells[regime, 'AVTS accuracy'] = sync_figure(settings, sets, regime)
         for kind in NEGATIVES:
@@ -99,11 +99,11 @@ def _curriculum(settings: Settings, sets: dict[str, str]) -> Cells:
 
 
 def _curriculum_downstream(settings: Settings, sets: dict[str, str]) -> Cells:
-    cells = {}
+    cells: Cells = {}
     for row, init, regime in (('single stage', 'avts', 'easy'),
                               ('curriculum', 'avts', 'curriculum_mixed'),
                               ('L3-Net', 'l3', 'easy')):
-        system = {} if init == 'avts' else {'system': init}
+        system: dict[str, Any] = {} if init == 'avts' else {'system': init}
         cells[row, 'AVTS accuracy'] = sync_figure(settings, sets, regime, **system)
         cells[row, f'sounds, {settings.place}'] = records_cell(
             settings, sets, init, 'audio', True, regime)
@@ -119,7 +119,7 @@ def _curriculum_downstream(settings: Settings, sets: dict[str, str]) -> Cells:
 
 
 def _action(settings: Settings, sets: dict[str, str]) -> Cells:
-    cells = {}
+    cells: Cells = {}
     for row in PUBLISHED['action']:
         name, pretraining = row.split(', ')
         tower = {'MC2': 'mc2', 'MC3': 'mc3', 'I3D-RGB': 'i3d'}.get(name)
@@ -141,7 +141,7 @@ def _action(settings: Settings, sets: dict[str, str]) -> Cells:
 
 
 def _audio(settings: Settings, sets: dict[str, str]) -> Cells:
-    cells = {}
+    cells: Cells = {}
     systems = [(f'{name}, {settings.place}', init)
                for name, init in (('SoundNet', 'soundnet'), ('L3-Net', 'l3'), ('AVTS', 'avts'))]
     for column in SOUND_SETS:
@@ -168,7 +168,7 @@ def _audio(settings: Settings, sets: dict[str, str]) -> Cells:
 
 
 def _multisensory(settings: Settings, sets: dict[str, str]) -> Cells:
-    cells = {}
+    cells: Cells = {}
     for name, init in (('Owens et al.', 'multisensory'), ('AVTS', 'avts')):
         for seen, streams in (('vision only', 'video'), ('multisensory', 'both')):
             row = f'{name}, {seen}'
@@ -215,7 +215,8 @@ def _sets(settings: Settings):
 
 def _run_steps(name: str, cells: Cells, table_dir: str, lock: int | None):
     """Runs the steps that are not finished; their number in all, and why some failed."""
-    found, before = {}, {}
+    found: dict[str, Step] = {}
+    before: dict[str, list[str]] = {}  # folders of the steps that a step builds on
     figures = [content for content in cells.values() if isinstance(content, Figure)]
     for chain in itertools.chain(*(figure.steps for figure in figures)):
         for place, step in enumerate(chain):
@@ -224,7 +225,7 @@ def _run_steps(name: str, cells: Cells, table_dir: str, lock: int | None):
             before[step.folder] = [earlier.folder for earlier in chain[:place]]
     missing = [step for step in found.values() if not steps.is_finished(step, table_dir)]
     logger.info(f'{name}: {len(found)} steps, {len(found) - len(missing)} of them done already.')
-    failures = {}
+    failures: dict[str, str] = {}
     for number, step in enumerate(missing, 1):
         logger.info(f'[{number}/{len(missing)}] {os.path.join(table_dir, step.folder)}')
         reason = next((failures[folder] for folder in before[step.folder] if folder in failures),
@@ -234,7 +235,7 @@ def _run_steps(name: str, cells: Cells, table_dir: str, lock: int | None):
     return len(found), failures
 
 
-def _failure(figure: Figure, failures: dict[str, str]):
+def _failure(figure: Figure, failures: dict[str, str]) -> str:
     """Why one of a figure's steps failed, or ''."""
     return next((failures[step.folder] for step in itertools.chain(*figure.steps)
                  if step.folder in failures), '')
@@ -247,15 +248,16 @@ def _line(
     """A cell with its values, or with what is missing."""
     published = PUBLISHED[name].get(row, {}).get(column)
     percent, source = published or (None, '')
-    line = {'row': row, 'column': column, 'published': percent, 'source': source, 'unit': '%',
-            'mean': None, 'deviation': None, 'values': [], 'missing': ''}
+    line: dict[str, Any] = {
+        'row': row, 'column': column, 'published': percent, 'source': source, 'unit': '%',
+        'mean': None, 'deviation': None, 'values': [], 'missing': ''}
     if not isinstance(content, Figure):
         return {**line, 'missing': content}
     line['unit'] = '%' if content.scale == 100 else ''
     if failed := _failure(content, failures):
         return {**line, 'missing': failed}
     for chain in content.steps:
-        value = steps.read_result(chain[-1], table_dir)
+        value: Any = steps.read_result(chain[-1], table_dir)
         for key in content.keys:
             if key not in value:
                 return {**line, 'missing': f'{chain[-1].folder}: no {key}; no clip is long enough '
@@ -268,6 +270,7 @@ def _line(
 def _draw_regimes(cells: Cells, settings: Settings, failures: dict[str, str]):
     histories = {}
     for (row, _), content in cells.items():
+        assert isinstance(content, Figure)  # all cells of that table are
         if row not in histories and not _failure(content, failures):
             histories[row] = [_history(chain[-1], settings.table_dir) for chain in content.steps]
     epochs = make_config(settings.preset, **settings.given).train.epochs

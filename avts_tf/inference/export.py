@@ -16,7 +16,7 @@ from avts_tf import files
 from avts_tf.errors import UserError
 from avts_tf.inference.audio_signatures import AudioSignatures
 from avts_tf.inference.metadata import make_metadata
-from avts_tf.inference.signatures import TowerSignatures
+from avts_tf.inference.signatures import Examples, TowerSignatures
 from avts_tf.inference.verify import verify_towers
 from avts_tf.inference.video_signatures import VideoSignatures
 from avts_tf.models.two_tower import TwoTower
@@ -118,7 +118,7 @@ def _save(tower: TowerSignatures, path: str, training: dict[str, Any] | None):
 
 
 def write_warmup(
-    model_name: str, examples: dict[str, dict[str, np.ndarray]], path: str,
+    model_name: str, examples: Examples, path: str,
 ) -> None:
     """Writes requests that a server answers to itself when it loads a model.
 

@@ -217,7 +217,7 @@ def _extract(tower: Tower, jobs: list[_Job], output_dir: str, output_format: str
     writer = {'npz': _npz_writer, 'tfrecord': _record_writer}[output_format]
     results = embed_sources(tower, [job.source for job in jobs], *options)
     for output, group in itertools.groupby(jobs, key=lambda job: job.output):
-        rows = []
+        rows: list[tuple[_Job, dict[str, Any]]] = []
         with writer(os.path.join(output_dir, output)) as write:
             for job in group:
                 seconds, result = next(results)

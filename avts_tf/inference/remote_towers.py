@@ -274,6 +274,7 @@ def _ask(
     if tower is RemoteVideoTower:
         return fps or ClipConfig().fps, shape[1], shape[2]
     # The centre of the first window is half a window, in seconds.
-    inputs = {'waveform': np.zeros([1, 1], np.float32), 'hop_seconds': np.float32(1)}
+    inputs: dict[str, np.ndarray | np.floating] = {
+        'waveform': np.zeros([1, 1], np.float32), 'hop_seconds': np.float32(1)}
     answer = server.predict(model, version, 'windows', inputs)
     return round(shape[1] / (2 * float(answer['timestamps'][0]))), shape[1], 0

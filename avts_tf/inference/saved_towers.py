@@ -63,7 +63,7 @@ class Tower:
     name: str              # 'audio_tower' or 'video_tower'
     name_of_input: str     # of the signature
     signature: str         # that windows are run by
-    result: type           # of the features
+    result: type[AudioFeatures] | type[VideoFeatures]
     repeat_ends: bool      # what is missing of a window: the first or last item again, or zeros
 
     def __init__(

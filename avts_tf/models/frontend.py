@@ -3,7 +3,7 @@
 It is part of the audio tower, so that what is served is what was trained.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
@@ -63,7 +63,7 @@ class LogMel(keras.layers.Layer):
         self.mel_bands = mel_bands
         self._mel_matrix = mel_matrix(mel_bands, fft_size, sample_rate, mel_min_hz, mel_max_hz)
 
-    def build(self, input_shape: tuple) -> None:
+    def build(self, input_shape: Sequence[int | None]) -> None:
         shape = [self.mel_bands]
         self.mean = self.add_weight(
             name='mean', shape=shape, initializer='zeros', trainable=False)
@@ -116,7 +116,7 @@ class LogMel(keras.layers.Layer):
         spectrum = tf.sqrt(tf.add_n([tf.square(part) for part in tf.split(parts, 2, -1)]))
         return self._normalized(self._log_of_bands(spectrum))           # [batch, steps, mel_bands]
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple:
         batch, samples = input_shape
         steps = None if samples is None else 1 + (samples - self.window) // self.hop
         return (batch, steps, self.mel_bands)

@@ -48,6 +48,8 @@ class TwoTower(SyncModel):
         >>> model.compile('sgd', loss=avts_tf.ContrastiveLoss(margin=1.0))
     """
 
+    video_tower: keras.Model
+
     def __init__(self, config: Config) -> None:
         clip, windows = config.clip, config.pairs.audio_windows
         policy = keras.config.dtype_policy()
@@ -94,7 +96,7 @@ class TwoTower(SyncModel):
         """
         if loss is None:
             loss = make_loss(self.config.train)
-        if not isinstance(loss, tuple(LOSSES.values())):
+        if not any(isinstance(loss, known) for known in LOSSES.values()):
             names = ', '.join(f'avts_tf.{known.__name__}(...)' for known in LOSSES.values())
             shown = loss if isinstance(loss, str) else type(loss).__name__
             raise UserError('loss', shown, f'a TwoTower is trained with one of {names}; or leave '
