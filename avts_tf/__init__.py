@@ -1,9 +1,30 @@
-"""AVTS for TensorFlow: audio and video features from the question whether a sound and a picture happen at the same moment."""
+"""AVTS for TensorFlow: audio and video features learned from synchronisation.
+
+Two towers, one for video and one for audio, learn from unlabelled videos by one question: do this
+audio and this video happen at the same moment?
+
+    config = avts_tf.make_config('small')
+    model = avts_tf.train(config, 'data/train-*', 'runs/mine', eval_records='data/test-*')
+    avts_tf.evaluate_sync(model, 'data/train-*', 'data/test-*')
+    avts_tf.export_towers(model, 'saved_models')
+
+    tower = avts_tf.load_tower('saved_models/audio_tower')
+    features = tower.embed(waveform, sample_rate)
+
+Or with Keras alone:
+
+    dataset = avts_tf.make_dataset('data/train-*', config)
+    model = avts_tf.build_two_tower(config)
+    model.compile(optimizer='adam', loss=avts_tf.ContrastiveLoss(margin=1.0))
+    model.fit(dataset, epochs=10)
+"""
 
 import importlib
 import os
 import sys
 import warnings
+
+import lazy_loader
 
 
 def _turn_onednn_on() -> None:
@@ -29,32 +50,6 @@ _turn_onednn_on()
 
 __version__ = '0.1.0'
 
-# Where each public name lives. They are imported when asked for: TensorFlow takes seconds to load, and the command line should
-# answer --help and a mistyped flag without it.
-_HOMES = {
-    'config': ['Config', 'make_config'],
-    'data.pipeline': ['make_dataset'],
-    'data.state': ['PipelineState'],
-    'errors': ['UserError'],
-    'inference.export': ['export_towers'],
-    'inference.saved_towers': ['load_tower'],
-    'models.losses': ['ContrastiveLoss', 'InfoNCELoss'],
-    'models.two_tower': ['TwoTower', 'build_two_tower'],
-    'training.curriculum': ['Curriculum', 'CurriculumCallback', 'NegativeMix', 'Stage',
-                            'parse_regime'],
-    'training.run_folder': ['load_model'],
-    'training.trainer': ['train'],
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name):
-    if name not in _HOME:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return getattr(importlib.import_module(f'{__name__}.{_HOME[name]}'), name)
-
-
-def __dir__():
-    return __all__
+# __init__.pyi lists the public names. They are imported when asked for: TensorFlow takes seconds to
+# load, and the command line should answer --help and a mistyped flag without it.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

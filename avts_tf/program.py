@@ -15,6 +15,7 @@ from typing import Any
 
 import tqdm
 from absl import app, flags
+from absl import logging as absl_logging
 
 from avts_tf.errors import Stopped, UserError
 
@@ -60,6 +61,8 @@ def run(
         return result
 
     def explained(result):
+        # TensorFlow's and Keras's notes; ours go through `logging`.
+        absl_logging.set_verbosity(absl_logging.WARNING)
         with _explaining():
             main(result)
 

@@ -84,8 +84,11 @@ BUILD = '''
 import os, pathlib, shutil, sys
 source, folder = map(pathlib.Path, sys.argv[1:])
 copy = folder / 'copy'
-shutil.copytree(source, copy, ignore=lambda path, names: [name for name in names if name.startswith('.') or name in (
-    'tests', 'docs', 'runs', 'data', 'shared', '__pycache__')])
+copy.mkdir()
+for name in ('avts_tf', 'tfrecords_tools'):
+    shutil.copytree(source / name, copy / name)
+for name in ('pyproject.toml', 'README.md', 'LICENSE'):
+    shutil.copy(source / name, copy)
 os.chdir(copy)
 from setuptools import build_meta
 build_meta.build_wheel(str(folder))

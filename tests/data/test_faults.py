@@ -180,7 +180,7 @@ def test_sound_that_does_not_begin_with_the_pictures(tmp_path, offset):
         feature(example, records.AUDIO_TIME)[0].int64_list.value[:] = [round(offset * 1e6)]
     encoded = [edit_record(records.encode(counting_video(clip, SECONDS)), edit)
                for clip in range(6)]
-    state = state_of()
+    state = state_of([1, 0, 0])
     batches = collect(make_dataset(write_records(tmp_path / 'clips', encoded),
                                    config_of(passes_per_epoch=4), state=state))
     assert state.skips() == {}
@@ -223,9 +223,9 @@ def spoil_file(path, how, encoded):
             file.write(content)
 
 
-@pytest.mark.parametrize('how', ['flipped', 'gone', 'shorter', *(
+@pytest.mark.parametrize('how', ['flipped', *(
     pytest.param(how, marks=pytest.mark.slow)
-    for how in ('flipped length', 'cut', 'folder', 'longer'))])
+    for how in ('gone', 'shorter', 'flipped length', 'cut', 'folder', 'longer'))])
 def test_a_file_that_is_damaged_in_mid_epoch(good, tmp_path, how):
     paths = [write_records(tmp_path / f'clips-{i}', good[4 * i:4 * i + 4]) for i in range(2)]
     config, state = config_of(batch_size=3, passes_per_epoch=2), state_of()
@@ -264,7 +264,7 @@ def test_an_epoch_resumes_after_any_batch(good, tmp_path):
     assert state.skips()['lost'][0] == 3 * 3 and len(state.skips()) > 5 and len(whole) > 7
     again = state_of([0.4, 0.3, 0.3], epoch=2)
     dataset = make_dataset(f'{tmp_path}/clips-*', config, state=again, shards=shards)
-    for done in range(1, len(whole)):
+    for done in (1, len(whole) // 2, len(whole) - 1):
         again.reset_counts()
         again.start.assign(int(whole[done - 1]['end'][0]))
         rest = collect(dataset)
@@ -277,7 +277,7 @@ def test_an_epoch_resumes_after_any_batch(good, tmp_path):
                    (count, _) in again.skips().items())
 
 
-@pytest.mark.parametrize('bad', [0, 1])
+@pytest.mark.parametrize('bad', [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_record_in_flight_is_no_fault(good, tmp_path, bad):
     muted = dataclasses.replace(counting_video(9, SECONDS), example_id='mute',
                                 waveform=np.zeros(0, np.int16))
@@ -285,7 +285,7 @@ def test_a_record_in_flight_is_no_fault(good, tmp_path, bad):
     state = state_of()
     dataset = make_dataset(path, config_of(shuffle_records=1), training=False, state=state,
                            batch_size=4)
-    for _ in range(8):
+    for _ in range(4):
         state.reset_counts()
         next(iter(dataset))  # drops what has been begun
         assert state.skips() == ({'no_audio': (1, ['mute'])} if bad else {})
@@ -398,7 +398,7 @@ def check_file(fuzzer, changes):
         assert clip in (*range(CLEAN), 100) and read_sound(entry['audio'][0])[0] == clip
 
 
-@pytest.mark.parametrize('examples', [8, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('examples', [3, pytest.param(2000, marks=pytest.mark.slow)])
 def test_fuzzed_records(fuzzer, examples):
     """`examples` times 16 spoilt records, of bytes that mean nothing or of good records that were
     changed.
@@ -407,7 +407,7 @@ def test_fuzzed_records(fuzzer, examples):
                                   max_size=FUZZED))(lambda spoilt: check_records(fuzzer, spoilt)))()
 
 
-@pytest.mark.parametrize('examples', [12, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('examples', [4, pytest.param(3000, marks=pytest.mark.slow)])
 def test_fuzzed_files(fuzzer, examples):
     """`examples` files, changed anywhere."""
     fuzz(examples)(given(CHANGES)(lambda changes: check_file(fuzzer, changes)))()

@@ -1,59 +1,50 @@
 """Frames: decoded, cropped, resized and augmented, in one way for all."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from avts_tf.data import records
 from avts_tf.data.images import LUMA, centred_square, decode_square, decode_window, jitter
-from avts_tf.data.pipeline import make_dataset
-from tests.data.truth import PLAIN, collect, config_of, hashes_of
-from tests.helpers import counting_video, write_records
+from tests.data.truth import PLAIN, config_of
 
 
-def noise_video(clip, height, width, frames=25):
-    """A clip that stands still on a picture without symmetry, and that picture as it is decoded."""
-    picture = np.random.default_rng(clip).integers(0, 256, (height, width, 3)).astype(np.uint8)
-    # With colours at full resolution, because at half of it a decoder blurs them over the edge of
-    # a crop.
-    jpeg = tf.io.encode_jpeg(picture, quality=95, chroma_downsampling=False).numpy()
-    video = dataclasses.replace(counting_video(clip, frames / 25), frames=[jpeg] * frames,
-                                height=height, width=width)
-    return video, tf.io.decode_jpeg(jpeg).numpy()
+def noise_frame(number, height, width):
+    """A JPEG without symmetry, and its pixels."""
+    pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    # Colours at full resolution: at half of it a decoder blurs them over the edge of a crop.
+    jpeg = tf.io.encode_jpeg(pixels, quality=95, chroma_downsampling=False).numpy()
+    return jpeg, tf.io.decode_jpeg(jpeg).numpy()
 
 
 @pytest.fixture(scope='module')
-def stills(tmp_path_factory):
-    made = {f'clip-{clip}': noise_video(clip, *((48, 32) if clip % 2 else (32, 48)))
-            for clip in range(4)}
-    path = write_records(tmp_path_factory.mktemp('stills') / 'stills',
-                         [records.encode(video) for video, _ in made.values()])
-    return path, {name: picture for name, (_, picture) in made.items()}
+def stills():
+    return [noise_frame(clip, *((48, 32) if clip % 2 else (32, 48))) for clip in range(4)]
 
 
-def augmented_clips(stills, config, training=True):
-    """(original picture, clip) pairs."""
-    path, pictures = stills
-    names = hashes_of(pictures)
-    for batch in collect(make_dataset(path, config, training=training)):
-        for video, name in zip(batch['video'], batch['example_hash'], strict=True):
-            yield pictures[names[int(name)]], video
+def augmented_clips(stills, config, times, augment=True):
+    """(original pixels, clip that stands still) pairs."""
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string), tf.TensorSpec([2], tf.int32)],
+                 autograph=False)
+    def decode(frames, seed):
+        return decode_window(frames, config, seed if augment else None)
+
+    for number in range(times):
+        for clip, (jpeg, pixels) in enumerate(stills):
+            yield pixels, decode([jpeg] * config.clip.frames, [number, clip]).numpy()
 
 
-@pytest.mark.parametrize('training', [True, False])
-def test_without_augmentation_it_is_the_centre_crop(training, stills):
-    # The evaluation takes it whatever the augmentation.
-    flags = PLAIN if training else {'crop_scale_min': 0.3, 'flip': True, 'colour_jitter': 0.5}
-    for picture, video in augmented_clips(stills, config_of(**flags), training):
+@pytest.mark.parametrize('augment', [True, False])
+def test_without_augmentation_it_is_the_centre_crop(augment, stills):
+    # Evaluation takes it whatever the augmentation.
+    flags = PLAIN if augment else {'crop_scale_min': 0.3, 'flip': True, 'colour_jitter': 0.5}
+    for picture, video in augmented_clips(stills, config_of(**flags), 1, augment):
         centre = picture[8:40] if picture.shape[0] == 48 else picture[:, 8:40]
         np.testing.assert_array_equal(video, np.repeat(centre[None], 12, 0))
 
 
 def test_flip_mirrors_half_of_the_clips_whole(stills):
     mirrored = 0
-    for picture, video in augmented_clips(stills, config_of(flip=True, passes_per_epoch=20)):
+    for picture, video in augmented_clips(stills, config_of(flip=True), 20):
         centre = picture[8:40] if picture.shape[0] == 48 else picture[:, 8:40]
         flipped = (video[0] == centre[:, ::-1]).all()
         np.testing.assert_array_equal(video, np.repeat((centre[:, ::-1] if flipped
@@ -63,33 +54,28 @@ def test_flip_mirrors_half_of_the_clips_whole(stills):
 
 
 def test_frames_are_augmented_alike_and_clips_are_not(stills):
-    first_frames = []
-    for _, video in augmented_clips(stills, config_of(crop_scale_min=0.5, flip=True,
-                                                      colour_jitter=0.4, passes_per_epoch=4)):
+    config, first_frames = config_of(crop_scale_min=0.5, flip=True, colour_jitter=0.4), set()
+    for _, video in augmented_clips(stills, config, 4):
         np.testing.assert_array_equal(video, np.repeat(video[:1], 12, 0))
-        first_frames.append(video[0].tobytes())
-    assert len(set(first_frames)) == 16
+        first_frames.add(video[0].tobytes())
+    assert len(first_frames) == 16
 
 
-def test_crops_lie_inside_and_reach_every_size_and_edge(tmp_path):
+def test_crops_lie_inside_and_reach_every_size_and_edge():
     # Red tells the column, green the row: a crop tells its place.
     rows, columns = np.meshgrid(np.arange(64), np.arange(96), indexing='ij')
     picture = np.stack([columns * 2 + 20, rows * 3 + 20, np.full_like(rows, 128)],
                        -1).astype(np.uint8)
     jpeg = tf.io.encode_jpeg(picture, quality=100, chroma_downsampling=False).numpy()
-    videos = [dataclasses.replace(counting_video(clip, 0.6), frames=[jpeg] * 15, height=64,
-                                  width=96) for clip in range(4)]
-    path = write_records(tmp_path / 'clips', [records.encode(video) for video in videos])
     sides, lefts, tops = [], [], []
-    for batch in collect(make_dataset(path, config_of(frame_size=16, crop_scale_min=0.5,
-                                                      passes_per_epoch=25))):
-        for clip in batch['video'].astype(float):
-            along, down = (clip[0, :, :, 0].mean(0) - 20) / 2, (clip[0, :, :, 1].mean(1) - 20) / 3
-            side = (along[-1] - along[0]) * 16 / 15
-            assert abs((down[-1] - down[0]) * 16 / 15 - side) < 1.5, 'the crop is a square'
-            sides.append(side)
-            lefts.append((along.mean() - side / 2 + 0.5, 96 - side))
-            tops.append((down.mean() - side / 2 + 0.5, 64 - side))
+    for _, clip in augmented_clips([(jpeg, picture)], config_of(frame_size=16, crop_scale_min=0.5),
+                                   100):
+        along, down = (clip[0, :, :, 0].mean(0) - 20) / 2, (clip[0, :, :, 1].mean(1) - 20) / 3
+        side = (along[-1] - along[0]) * 16 / 15
+        assert abs((down[-1] - down[0]) * 16 / 15 - side) < 1.5, 'the crop is a square'
+        sides.append(side)
+        lefts.append((along.mean() - side / 2 + 0.5, 96 - side))
+        tops.append((down.mean() - side / 2 + 0.5, 64 - side))
     assert {round(side / 64 * 6) for side in sides} == {3, 4, 5, 6}
     np.testing.assert_allclose([side / 64 * 6 for side in sides],
                                np.round([side / 64 * 6 for side in sides]), atol=0.1)

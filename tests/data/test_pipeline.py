@@ -216,7 +216,8 @@ def test_only_the_frames_of_the_window_are_decoded(encoded, tmp_path):
     assert state.first_fault()[0] == 'bad_picture'
 
 
-@pytest.mark.parametrize('training', [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('training', [True, False])
 def test_float_audio_equals_pcm(training, shard, tmp_path):
     floats = write_records(tmp_path / 'floats', [records.encode(counting_video(clip, 2.0), 'float')
                                                  for clip in range(CLIPS)])

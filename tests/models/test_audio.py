@@ -9,7 +9,7 @@ from tests.models.twins import SMALL, batch_norm, randomize, sounds
 
 
 def test_audio_network_at_full_width():
-    config = make_config('paper', audio_width=1.0, embedding_size=128, head='average',
+    config = make_config('tiny', audio_width=1.0, embedding_size=128, head='average',
                          normalize='length')
     network = build_audio_network(config, 99)
     kernels = [tuple(network.get_layer(f'conv{number}').kernel.shape) for number in range(1, 6)]

@@ -73,13 +73,11 @@ def networks(widths):
     """
     for width in widths:
         small = {'video_width': width[0], 'audio_width': width[1], 'frames': 8, 'frame_size': 16}
-        yield build_audio_network(make_config('large', bfloat16=False, **small), 46)
+        yield build_audio_network(make_config('tiny', **small), 46)
         for tower in ('mc2', 'mc3', 'i3d'):
-            yield build_video_tower(make_config('large', bfloat16=False, video_tower=tower,
-                                                **small))
+            yield build_video_tower(make_config('tiny', video_tower=tower, **small))
     for system, regime in (('multisensory', 'hard'), ('l3', 'easy')):
-        yield build_model(make_config('large', bfloat16=False, system=system, regime=regime,
-                                      **small))
+        yield build_model(make_config('tiny', system=system, regime=regime, **small))
 
 
 def convolutions(widths, of_each):
