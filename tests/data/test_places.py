@@ -144,7 +144,8 @@ MIXES = ([1, 0, 0], [0.75, 0.25, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.25, 0.25], [0
 
 @pytest.mark.parametrize('windows', [1, 2, 3])
 @pytest.mark.parametrize('seconds', [
-    2.0, 3.0, 10.0, *(pytest.param(seconds, marks=pytest.mark.slow) for seconds in (2.4, 4.0, 6.0))])
+    2.0, 3.0, 10.0,
+    *(pytest.param(seconds, marks=pytest.mark.slow) for seconds in (2.4, 4.0, 6.0))])
 def test_place_does_not_reveal_the_kind(seconds, windows):
     # Windows of 1 s. Neither the place of the audio, nor its distance from the middle of its clip,
     # nor the place of the video separates any kind from the positives.
