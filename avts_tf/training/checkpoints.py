@@ -93,5 +93,5 @@ def read_checkpoint(path: str) -> tuple[dict, dict]:
         state = json.loads(arrays.pop(_STATE).tobytes())
     except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, RuntimeError,
             NotImplementedError, MemoryError, SyntaxError) as error:
-        raise DamagedCheckpoint(f'{error or type(error).__name__}') from None
+        raise DamagedCheckpoint(str(error) or type(error).__name__) from None
     return arrays, state

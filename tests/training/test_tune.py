@@ -5,8 +5,10 @@ import shlex
 import sys
 
 import pytest
+from absl import flags
 
-from avts_tf import command_line
+from avts_tf import commands
+from avts_tf.commands._flags import flag_groups
 from avts_tf.config import make_config, parameters
 from avts_tf.errors import Diverged, Stopped, UserError
 from avts_tf.training import tune
@@ -47,17 +49,13 @@ def test_best_trial_first_and_its_command_line_is_its_configuration(tmp_path, mo
     best_config = dict(calls)[best_folder]
     words = shlex.split(caplog.messages[-1])
     assert words[:2] == ['python', 'main.py']
-    values = command_line.flags.FlagValues()
-    for _, field in parameters():
-        values[field.name] = command_line.FLAGS[field.name]
-    given = {}
-    for word in words[2:]:
-        name, _, text = word.removeprefix('--').partition('=')
-        if name in values:
-            given[name] = values[name].parser.parse(text)
-        elif name == 'preset':
-            preset = text
-    assert make_config(preset, **given) == best_config
+    values = flags.FlagValues()
+    for group in flag_groups(commands.load('train')).values():
+        for flag in group:
+            flag.define(values)
+    values(['main.py', *words[2:]])
+    given = {field.name: values[field.name].value for _, field in parameters()}
+    assert make_config(values.preset, **given) == best_config
     rows = list(csv.DictReader((tmp_path / 'search' / 'trials.csv').open()))
     assert [float(row['auc_hard']) for row in rows] == [item[0] for item in found]
     assert rows[0]['run_dir'] == best_folder
