@@ -127,8 +127,8 @@ class Record(NamedTuple):
 
 
 def _bytes(*values):
-    values = [value.encode() if isinstance(value, str) else value for value in values]
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+    encoded = [value.encode() if isinstance(value, str) else value for value in values]
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=encoded))
 
 
 def _ints(*values):
