@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 
 from avts_tf.errors import UserError
 
-T = TypeVar('T')
+_Value = TypeVar('_Value')
 
 
 def _parameter(
-    default: T, help_text: str, *, unit: str = '', choices: tuple | None = None,
+    default: _Value, help_text: str, *, unit: str = '', choices: tuple | None = None,
     minimum: float | None = None, maximum: float | None = None,
-) -> T:
-    # Called a T, as dataclasses.field calls its result, since fields are declared with it.
+) -> _Value:
+    # As dataclasses.field, it is said to return the default, so that `name: int = ...` holds.
     return dataclasses.field(default=default, metadata={
         'help': help_text, 'unit': unit, 'choices': choices, 'minimum': minimum,
         'maximum': maximum})

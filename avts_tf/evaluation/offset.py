@@ -211,8 +211,9 @@ def doubt(
         (reason, in words), the reason one of 'no_calibration', 'at_edge', 'low_confidence' and
         'ambiguous'; None where the lowest point is an answer.
     """
-    assert curve.best is not None
-    confidence = confidence_of(curve.best[1], calibration)
+    best = curve.best
+    assert best is not None
+    confidence = confidence_of(best[1], calibration)
     if confidence is None:
         return 'no_calibration', 'the run has no calibration on two records or more'
     if max_offset_seconds > (calibrated := calibration['max_offset_seconds']):

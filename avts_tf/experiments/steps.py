@@ -50,11 +50,11 @@ class Step(NamedTuple):
 
 
 def _train(run_dir: str, config: dict, records: str, eval_records: str, devices: str):
-    made = make_config(**config)
-    model = train(made, records, run_dir, eval_records=eval_records, devices=devices)
+    parsed_config = make_config(**config)
+    model = train(parsed_config, records, run_dir, eval_records=eval_records, devices=devices)
     os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
-    stages = parse_regime(made.train.regime, made.train.epochs).stages
-    plots.training_curves(RunFolder(run_dir, made).history(),
+    stages = parse_regime(parsed_config.train.regime, parsed_config.train.epochs).stages
+    plots.training_curves(RunFolder(run_dir, parsed_config).history(),
                           os.path.join(run_dir, 'plots', 'training.png'),
                           [str(stage.mix) for stage in stages])
     update_result(run_dir, {'sync': evaluate_sync(model, records, eval_records).results})
@@ -64,27 +64,28 @@ def _recognise_actions(
     run_dir: str, config: dict, protocol: dict, records: str, eval_records: str, splits: list,
     devices: str,
 ):
-    made, followed = make_config(**config), action.Protocol(**protocol)
-    if followed.init_run_dir:
-        made = action.take_sizes(made, {}, followed.init_run_dir)
+    parsed_config, parsed_protocol = make_config(**config), action.Protocol(**protocol)
+    if parsed_protocol.init_run_dir:
+        parsed_config = action.take_sizes(parsed_config, {}, parsed_protocol.init_run_dir)
     if splits:
         results = action.recognise_splits(
-            made, followed, records, eval_records, run_dir, splits, devices)
+            parsed_config, parsed_protocol, records, eval_records, run_dir, splits, devices)
     else:
         results = action.recognise_actions(
-            made, followed, records, eval_records, run_dir, devices)
+            parsed_config, parsed_protocol, records, eval_records, run_dir, devices)
     update_result(run_dir, {action.MODE: results})
 
 
 def _classify_sounds(
     run_dir: str, config: dict, protocol: dict, input_path: str, dataset: str, tower_run_dir: str
 ):
-    followed, tower = audio.Protocol(**protocol), None
-    if followed.features == 'tower':
+    parsed_protocol, tower = audio.Protocol(**protocol), None
+    if parsed_protocol.features == 'tower':
         model, _ = load_model(tower_run_dir)
         tower = ProbedTower(model.config.clip.sample_rate, model.audio_tower, model.config)
-    found = audio.classify_sounds(input_path, dataset, followed, make_config(**config), tower)
-    update_result(run_dir, {audio.result_name(dataset, followed): found.results})
+    found = audio.classify_sounds(
+        input_path, dataset, parsed_protocol, make_config(**config), tower)
+    update_result(run_dir, {audio.result_name(dataset, parsed_protocol): found.results})
 
 
 # What each kind of step calls, with its run folder and its arguments.

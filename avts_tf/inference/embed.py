@@ -25,7 +25,7 @@ from avts_tf.inference.windows import sliding_windows
 if TYPE_CHECKING:
     from avts_tf.inference.saved_towers import AudioFeatures, Tower, VideoFeatures
 
-Key = TypeVar('Key', bound=Hashable)  # of a stream
+_Key = TypeVar('_Key', bound=Hashable)  # of a stream
 
 BATCH_SIZE = 32
 SAMPLE_RATES = range(100, 768_001)  # Hz, that audio may be resampled from
@@ -116,9 +116,9 @@ def check_windows(tower: Tower, hop_seconds: float | None, batch_size: int) -> N
 
 
 def embed_streams(
-    tower: Tower, items: Iterable[tuple[Key, Any]], hop_seconds: float | None = None,
+    tower: Tower, items: Iterable[tuple[_Key, Any]], hop_seconds: float | None = None,
     centered: bool = False, batch_size: int = BATCH_SIZE,
-) -> Iterator[tuple[Key, AudioFeatures | VideoFeatures | media.Unsuitable]]:
+) -> Iterator[tuple[_Key, AudioFeatures | VideoFeatures | media.Unsuitable]]:
     """Embeds several streams, one after the other; windows of neighbours share batches.
 
     Args:
@@ -137,7 +137,7 @@ def embed_streams(
     check_windows(tower, hop_seconds, batch_size)
     # marks: (windows of the batch that lie before it, key, failure), one per stream that has ended
     batch: list[tuple[float, np.ndarray]] = []
-    marks: list[tuple[int, tuple[Key] | None, media.Unsuitable | None]] = []
+    marks: list[tuple[int, tuple[_Key] | None, media.Unsuitable | None]] = []
     # Of the stream that has not:
     parts: list[dict[str, np.ndarray]] = []
     centres: list[float] = []

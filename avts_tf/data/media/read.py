@@ -53,8 +53,8 @@ def read_media(path: str | os.PathLike, options: MediaOptions) -> Media:
     end = math.inf if options.end_seconds is None else options.end_seconds
     with explaining(path):
         with open_file(path) as container:
-            chosen = choose_streams(
-                container, ('audio',) if options.audio_only else ('video', 'audio'))
+            kinds = ('audio',) if options.audio_only else ('video', 'audio')
+            chosen = choose_streams(container, kinds)
             video, audio = chosen.get('video'), chosen['audio']
             with_video = has_video(container)
         if video:
