@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from avts_tf import make_config
 from avts_tf.inference import metadata
-from avts_tf.training import run_folder
+from avts_tf.training import checkpoints
 
 
 def read_metadata(loaded):
@@ -70,7 +70,7 @@ def test_metadata_moves_with_the_folder(towers, loaded, tmp_path):
 
 def write_run(run, inputs, results):
     (run / 'checkpoints').mkdir(parents=True)
-    run_folder.write_arrays(str(run / 'checkpoints' / 'epoch-0007-step-000000.npz'), {}, {})
+    checkpoints.write_checkpoint(str(run / 'checkpoints' / 'epoch-0007-step-000000.npz'), {}, {})
     config = json.loads(make_config('tiny').to_json())
     (run / 'config.json').write_text(json.dumps({**config, 'inputs': inputs}))
     (run / 'result.json').write_text(json.dumps(results))
