@@ -113,8 +113,8 @@ def _summary(command: types.ModuleType) -> str:
 def _help_on_mode(mode: str, command: types.ModuleType, groups: dict[str, list[Flag]]) -> str:
     """The flags of a mode, group by group."""
     width = min(shutil.get_terminal_size().columns, 100)
-    text = (command.__doc__ or '').strip()
-    lines = [f'{" ".join(program.command())} --mode={mode}: {text}']
+    lines = [f'{" ".join(program.command())} --mode={mode}',
+             *textwrap.wrap(_summary(command), width)]
     for title, group in groups.items():
         lines.append(f'\n{title}')
         for flag in group:

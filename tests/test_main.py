@@ -127,7 +127,7 @@ def test_evaluate_again_and_shortcuts(finished):
     (['--records={world}/train-*-of-*', '--select_records=nowhere/*'],
      ['--select_records', 'nowhere/*']),
     (['--regime=sometimes'], ['--regime', 'sometimes', 'curriculum_mixed']),
-    (['--records={world}/train-*-of-*', '--batch_size=900'], ['--batch_size=900', '20 records']),
+    (['--records={world}/train-*-of-*', '--batch_size=900'], ['--batch_size', '900', '20 records']),
     (['--records={world}/train-*-of-*', '--frames=900'], ['too_short', 'synthetic-']),
     (['--records={world}/train-*-of-*', '--sample_rate=22050'], ['other_sample_rate', '22050']),
     (['--records={world}/train-*-of-*', '--margin=-1'], ['--margin=-1', 'at least 0']),
@@ -293,20 +293,21 @@ def copied(finished, tmp_path):
 def test_a_finished_run_is_not_overwritten_by_other_records(copied, world, flag, other):
     flags, run, models = copied
     before, exported = _contents(run), _contents(models)
-    with pytest.raises(UserError, match=f'{flag}=.*is finished.*evaluate.*another'):
+    with pytest.raises(UserError, match=f'{flag}=.*is finished.*Evaluate.*another'):
         _main(*flags, f'--{flag}={world}/{other}')
     assert _contents(run) == before and _contents(models) == exported
 
 
-def test_what_a_finished_run_has_is_not_made_again(copied, world, capsys):
+def test_what_a_finished_run_has_is_not_made_again(copied, world, capsys, caplog):
+    caplog.set_level('INFO', logger='avts_tf')
     flags, run, models = copied
     before, exported = _contents(run), _contents(models)
     # Other globs of the same files.
     _main(*flags, f'--records={world}/train-0000[01]-of-00002,{world}/train-*-of-*',
           f'--eval_records={world}/../{world.name}/held-*-of-*')
     shown = capsys.readouterr().out
-    assert 'all 2 epochs are done' in shown and '--mode=evaluate' in shown
-    assert 'AVTS accuracy' in shown
+    assert 'all 2 epochs are done' in caplog.text
+    assert '--mode=evaluate' in shown and 'AVTS accuracy' in shown
     after = _contents(run)
     assert all(after[path] == content for path, content in before.items()
                if path.name != 'config.json')
@@ -324,7 +325,7 @@ def test_evaluation_knows_what_was_chosen_on(copied, world, monkeypatch, select,
     config, measured = json.loads((run / 'config.json').read_text()), []
     config['inputs']['select_records'] = select and f'{world}/{select}'
     (run / 'config.json').write_text(json.dumps(config))
-    monkeypatch.setattr('avts_tf.training.trainer.load_model', lambda *_: (None, 2))
+    monkeypatch.setattr('avts_tf.training.run_folder.load_model', lambda *_: (None, 2))
     monkeypatch.setattr(evaluate, 'measure',
                         lambda *_, **options: measured.append(options['chosen_on']))
     _main('--mode=evaluate', f'--run_dir={run}', *flags)
