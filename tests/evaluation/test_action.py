@@ -110,6 +110,7 @@ def learnt(world, tmp_path_factory):
                                                      world['test'], run_dir)
 
 
+@pytest.mark.slow
 def test_objects_are_recognised_by_their_looks(learnt):
     _, run_dir, results = learnt
     assert results['accuracy'] > 0.4  # six classes; chance is 0.17
@@ -218,6 +219,7 @@ def test_two_devices_train_as_one(world, tmp_path):
     np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_epoch_is_made_of_the_records_alone(learnt):
     """Keras's own loop ends an epoch under a strategy with a step on a batch of zeros."""
     config, run_dir, _ = learnt

@@ -14,6 +14,8 @@ import pytest
 
 from tests.helpers import ROOT, light_video_network
 
+pytestmark = pytest.mark.slow  # test_devices.py has a cheap case of it
+
 LENGTH = {'normalize': 'length', 'head': 'average'}
 WHITEN = {'normalize': 'whiten', 'head': 'spans', 'head_spans': 4}
 CASES = {

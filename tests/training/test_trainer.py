@@ -517,6 +517,7 @@ def assert_close(values, model):
         np.testing.assert_allclose(value, weight.numpy(), rtol=1e-4, atol=1e-5, err_msg=weight.path)
 
 
+@pytest.mark.slow
 def test_two_machines_gather_numbers_and_read_their_halves(tmp_path):
     finished = ends(start_workers('', '', tmp_path, task='gather'))
     assert [status for status, _ in finished] == [0, 0], finished
