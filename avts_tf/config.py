@@ -81,10 +81,9 @@ class TowerConfig:
         'each dimension mean 0 and the same variance by batch norm; "none" leaves them',
         choices=('length', 'whiten', 'none'))
     head: str = _parameter(
-        'average', 'how time enters the embedding: "average" pools it away; "flatten" gives each '
-        'time step weights of its own; "spans" gives each of `head_spans` spans of the window its '
-        'own part of the embedding, with the same weights',
-        choices=('average', 'flatten', 'spans'))
+        'average', 'how time enters the embedding: "average" pools it away; "spans" gives each '
+        'of `head_spans` spans of the window its own part of the embedding, with the same weights',
+        choices=('average', 'spans'))
     head_spans: int = _parameter(
         8, 'spans of head=spans; must divide `embedding_size`', minimum=1)
     bfloat16: bool = _parameter(False, 'compute in bfloat16 (weights stay float32)')

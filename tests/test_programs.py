@@ -60,7 +60,7 @@ def test_a_flag_that_cannot_be_read_is_one_line(program):
 
 
 @pytest.mark.parametrize(('program', 'flags'), [
-    ('main.py', ['--mode=evaluate', '--run_dir=nowhere']),
+    pytest.param('main.py', ['--mode=evaluate', '--run_dir=nowhere'], marks=pytest.mark.slow),
     ('tfrecords_tools.write', ['--input=nowhere', '--output=nowhere/set']),
     pytest.param('tfrecords_tools.inspect', ['nowhere'], marks=pytest.mark.slow),
     pytest.param('tfrecords_tools.beam', ['--input=nowhere', '--output=nowhere/set'],

@@ -6,6 +6,7 @@ import types
 from avts_tf.config import Config, make_config
 from avts_tf.data.shards import summary_path
 from avts_tf.data.synthetic import write_world
+from avts_tf.training.curriculum import parse_regime
 from avts_tf.training.devices import refuse_several_machines
 
 VIDEOS = {'train': (192, 0), 'eval': (64, 1)}  # number of videos and seed of each set
@@ -19,6 +20,7 @@ def records_or_demo(flags: types.SimpleNamespace) -> tuple[str, Config, str, str
         return preset, config, flags.records, flags.eval_records
     refuse_several_machines('records', None, 'needed with several machines (TF_CONFIG); give the '
                             'same on all.')
+    parse_regime(config.train.regime, config.train.epochs)  # a mistake should not cost the writing
     records, eval_records = (_write(os.path.join(flags.run_dir, 'world', name), config, *made)
                              for name, made in VIDEOS.items())
     return preset, config, records, eval_records

@@ -19,6 +19,7 @@ from avts_tf import progress
 from avts_tf.config import Config
 from avts_tf.data.records import PCM_SCALE
 from avts_tf.models.audio import build_audio_network, build_frontend
+from avts_tf.models.spec_augment import spec_augment_bank
 from avts_tf.training.optimizer import LearningRate, make_optimizer
 
 GAIN_DB = 10.0              # greatest change of loudness, up or down
@@ -109,7 +110,8 @@ def train_subnet(
     epoch_steps = math.ceil(len(waveforms) * train.passes_per_epoch / batch_size)
     learning_rate = LearningRate(train, train.epochs * epoch_steps)
     order, done = np.empty(0, int), 0
-    longest_mask = round(MASK_SECONDS / config.logmel.stft_hop_seconds)
+    longest_mask = min(round(MASK_SECONDS / config.logmel.stft_hop_seconds), steps - 1)
+    masks = spec_augment_bank(steps, bands, longest_mask + 1, round(MASK_BANDS * bands) + 1, seed)
     bar = progress.bar(range(train.epochs), f'{title}: training', unit='epoch', leave=False)
     for _ in bar:
         total = 0.0
@@ -120,7 +122,7 @@ def train_subnet(
             windows = np.stack([draw_window(waveforms[i], samples, rng) for i in chosen])
             targets = np.eye(class_count, dtype=np.float32)[labels[chosen]]
             windows, targets = augment(windows, targets, rng)
-            mask = draw_masks(batch_size, steps, bands, longest_mask, rng)
+            mask = masks[rng.integers(0, len(masks), batch_size)]
             optimizer.learning_rate.assign(learning_rate.at(done))
             total += float(step(windows, targets, mask))
             done += 1
@@ -172,27 +174,3 @@ def augment(
     noise = (10 ** (rng.uniform(*NOISE_DB, [batch, 1]) / 20)).astype(np.float32)
     windows = windows + noise * rng.standard_normal(windows.shape, np.float32)
     return windows, targets * (1 - LABEL_SMOOTHING) + LABEL_SMOOTHING / targets.shape[1]
-
-
-def draw_masks(
-    batch: int, steps: int, bands: int, longest: int, rng: np.random.Generator,
-) -> np.ndarray:
-    """Masks of spectrograms: one span of time and one of bands in each are 0, which is the mean.
-
-    Args:
-        batch: number of masks.
-        steps: STFT steps.
-        bands: mel bands.
-        longest: greatest number of masked steps.
-        rng: source of randomness.
-
-    Returns:
-        float32 [batch, steps, bands] of zeros and ones.
-    """
-    masks = np.ones([batch, steps, bands], np.float32)
-    for mask in masks:
-        for axis, size, most in ((0, steps, longest), (1, bands, round(MASK_BANDS * bands))):
-            length = rng.integers(0, min(most, size) + 1)
-            start = rng.integers(0, size - length + 1)
-            mask[(slice(None),) * axis + (slice(start, start + length),)] = 0
-    return masks

@@ -220,8 +220,8 @@ def embedding_head(x: keras.KerasTensor, towers: TowerConfig) -> keras.KerasTens
 
     Args:
         x: float [batch, time, channels].
-        towers: `TowerConfig`. Its `head` says how time enters: "average" pools it away; "flatten"
-            gives each step weights of its own; "spans" projects `head_spans` spans of the window
+        towers: `TowerConfig`. Its `head` says how time enters: "average" pools it away; "spans"
+            projects `head_spans` spans of the window
             with the same weights and puts them side by side, so that the distance of two
             embeddings compares moment with moment. Its `normalize` says how the embedding is
             scaled.
@@ -233,10 +233,8 @@ def embedding_head(x: keras.KerasTensor, towers: TowerConfig) -> keras.KerasTens
     if towers.head == 'spans':
         x = ResampleTime(towers.head_spans, dtype='float32', name='spans')(x)  # [batch, spans, c]
         size //= towers.head_spans
-    elif towers.head == 'average':
-        x = keras.layers.GlobalAveragePooling1D(name='average_time')(x)        # [batch, channels]
     else:
-        x = keras.layers.Flatten(name='keep_time')(x)                   # [batch, time * channels]
+        x = keras.layers.GlobalAveragePooling1D(name='average_time')(x)        # [batch, channels]
     whiten = towers.normalize == 'whiten'
     x = keras.layers.Dense(size, use_bias=not whiten, dtype='float32', name='projection')(x)
     if towers.head == 'spans':

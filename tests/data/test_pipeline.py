@@ -354,6 +354,7 @@ def test_a_new_mix_takes_effect_with_the_epoch(shard):
         assert kind_counts(collect(dataset)) == {Kind.POSITIVE: CLIPS, kind: CLIPS}
 
 
+@pytest.mark.slow
 def test_keras_sees_no_pair_of_the_old_mix(shard):
     check_fitted_kinds(fitted_kinds(shard, tf.distribute.get_strategy()))
 

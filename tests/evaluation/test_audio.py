@@ -109,6 +109,7 @@ def test_the_command_separates_tones_from_noise(
     assert '2 of 30 sounds left out' in caplog.text and 'chance is 35.7 %' in shown
 
 
+@pytest.mark.slow
 def test_towers_of_a_run_and_exported(collection, run_dir, tmp_path, few_windows):
     command(f'--input={collection}', f'--run_dir={run_dir}', f'--output={tmp_path}/run',
             '--conv5_pooling=mean')

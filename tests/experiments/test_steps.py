@@ -35,6 +35,7 @@ def test_a_table_knows_its_folder_by_any_name_and_its_data_by_content(tmp_path, 
         steps.is_finished(step(), str(tmp_path / 'sounds'))
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_is_named(tmp_path, capfd, monkeypatch):
     chosen = make_settings(tmp_path, [0])._replace(records='nowhere/*', eval_records='nowhere/*')
     monkeypatch.setattr(tables, 'REGIMES', ('easy',))

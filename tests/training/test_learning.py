@@ -31,7 +31,8 @@ def eight_clips(tmp_path_factory):
 
 
 @pytest.mark.parametrize(('loss', 'network'), [
-    ('contrastive', 'light'), pytest.param('contrastive', 'whole', marks=pytest.mark.slow),
+    pytest.param('contrastive', 'light', marks=pytest.mark.slow),
+    pytest.param('contrastive', 'whole', marks=pytest.mark.slow),
     pytest.param('infonce', 'whole', marks=pytest.mark.slow)])
 def test_eight_clips_are_memorised(eight_clips, tmp_path, loss, network):
     config = make_config('tiny', frame_size=24, batch_size=8, passes_per_epoch=30,
