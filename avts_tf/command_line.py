@@ -7,6 +7,7 @@ of the curriculum, measures synchronisation on videos that it never saw, and exp
 """
 
 import functools
+import itertools
 import shutil
 import sys
 import textwrap
@@ -75,7 +76,7 @@ def read(arguments: list[str]) -> Callable[[], None]:
 def _given(arguments: list[str]) -> dict[str, str]:
     """Dict from the name of each flag in the arguments to its value, '' where it has none."""
     given = {}
-    for argument, following in zip(arguments, [*arguments[1:], ''], strict=True):
+    for argument, following in itertools.pairwise([*arguments, '']):
         if argument == '--':
             break
         if argument.startswith('-'):

@@ -225,6 +225,12 @@ def test_help_on_a_mode_shows_its_flags_only(mode, capsys):
     assert max(map(len, shown.splitlines())) <= 120
 
 
+def test_without_arguments_it_trains_on_the_demo():
+    call = command_line.read([])
+    assert call.func is commands.load('train').run
+    assert call.args[0].records is None and call.args[0].parameters == {}
+
+
 def test_a_flag_file_may_name_the_mode(tmp_path):
     (tmp_path / 'flags').write_text('--mode=offset\n--min_confidence=0.5\n')
     call = command_line.read([f'--flagfile={tmp_path}/flags'])
