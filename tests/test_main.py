@@ -129,7 +129,8 @@ def test_evaluate_again_and_shortcuts(finished):
      ['--select_records', 'nowhere/*']),
     (['--regime=sometimes'], ['--regime', 'sometimes', 'curriculum_mixed']),
     (['--records={world}/train-*-of-*', '--batch_size=900'], ['--batch_size', '900', '20 records']),
-    (['--records={world}/train-*-of-*', '--frames=900'], ['too_short', 'synthetic-']),
+    pytest.param(['--records={world}/train-*-of-*', '--frames=900'],
+                 ['too_short', 'synthetic-'], marks=pytest.mark.slow),
     pytest.param(['--records={world}/train-*-of-*', '--sample_rate=22050'],
                  ['other_sample_rate', '22050'], marks=pytest.mark.slow),
     (['--records={world}/train-*-of-*', '--margin=-1'], ['--margin=-1', 'at least 0']),
@@ -171,6 +172,7 @@ def test_run_folder_of_another_configuration_is_refused(finished):
         _main(*flags, f'--run_dir={folder}/unbroken', '--margin=0.5')
 
 
+@pytest.mark.slow
 def test_damaged_shard_is_named(world, tmp_path):
     data = bytearray((world / 'train-00000-of-00002').read_bytes())
     data[len(data) // 2] ^= 0xFF
@@ -180,9 +182,9 @@ def test_damaged_shard_is_named(world, tmp_path):
         _main(*TINY, f'--records={path}', f'--run_dir={tmp_path}/run', '--on_bad_record=stop')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('flags', 'words'), [
-    pytest.param(['--on_bad_record=stop'], 'clip.: bad_picture.*on_bad_record=skip',
-                 marks=pytest.mark.slow),
+    (['--on_bad_record=stop'], 'clip.: bad_picture.*on_bad_record=skip'),
     ([], 'no full batch of usable clips.*8 bad_picture'),
 ])
 def test_frames_that_are_no_pictures(tmp_path, flags, words):
