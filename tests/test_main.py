@@ -105,7 +105,7 @@ def test_resumed_run_equals_the_unbroken_one(finished):
         (run / name).write_bytes((unbroken / name).read_bytes())
     process = run_main(*flags, f'--run_dir={run}')
     assert process.returncode == 0, process.stderr
-    assert 'Going on after epoch 1.' in process.stdout
+    assert 'Resuming after epoch 1.' in process.stdout
     assert (run / 'history.csv').read_bytes() == (unbroken / 'history.csv').read_bytes()
     results = [json.loads((path / 'result.json').read_text()) for path in (run, unbroken)]
     assert all(result.pop('exported') for result in results)  # a new version each time

@@ -23,7 +23,7 @@ from avts_tf.evaluation import action, audio
 from avts_tf.evaluation.sync import evaluate_sync
 from avts_tf.evaluation.tower_features import ProbedTower
 from avts_tf.program import show_messages
-from avts_tf.signals import note_signals
+from avts_tf.signals import Interruption
 from avts_tf.training.curriculum import parse_regime
 from avts_tf.training.run_folder import RunFolder, load_model, load_result, update_result
 from avts_tf.training.trainer import train
@@ -138,7 +138,7 @@ def is_finished(step: Step, table_dir: str) -> bool:
     return read_result(step, table_dir).get(result_key(step)) is not None
 
 
-def run(step: Step, table_dir: str, lock: int | None) -> str:
+def run(step: Step, table_dir: str, lock: int | None, interruption: Interruption) -> str:
     """Runs a step in a process of its own.
 
     TensorFlow keeps memory, devices and random state for the life of a process.
@@ -147,6 +147,7 @@ def run(step: Step, table_dir: str, lock: int | None) -> str:
         step: what is run.
         table_dir: folder of the table.
         lock: file descriptor of the table's lock, which the process inherits.
+        interruption: notes the signals that come meanwhile.
 
     Returns:
         Why it failed, or ''.
@@ -161,28 +162,27 @@ def run(step: Step, table_dir: str, lock: int | None) -> str:
         os.remove(os.path.join(folder, _FAILED))
     code = (f'import sys; sys.path[:] = {sys.path!r}; from {__name__} import run_step; '
             f'run_step({table_dir!r}, {step.folder!r}, {os.getpid()})')
-    with note_signals() as interruption:
-        # In a session of its own: Ctrl-C in a terminal would reach it as well, and a second signal
-        # ends it at once.
-        process = subprocess.Popen(
-            [sys.executable, '-c', code], pass_fds=[] if lock is None else [lock],
-            stdin=subprocess.DEVNULL, start_new_session=True)
-        passed_on = False
-        try:
-            while process.poll() is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(0.2)
-                if interruption.signal_number and not passed_on:
-                    process.send_signal(interruption.signal_number)
-                    passed_on = True
-        except KeyboardInterrupt:
-            process.kill()
-            process.wait()
-            raise
-        if interruption.signal_number:
-            name = signal.Signals(interruption.signal_number).name
-            raise Stopped(f'stopped by {name}. The same command resumes with {folder}.',
-                          interruption.signal_number)
+    # In a session of its own: Ctrl-C in a terminal would reach it as well, and a second signal
+    # ends it at once.
+    process = subprocess.Popen(
+        [sys.executable, '-c', code], pass_fds=[] if lock is None else [lock],
+        stdin=subprocess.DEVNULL, start_new_session=True)
+    passed_on = False
+    try:
+        while process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.2)
+            if interruption.signal_number and not passed_on:
+                process.send_signal(interruption.signal_number)
+                passed_on = True
+    except KeyboardInterrupt:
+        process.kill()
+        process.wait()
+        raise
+    if interruption.signal_number:
+        name = signal.Signals(interruption.signal_number).name
+        raise Stopped(f'stopped by {name}. The same command resumes with {folder}.',
+                      interruption.signal_number)
     if not process.returncode:
         return ''
     try:

@@ -33,6 +33,7 @@ from avts_tf.experiments.cells import (
 from avts_tf.experiments.published import PUBLISHED
 from avts_tf.experiments.render import as_csv, as_markdown, mean_and_deviation
 from avts_tf.experiments.steps import HERE, Step
+from avts_tf.signals import note_signals
 from avts_tf.training.curriculum import parse_regime
 from avts_tf.training.run_folder import RunFolder
 
@@ -226,12 +227,14 @@ def _run_steps(name: str, cells: Cells, table_dir: str, lock: int | None):
     missing = [step for step in found.values() if not steps.is_finished(step, table_dir)]
     logger.info(f'{name}: {len(found)} steps, {len(found) - len(missing)} of them done already.')
     failures: dict[str, str] = {}
-    for number, step in enumerate(missing, 1):
-        logger.info(f'[{number}/{len(missing)}] {os.path.join(table_dir, step.folder)}')
-        reason = next((failures[folder] for folder in before[step.folder] if folder in failures),
-                      None)
-        if reason := reason or steps.run(step, table_dir, lock):
-            failures[step.folder] = reason
+    # Around all steps: a signal that comes between two of them is noted as well.
+    with note_signals() as interruption:
+        for number, step in enumerate(missing, 1):
+            logger.info(f'[{number}/{len(missing)}] {os.path.join(table_dir, step.folder)}')
+            reason = next((failures[folder] for folder in before[step.folder]
+                           if folder in failures), None)
+            if reason := reason or steps.run(step, table_dir, lock, interruption):
+                failures[step.folder] = reason
     return len(found), failures
 
 

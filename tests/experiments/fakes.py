@@ -25,7 +25,7 @@ class FakeRuns:
     def __init__(self, stop_at=math.inf, failing=()):
         self.ran, self.stop_at, self.failing = [], stop_at, dict(failing)
 
-    def __call__(self, step, table_dir, lock):
+    def __call__(self, step, table_dir, lock, interruption):
         if len(self.ran) == self.stop_at:
             raise KeyboardInterrupt
         self.ran.append(step.folder)

@@ -27,7 +27,7 @@ def test_a_table_knows_its_folder_by_any_name_and_its_data_by_content(tmp_path, 
         chosen = make_settings(tmp_path / 'sounds', [0])._replace(data=data)
         return tables.TABLES['audio'](chosen, SETS)['random forest', 'ESC-10'].steps[0][0]
 
-    FakeRuns()(step(), str(tmp_path / 'sounds'), None)
+    FakeRuns()(step(), str(tmp_path / 'sounds'), None, None)
     steps.is_finished(step(), str(tmp_path / 'sounds'))
     (tmp_path / 'esc.csv').write_text('path,label,fold\na.wav,dog,2\n')
     with pytest.raises(UserError,

@@ -120,12 +120,12 @@ def test_a_figure_that_no_clip_is_long_enough_for(tmp_path, monkeypatch):
 def test_two_at_a_time_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, 'LOCK_WAIT_SECONDS', 0.1)
 
-    def meanwhile(step, table_dir, lock):
+    def meanwhile(step, table_dir, lock, interruption):
         with concurrent.futures.ThreadPoolExecutor() as pool:  # a thread is refused as a process is
             second = pool.submit(tables.make_table, 'curriculum', make_settings(tmp_path))
         with pytest.raises(UserError, match='^table_dir=.*another process is at work'):
             second.result()
-        return FakeRuns()(step, table_dir, lock)
+        return FakeRuns()(step, table_dir, lock, interruption)
 
     make('curriculum', make_settings(tmp_path, [0]), monkeypatch, meanwhile)
 
