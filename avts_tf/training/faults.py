@@ -3,7 +3,7 @@
 import contextlib
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import keras
@@ -51,18 +51,21 @@ def check_agreement(reports: list[MachineReport]) -> None:
             f'{"; ".join(str(tuple(report[:4])) for report in reports)}.')
 
 
-def check_loss(loss: float, clips: np.ndarray, state: TrainingState, epoch: int) -> None:
+def check_loss(
+    loss: float, clips: Callable[[], np.ndarray], state: TrainingState, epoch: int,
+) -> None:
     """Raises a `Diverged` where the loss of a batch is NaN or infinite.
 
     Args:
         loss: of the batch.
-        clips: int64 [B], hashes of its clips.
+        clips: function that gives int64 [B], the hashes of its clips; asked only where the loss is
+            bad, because the device has to be waited for.
         state: `TrainingState` after the step.
         epoch: number of the epoch, from 0.
     """
     if math.isfinite(loss):
         return
-    names = name_hashes(state.shard_counts(), set(clips[:NAMED_CLIPS].tolist()))
+    names = name_hashes(state.shard_counts(), set(clips()[:NAMED_CLIPS].tolist()))
     raise Diverged(
         None, None, f'the loss is {loss} in epoch {epoch + 1}, step {state.step}. Clips of that '
         f'batch: {", ".join(names)}. Nothing of it was kept; the same command would come to it '

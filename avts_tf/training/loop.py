@@ -64,7 +64,7 @@ def run_epochs(
         saved, saved_at = (state.epochs, state.step), time.monotonic()
 
     def check_loss(batch: dict, logs: dict) -> None:
-        faults.check_loss(float(logs['loss']), _local(batch['example_hash']), state, epoch)
+        faults.check_loss(float(logs['loss']), lambda: _local(batch['example_hash']), state, epoch)
 
     with note_signals() as interruption:
         listeners.on_train_begin()
