@@ -18,9 +18,7 @@ class UserError(Exception):
             between backticks, such as `` `margin` ``.
     """
 
-    def __init__(self, name: str | None, value: object = None, problem: str | None = None) -> None:
-        if problem is None:  # until every caller names its parameter
-            name, value, problem = None, None, name or ''
+    def __init__(self, name: str | None, value: object, problem: str) -> None:
         self.name, self.value, self.problem = name, value, problem
         super().__init__(self._text(name, problem))
 

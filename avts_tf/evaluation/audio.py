@@ -49,7 +49,6 @@ from avts_tf.evaluation.tower_features import (
 )
 
 MODE = 'audio_classification'
-FEATURES = ('tower', 'random', 'mfcc', 'scratch')
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ class Protocol(NamedTuple):
     """How sounds are classified.
 
     Attributes:
-        features: one of `FEATURES`.
+        features: 'tower', 'random', 'mfcc' or 'scratch', see the head of this file.
         classifier: one of `probe.CLASSIFIERS`; without meaning for "scratch".
         pooling: how conv5 of a window becomes a vector, see `tower_features.pool`. Exported towers
             and the other systems give their mean only.

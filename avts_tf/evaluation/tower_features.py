@@ -15,7 +15,6 @@ from avts_tf.models.audio import build_audio_tower, embed_waveform
 from avts_tf.models.build import build_model
 
 WINDOW_SECONDS = 2.0
-POOLINGS = ('mean', 'cells')
 CELLS = 2, 5  # of conv5's time and bands, for pooling "cells"
 
 
@@ -46,7 +45,7 @@ def adapted_features(
         config: of the tower.
         tower: audio tower whose weights are taken; None draws them by the seed.
         waveforms: int16 [samples] each, for mean and standard deviation of every band.
-        pooling: one of `POOLINGS`, see `pool`; systems other than AVTS give the mean.
+        pooling: 'mean' or 'cells', see `pool`; systems other than AVTS give the mean.
         seed: of random weights.
 
     Returns:

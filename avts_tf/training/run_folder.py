@@ -96,7 +96,6 @@ class RunFolder:
                  keep: int = KEPT_CHECKPOINTS) -> None:
         self.path = path
         self.checkpoints = os.path.join(path, 'checkpoints')
-        self.history_path = os.path.join(path, 'history.csv')
         self._keep = keep
         self._writes = is_chief()
         with writing(path):
