@@ -91,7 +91,7 @@ def recognise(
     """
     from avts_tf import plots
     from avts_tf.evaluation import action
-    from avts_tf.training.run_folder import update_result, writing
+    from avts_tf.training.run_folder import plot_path, update_result, writing
 
     if splits:
         results = action.recognise_splits(
@@ -103,11 +103,10 @@ def recognise(
             config, protocol, records, eval_records, run_dir, devices)
         runs = {run_dir: results}
     for folder, of_run in runs.items():
-        path = os.path.join(folder, 'plots', 'confusion.png')
         title = f'{of_run["examples"]} videos, accuracy {100 * of_run["accuracy"]:.1f} %'
         with writing(folder):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            plots.confusion_matrix(of_run['confusion'], of_run['classes'], title, path)
+            plots.confusion_matrix(of_run['confusion'], of_run['classes'], title,
+                                   plot_path(folder, 'confusion.png'))
     for folder, values in {**runs, run_dir: results}.items():
         update_result(folder, {action.MODE: values})
     print(*action.describe(results), sep='\n')

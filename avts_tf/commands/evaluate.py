@@ -60,24 +60,20 @@ def measure(
     from avts_tf.commands._projector import write_projector
     from avts_tf.evaluation.projector import embed_clips
     from avts_tf.evaluation.sync import describe, evaluate_sync, measure_sync_curve
-    from avts_tf.training.run_folder import update_result, writing
-
-    def plot_path(name: str) -> str:
-        os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
-        return os.path.join(run_dir, 'plots', name)
+    from avts_tf.training.run_folder import plot_path, update_result, writing
 
     print(f'Measuring synchronisation on {eval_records or records}.')
     found = evaluate_sync(model, records, eval_records, **options)
     with writing(run_dir):
         plots.distance_histogram(
-            found.distances, found.results['threshold'], plot_path('distances.png'))
+            found.distances, found.results['threshold'], plot_path(run_dir, 'distances.png'))
     update_result(run_dir, {'sync': found.results})
     print(*describe(found.results), sep='\n')
 
     pattern, parameter = (eval_records, 'eval_records') if eval_records else (records, 'records')
     if curve := measure_sync_curve(model, pattern, parameter):
         with writing(run_dir):
-            path = plot_path('sync_curve.png')
+            path = plot_path(run_dir, 'sync_curve.png')
             plots.sync_curve(curve.results, curve.single, curve.single_id, path)
         update_result(run_dir, {'sync_curve': curve.results})
         print(f'Distance is lowest at an offset of {curve.results["lowest_at_seconds"]:+.2f} s '

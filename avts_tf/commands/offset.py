@@ -75,13 +75,12 @@ def calibrate(
     """
     from avts_tf import plots
     from avts_tf.evaluation.offset_calibration import calibrate, describe
-    from avts_tf.training.run_folder import update_result, writing
+    from avts_tf.training.run_folder import plot_path, update_result, writing
 
     results, errors_ms = calibrate(model, eval_records, max_offset_seconds, min_confidence)
-    path = os.path.join(run_dir, 'plots', 'offset_errors.png')
     update_result(run_dir, {'offset': results})
     with writing(run_dir):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        path = plot_path(run_dir, 'offset_errors.png')
         plots.offset_errors(errors_ms, 1000 / model.config.clip.fps, path)
     print(*describe(results, model.config.clip.fps), sep='\n')
     print(f'Written to result.json and {path}.')

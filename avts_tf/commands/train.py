@@ -71,16 +71,20 @@ def _epochs_done(run_dir: str, config: Config) -> int:
 def _finish(flags: types.SimpleNamespace, model: 'TwoTower', config: Config, records: str,
             eval_records: str | None, before: int) -> None:
     """Draws the curves, measures and exports; of a finished training, what is missing of that."""
-    from avts_tf import plots
     from avts_tf.commands.evaluate import measure
     from avts_tf.commands.export import export
     from avts_tf.evaluation.sync import describe
-    from avts_tf.training.curriculum import parse_regime
     from avts_tf.training.devices import worker_count
-    from avts_tf.training.run_folder import RunFolder, load_model, load_result, writing
+    from avts_tf.training.run_folder import (
+        RunFolder,
+        draw_training_curves,
+        load_model,
+        load_result,
+    )
 
     run_dir = flags.run_dir
-    rows = RunFolder(run_dir, config).history()
+    run = RunFolder(run_dir, config)
+    rows = run.history()
     if before == len(rows) and _is_complete(run_dir, before, eval_records or records,
                                             flags.export_dir):
         print('It has been measured and exported too; --mode=evaluate and --mode=export do that '
@@ -89,11 +93,7 @@ def _finish(flags: types.SimpleNamespace, model: 'TwoTower', config: Config, rec
         return
     if worker_count() > 1:
         model, _ = load_model(run_dir)  # on this machine's own devices: the others have finished
-    with writing(run_dir):
-        os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
-        stages = parse_regime(config.train.regime, config.train.epochs).stages
-        plots.training_curves(rows, os.path.join(run_dir, 'plots', 'training.png'),
-                              [str(stage.mix) for stage in stages])
+    draw_training_curves(run, config)
     measure(model, records, eval_records, run_dir, epochs=len(rows),
             chosen_on=flags.select_records)
     export(model, len(rows), run_dir, flags.export_dir)

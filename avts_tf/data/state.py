@@ -106,6 +106,11 @@ def merge_skips(first: Skips, second: Skips) -> Skips:
     return merged
 
 
+def skips_as_json(skips: Skips) -> dict[str, dict]:
+    """A result of `PipelineState.skips` as result.json holds it."""
+    return {reason: {'times': count, 'first': names} for reason, (count, names) in skips.items()}
+
+
 def describe_skips(skips: Skips) -> str:
     """One sentence on a result of `PipelineState.skips`, or ''."""
     parts = [f'{count} {reason} (first: {", ".join(map(repr, names))})'

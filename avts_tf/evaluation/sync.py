@@ -11,7 +11,7 @@ from avts_tf import metrics, progress
 from avts_tf.data.pipeline import EVAL_BATCH_SIZE, make_dataset
 from avts_tf.data.sampling import NEGATIVES, Kind
 from avts_tf.data.shards import files_of
-from avts_tf.data.state import PipelineState
+from avts_tf.data.state import PipelineState, skips_as_json
 from avts_tf.data.window_datasets import make_offset_dataset
 from avts_tf.errors import UserError
 from avts_tf.models.two_tower import TwoTower
@@ -80,8 +80,7 @@ def evaluate_sync(
     results['chosen_on_these'] = not files_of(chosen_on).isdisjoint(files_of(measured_on))
     if epochs is not None:
         results['epochs'] = epochs
-    results['skipped_records'] = {reason: {'times': count, 'first': names}
-                                  for reason, (count, names) in skips.items()}
+    results['skipped_records'] = skips_as_json(skips)
     distances = {str(kind): metrics.of_kind(pairs, kind)[0] for kind in Kind}
     return SyncEvaluation(results, distances)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from avts_tf import files, plots
+from avts_tf import files
 from avts_tf.config import make_config
 from avts_tf.data import workers
 from avts_tf.errors import Stopped, UserError
@@ -24,8 +24,13 @@ from avts_tf.evaluation.sync import evaluate_sync
 from avts_tf.evaluation.tower_features import ProbedTower
 from avts_tf.program import show_messages
 from avts_tf.signals import Interruption
-from avts_tf.training.curriculum import parse_regime
-from avts_tf.training.run_folder import RunFolder, load_model, load_result, update_result
+from avts_tf.training.run_folder import (
+    RunFolder,
+    draw_training_curves,
+    load_model,
+    load_result,
+    update_result,
+)
 from avts_tf.training.trainer import train
 
 HERE = '{table_dir}'  # in a step's paths: the folder may be moved, or be called by another name
@@ -52,11 +57,7 @@ class Step(NamedTuple):
 def _train(run_dir: str, config: dict, records: str, eval_records: str, devices: str):
     parsed_config = make_config(**config)
     model = train(parsed_config, records, run_dir, eval_records=eval_records, devices=devices)
-    os.makedirs(os.path.join(run_dir, 'plots'), exist_ok=True)
-    stages = parse_regime(parsed_config.train.regime, parsed_config.train.epochs).stages
-    plots.training_curves(RunFolder(run_dir, parsed_config).history(),
-                          os.path.join(run_dir, 'plots', 'training.png'),
-                          [str(stage.mix) for stage in stages])
+    draw_training_curves(RunFolder(run_dir, parsed_config), parsed_config)
     update_result(run_dir, {'sync': evaluate_sync(model, records, eval_records).results})
 
 

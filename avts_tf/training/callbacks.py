@@ -13,7 +13,7 @@ from avts_tf import metrics, plots, progress
 from avts_tf.config import Config
 from avts_tf.data.sampling import NEGATIVES, Kind
 from avts_tf.data.shards import file_stamps
-from avts_tf.data.state import PipelineState, Skips, describe_skips, merge_skips
+from avts_tf.data.state import PipelineState, Skips, describe_skips, merge_skips, skips_as_json
 from avts_tf.models.two_tower import TwoTower
 from avts_tf.training.collapse import COLLAPSE_STEPS, describe_remedies, is_collapsed
 from avts_tf.training.curriculum import Curriculum
@@ -137,8 +137,7 @@ class WriteHistory(keras.callbacks.Callback):
         self._skips = merge_skips(self._skips, self._pipeline_state.skips())
         update_result(self._run.path, {'training': {
             'epochs': epoch + 1,
-            'skipped_records': {reason: {'times': count, 'first': names}
-                                for reason, (count, names) in self._skips.items()},
+            'skipped_records': skips_as_json(self._skips),
         }})
         with writing(self._run.path), self._writer.as_default(step=epoch + 1):
             for name, value in logs.items():

@@ -7,6 +7,7 @@
         history.csv         a row per epoch: what was learned, in full precision
         timing.csv          a row per epoch: how long it took
         result.json         what was measured, what was skipped, where the towers are
+        plots/              pictures of it
         tensorboard/        the same as curves, and a picture of a batch
 """
 
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from avts_tf import files
+from avts_tf import files, plots
 from avts_tf.config import Config
 from avts_tf.errors import UserError
 from avts_tf.models.build import build_model
@@ -34,6 +35,7 @@ from avts_tf.training.checkpoints import (
     remove_unfinished,
     write_checkpoint,
 )
+from avts_tf.training.curriculum import parse_regime
 from avts_tf.training.devices import is_chief
 from avts_tf.training.optimizer import make_optimizer
 
@@ -317,6 +319,21 @@ def load_result(run_dir: str) -> dict:
         return {}
     with open(path) as file:
         return json.load(file)
+
+
+def plot_path(run_dir: str, name: str) -> str:
+    """The path of a plot of a run folder; the folder for plots is made."""
+    folder = os.path.join(run_dir, 'plots')
+    os.makedirs(folder, exist_ok=True)
+    return os.path.join(folder, name)
+
+
+def draw_training_curves(run: RunFolder, config: Config) -> None:
+    """Draws `plots/training.png` of a run from its history."""
+    rows, stages = run.history(), parse_regime(config.train.regime, config.train.epochs).stages
+    with writing(run.path):
+        plots.training_curves(rows, plot_path(run.path, 'training.png'),
+                              [str(stage.mix) for stage in stages])
 
 
 @contextlib.contextmanager
