@@ -51,12 +51,16 @@ def run(
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
     def parse(argv: list[str]) -> Any:
-        with _explaining():
-            if read:
-                flags.FLAGS(argv[:1])  # absl's own, which its `app` looks at
-                result = read(argv)
-            else:
-                result = _read_global_flags(argv, sys.modules[main.__module__], known_only)
+        with explaining(name()):
+            try:
+                if read:
+                    flags.FLAGS(argv[:1])  # absl's own, which its `app` looks at
+                    result = read(argv)
+                else:
+                    result = _read_global_flags(argv, sys.modules[main.__module__], known_only)
+            except BrokenPipeError:  # --help | head
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+                sys.exit(0)
             if tensorflow:
                 import_tensorflow()
         return result
@@ -64,7 +68,7 @@ def run(
     def explained(result: Any) -> None:
         # TensorFlow's and Keras's notes; ours go through `logging`.
         absl_logging.set_verbosity(absl_logging.WARNING)
-        with _explaining():
+        with explaining(name()):
             main(result)
 
     show_messages()
@@ -86,22 +90,23 @@ def _read_global_flags(
 
 
 @contextlib.contextmanager
-def _explaining() -> Iterator[None]:
-    """Ends the program with a message and a status instead of a stack trace."""
+def explaining(who: str) -> Iterator[None]:
+    """Ends the program with a message and a status instead of a stack trace.
+
+    Args:
+        who: what the message begins with, such as the name of the program.
+    """
     try:
         yield
     except UserError as error:
-        print(f'{name()}: {error.on_command_line()}', file=sys.stderr)
+        print(f'{who}: {error.on_command_line()}', file=sys.stderr)
         sys.exit(2)
     except Stopped as stop:
-        print(f'{name()}: {stop}', file=sys.stderr)
+        print(f'{who}: {stop}', file=sys.stderr)
         sys.exit(128 + stop.signal_number)
     except KeyboardInterrupt:
-        print(f'{name()}: stopped. The same command resumes the work.', file=sys.stderr)
+        print(f'{who}: stopped. The same command resumes the work.', file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # --help | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(0)
 
 
 class _Messages(logging.Handler):

@@ -22,7 +22,7 @@ from avts_tf.errors import Stopped, UserError
 from avts_tf.evaluation import action, audio
 from avts_tf.evaluation.sync import evaluate_sync
 from avts_tf.evaluation.tower_features import ProbedTower
-from avts_tf.program import show_messages
+from avts_tf.program import explaining, show_messages
 from avts_tf.signals import Interruption
 from avts_tf.training.run_folder import (
     RunFolder,
@@ -206,17 +206,14 @@ def run_step(table_dir: str, folder: str, parent: int) -> None:
     with open(os.path.join(path, _STEP), encoding='utf-8') as file:
         step = json.load(file)
     show_messages()
-    try:
-        KINDS[step['kind']](path, **fill_in(step['arguments'], table_dir))
-    except UserError as error:
-        files.write_text(os.path.join(path, _FAILED), f'{error}\n')
-        print(f'{path}: {error.on_command_line()}', file=sys.stderr)
-        sys.exit(2)
-    except Stopped as stop:
-        print(f'{path}: {stop}', file=sys.stderr)
-        sys.exit(128 + stop.signal_number)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with explaining(path):
+        try:
+            KINDS[step['kind']](path, **fill_in(step['arguments'], table_dir))
+        except UserError as error:
+            files.write_text(os.path.join(path, _FAILED), f'{error}\n')
+            raise
+        except KeyboardInterrupt:  # the table has said it
+            sys.exit(130)
 
 
 def fill_in(arguments: Any, table_dir: str) -> Any:
