@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from avts_tf.config import GROUPS, PRESETS, describe_parameter, parameters
+from avts_tf.config import PRESETS, describe_parameter, parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +80,9 @@ def flag_groups(command: types.ModuleType) -> dict[str, list[Flag]]:
     groups = {title: list(group) for title, group in command.FLAGS.items()}
     if command.PARAMETERS:
         groups['Configuration'] = [PRESET]
-        groups |= {f'Parameters: {_TITLES.get(group, group)}': [] for group in GROUPS}
         for group, field in parameters():
-            groups[f'Parameters: {_TITLES.get(group, group)}'].append(_of_parameter(field))
+            title = f'Parameters: {_TITLES.get(group, group)}'
+            groups.setdefault(title, []).append(_of_parameter(field))
     return groups
 
 
