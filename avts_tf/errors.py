@@ -42,7 +42,7 @@ class Diverged(UserError):
 
 
 class Stopped(Exception):
-    """A signal stopped the work, in good order. The message says how to resume.
+    """A signal stopped the work; what was done is saved. The message says how to resume.
 
     Args:
         message: the line for the user.

@@ -1,8 +1,8 @@
-"""Videos whose picture and sound tell, by themselves, which clip and which moment they come from.
+"""What several tests share; above all videos whose frames and samples hold their own position.
 
-The left half of frame i is as bright as i says, the right half as the clip's number says. Of the
-samples, the even ones count (sample 2n is n) and the odd ones hold -1 - clip. So a test can read
-from a batch what it was cut from, and need not believe what the batch says of itself.
+The brightness of the left half of frame i stands for i, that of the right half for the number of
+the clip. The even samples count (sample 2n is n), the odd ones are -1 - clip. A test can so read
+from the frames and the audio of a batch where they were cut, without the batch's own times.
 """
 
 import avts_tf  # noqa: F401  first, because it sets how TensorFlow runs
@@ -11,6 +11,7 @@ import avts_tf  # noqa: F401  first, because it sets how TensorFlow runs
 
 import contextlib
 import io
+import itertools
 import pathlib
 import wave
 from unittest import mock
@@ -145,3 +146,15 @@ def light_video_network():
 
     with mock.patch.object(mcx, 'mc3', network):
         yield
+
+
+def acting_at(number, function, act):
+    """`function`, before whose call of a number, from 1, `act` is called."""
+    calls = itertools.count(1)
+
+    def wrapped(*arguments):
+        if next(calls) == number:
+            act()
+        return function(*arguments)
+
+    return wrapped

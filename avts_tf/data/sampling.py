@@ -242,8 +242,7 @@ def fill_easy(batch: dict[str, tf.Tensor], config: Config) -> dict[str, tf.Tenso
         waveform = batch.pop('waveform')
         window, rate = config.clip.window_samples, config.clip.sample_rate
         first = tf.cast(tf.round(starts * rate), tf.int64)                           # [B, K]
-        last = tf.cast(waveform.row_lengths(),
-                       tf.int64) - window                                       # [B]
+        last = tf.cast(waveform.row_lengths(), tf.int64) - window                    # [B]
         draws += tf.cast(first[..., None] <= last, tf.float32)
         source = tf.argmax(tf.where(other[:, None, :], draws, -1.0), axis=-1)        # [B, K]
         first = tf.minimum(first, tf.gather(last, source))

@@ -67,7 +67,7 @@ def start_from(first: FirstRun, model: keras.Model, state: TrainingState) -> Non
     Args:
         first: result of `read_first_run`.
         model: compiled model, whose optimiser is built.
-        state: `TrainingState` of the new training; it is told where the other one ended.
+        state: `TrainingState` of the new training, which gets the other one's epochs and steps.
     """
     first.run.restore(model, first.checkpoint, optimizer=first.same_optimizer)
     state.first_epoch = first.checkpoint.state.get('first_epoch', 0) + first.checkpoint.epochs

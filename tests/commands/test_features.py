@@ -13,7 +13,7 @@ import pytest
 from avts_tf import command_line, load_tower
 from avts_tf.errors import Stopped, UserError
 from avts_tf.inference import saved_towers
-from tests.helpers import PATIENCE_SECONDS, ROOT, noise, write_sound
+from tests.helpers import PATIENCE_SECONDS, ROOT, acting_at, noise, write_sound
 
 RATE, WINDOW = 16000, 7680
 
@@ -71,15 +71,8 @@ def test_signals_leave_a_report(number, audio, tmp_path, monkeypatch):
     (tmp_path / 'in').mkdir()
     for name in range(6):
         write_sound(tmp_path / 'in' / f'{name}.wav', noise(WINDOW, name))
-    calls, embed = [], audio.run
-
-    def interrupted(windows):
-        calls.append(len(windows))
-        if len(calls) == 3:
-            os.kill(os.getpid(), number)
-        return embed(windows)
-
-    monkeypatch.setattr(audio, 'run', interrupted)
+    monkeypatch.setattr(
+        audio, 'run', acting_at(3, audio.run, lambda: os.kill(os.getpid(), number)))
     monkeypatch.setattr(saved_towers, 'load_tower', lambda path: audio)
     before = signal.getsignal(number)
     with pytest.raises(Stopped, match='--skip_existing resumes with the rest') as caught:

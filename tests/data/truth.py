@@ -74,8 +74,8 @@ def assert_same(first, second):
 
 
 def check_truth(batches, times_of_clip, lengths, config):
-    """Every window is where its kind says, counted from pictures and sound, and what the batch
-    says of itself is true.
+    """Each window lies where its kind has to, by what its frames and samples count; and the times
+    and hashes in the batch are right.
     """
     rule, names = window_rule(config), hashes_of(f'clip-{clip}' for clip in lengths)
     seen = collections.Counter()

@@ -15,7 +15,7 @@ import tensorflow as tf
 from avts_tf.errors import UserError
 from avts_tf.inference import embed_files, extract
 from tests import aborting_media
-from tests.helpers import ROOT, noise, write_sound, write_video
+from tests.helpers import ROOT, acting_at, noise, write_sound, write_video
 
 RATE, WINDOW = 16000, 7680
 
@@ -216,16 +216,12 @@ def test_an_interruption_leaves_whole_files(audio, tmp_path, monkeypatch, output
     (tmp_path / 'in').mkdir()
     for number in range(6):
         write_sound(tmp_path / 'in' / f'{number}.wav', noise(WINDOW, number))
-    calls, run = [], audio.run
+    run, options = audio.run, {'output_format': output_format}
 
-    def interrupted(windows):
-        calls.append(len(windows))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return run(windows)
+    def interrupt():
+        raise KeyboardInterrupt
 
-    options = {'output_format': output_format}
-    monkeypatch.setattr(audio, 'run', interrupted)
+    monkeypatch.setattr(audio, 'run', acting_at(3, run, interrupt))
     with pytest.raises(KeyboardInterrupt):
         embed([tmp_path / 'in'], tmp_path / 'out', [audio], batch_size=1, **options)
     monkeypatch.setattr(audio, 'run', run)
