@@ -1,6 +1,7 @@
 """Record shards to batches of pairs: read, parsed, sampled, decoded, augmented, batched.
 
     shards.py      find_shards      which files, and how many records are in each
+    aside.py       is_aside         which of them are not trained on
     reading.py     read_pass        serialised records, shuffled, each with its position
     clips.py       cut_clips        records parsed and checked; what cannot be used is noted
     sampling.py    draw_kinds       the kinds of a clip's pairs, by the mix
@@ -15,6 +16,7 @@ epoch are variables of a `PipelineState` (state.py), which also holds what could
 import tensorflow as tf
 
 from avts_tf.config import Config
+from avts_tf.data.aside import count_aside, is_aside
 from avts_tf.data.clips import clip_seed, cut_clips
 from avts_tf.data.images import decode_window
 from avts_tf.data.reading import in_plain_tensorflow, ordered, read_pass
@@ -30,7 +32,8 @@ EVAL_SEED = 0  # of evaluation, whatever the seed of the training: the same pair
 
 @in_plain_tensorflow
 def make_dataset(pattern: str, config: Config, *, training: bool = True,
-                 state: PipelineState | None = None, passes: int | None = None,
+                 aside: bool = False, state: PipelineState | None = None,
+                 passes: int | None = None,
                  batch_size: int | None = None, parameter: str = 'records',
                  shards: list[tuple[str, int]] | None = None,
                  on_bad_record: str = 'skip') -> tf.data.Dataset:
@@ -40,8 +43,10 @@ def make_dataset(pattern: str, config: Config, *, training: bool = True,
         pattern: glob(s) of record files, separated by commas.
         config: `Config`.
         training: True shuffles, augments and draws kinds by the mix in `state`, anew in every
-            epoch. False gives the same batches each time, whatever the seed: centre crops, and one
-            window of each `Kind`.
+            epoch, and leaves out the records that are set aside (aside.py). False gives the same
+            batches each time, whatever the seed: centre crops, and one window of each `Kind`.
+        aside: with `training=False`, take only the records that training sets aside, or all where
+            it sets none aside.
         state: `PipelineState`; None makes one with easy negatives.
         passes: times to go through the records, other windows each time; default
             `passes_per_epoch`, or 1 for evaluation.
@@ -84,7 +89,8 @@ def make_dataset(pattern: str, config: Config, *, training: bool = True,
     state = state or PipelineState()
     batch_size = batch_size or (config.train.batch_size if training else EVAL_BATCH_SIZE)
     passes = passes or (config.train.passes_per_epoch if training else 1)
-    total = sum(count for _, count in shards)
+    stored = sum(count for _, count in shards)
+    total = _count_records(stored, training, aside)
     if total < 2:
         problem = '1 record, but an easy negative needs the audio of another; give at least 2.'
         raise UserError(parameter, pattern, problem)
@@ -97,7 +103,11 @@ def make_dataset(pattern: str, config: Config, *, training: bool = True,
 
     def one_pass(number: tf.Tensor) -> tf.data.Dataset:
         over_all = (state.epoch.read_value() * passes if training else 0) + number
-        return read_pass(shards, config, state, number, over_all, seed, skip)
+        return read_pass(shards, config, state, number, over_all, seed, skip,
+                         chosen if total < stored else None)
+
+    def chosen(number: tf.Tensor) -> tf.Tensor:
+        return tf.equal(is_aside(number, stored), aside)
 
     def cut(record: Record, usable: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
         return _cut_pairs(record, usable, number, config, training, state)
@@ -145,5 +155,12 @@ def _cut_pairs(record: Record, usable: tf.Tensor, number: tf.Tensor, config: Con
 
 def steps_per_epoch(shards: list[tuple[str, int]], config: Config) -> int:
     """Steps of an epoch if no record is skipped; `shards` is the result of `shards.find_shards`."""
-    records_read = sum(count for _, count in shards) * config.train.passes_per_epoch
-    return records_read // config.train.batch_size
+    total = _count_records(sum(count for _, count in shards), training=True)
+    return total * config.train.passes_per_epoch // config.train.batch_size
+
+
+def _count_records(stored: int, training: bool, aside: bool = False) -> int:
+    """How many of the stored records a dataset reads in a pass."""
+    if training:
+        return stored - count_aside(stored)
+    return (aside and count_aside(stored)) or stored

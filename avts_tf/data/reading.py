@@ -6,6 +6,9 @@ resume after a batch, `PipelineState.start` is set to the position after its las
 lies before is read but neither parsed nor decoded.
 """
 
+import itertools
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from avts_tf.config import Config
@@ -20,8 +23,8 @@ FILES_AT_ONCE = 8
 
 
 def read_pass(shards: list[tuple[str, int]], config: Config, state: PipelineState,
-              number: tf.Tensor,
-              number_over_all: tf.Tensor, seed: int, skip: bool) -> tf.data.Dataset:
+              number: tf.Tensor, number_over_all: tf.Tensor, seed: int, skip: bool,
+              chosen: Callable[[tf.Tensor], tf.Tensor] | None = None) -> tf.data.Dataset:
     """Serialised records of one pass, from `state.start` on.
 
     Args:
@@ -32,6 +35,8 @@ def read_pass(shards: list[tuple[str, int]], config: Config, state: PipelineStat
         number_over_all: int64 scalar, the pass counted over all epochs.
         seed: of the order.
         skip: whether damage to a file is noted in `state`, or fails.
+        chosen: function from the number of a record, int64 scalar counted over all files, to
+            whether it is read; None reads all.
 
     Returns:
         `tf.data.Dataset` of what `unpack` reads.
@@ -41,12 +46,13 @@ def read_pass(shards: list[tuple[str, int]], config: Config, state: PipelineStat
     tf.random.set_seed(1)
     seed = tf.constant(seed, tf.int64) * 1_000_003 + number_over_all + 1
     paths, counts = [path for path, _ in shards], [count for _, count in shards]
-    files = tf.data.Dataset.from_tensor_slices((paths, counts)).enumerate()
+    offsets = list(itertools.accumulate(counts, initial=0))[:-1]
+    files = tf.data.Dataset.from_tensor_slices((paths, counts, offsets)).enumerate()
     files = files.shuffle(len(shards), seed=seed, reshuffle_each_iteration=False)
 
     def read(index: tf.Tensor, file: tuple) -> tf.data.Dataset:
-        path, count = file
-        count = tf.cast(count, tf.int64)
+        path, count, offset = file
+        count, offset = tf.cast(count, tf.int64), tf.cast(offset, tf.int64)
         # The range is counted first, so that a file which cannot be opened ends after as many
         # failures as it should hold records.
         whole = tf.data.Dataset.zip((
@@ -67,7 +73,8 @@ def read_pass(shards: list[tuple[str, int]], config: Config, state: PipelineStat
                     return noted & False
             return tf.cond(item[0] >= 0, lambda: tf.constant(True), at_end)
 
-        return whole.concatenate(end).enumerate().filter(is_record)
+        found = whole.concatenate(end).enumerate().filter(is_record)
+        return found.filter(lambda _, item: chosen(offset + item[0])) if chosen else found
 
     elements = files.interleave(
         read, cycle_length=min(len(shards), FILES_AT_ONCE), num_parallel_calls=tf.data.AUTOTUNE,

@@ -2,21 +2,23 @@
 
 import logging
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import bootstrap
 
 from avts_tf import metrics, progress
-from avts_tf.data.pipeline import EVAL_BATCH_SIZE, make_dataset
+from avts_tf.data.aside import count_aside
+from avts_tf.data.pipeline import make_dataset
 from avts_tf.data.sampling import NEGATIVES, Kind
-from avts_tf.data.shards import files_of
+from avts_tf.data.shards import files_of, find_shards
 from avts_tf.data.state import PipelineState, skips_as_json
 from avts_tf.data.window_datasets import make_offset_dataset
 from avts_tf.errors import UserError
 from avts_tf.models.two_tower import TwoTower
 
-THRESHOLD_CLIPS = 2000  # training clips that the threshold is chosen on, at most
+THRESHOLD_CLIPS = 2000  # clips that the threshold is chosen on, at most
+THRESHOLD_WINDOWS = 8  # windows of each record that is set aside for it, at most
 CURVE_SECONDS = 1.0  # greatest offset of the sync curve, both ways
 CURVE_CLIPS = 64
 
@@ -42,7 +44,8 @@ def evaluate_sync(
     """Measures AVTS accuracy and the AUC of each kind of negative.
 
     The distance threshold is the one with the highest balanced accuracy on up to `THRESHOLD_CLIPS`
-    clips of the training records, the first in the pseudo-random order of evaluation.
+    clips of the records that training sets aside (`data.aside`). Fewer than 20 training records
+    are all trained on: then it comes from these.
 
     Args:
         model: trained model.
@@ -56,7 +59,8 @@ def evaluate_sync(
 
     Returns:
         A `SyncEvaluation`. Its `results` are those of `metrics.sync_metrics`, with `measured_on`,
-        `threshold_clips` (their number), `held_out`, `chosen_on_these`, `epochs` and
+        `threshold_clips` (their number), `threshold_set_aside` (whether they were not trained
+        on), `held_out`, `chosen_on_these`, `epochs` and
         `skipped_records` (reason -> `times`, `first`).
 
     Raises:
@@ -67,14 +71,18 @@ def evaluate_sync(
         >>> results['avts_accuracy'], results['avts_accuracy_interval']
         (0.784..., [0.76..., 0.80...])
     """
-    training_pairs, _ = _pairs(model, records, 1, 'records', THRESHOLD_CLIPS)
-    threshold = metrics.best_threshold(metrics.of_kind(training_pairs, Kind.POSITIVE)[0],
-                                       metrics.of_kind(training_pairs, Kind.EASY)[0])
+    shards = find_shards(records, tolerant=True)
+    set_aside = count_aside(sum(count for _, count in shards))
+    windows = max(1, min(THRESHOLD_WINDOWS, THRESHOLD_CLIPS // max(1, set_aside)))
+    threshold_pairs, _ = _pairs(model, records, windows, 'records', aside=True, shards=shards)
+    threshold = metrics.best_threshold(metrics.of_kind(threshold_pairs, Kind.POSITIVE)[0],
+                                       metrics.of_kind(threshold_pairs, Kind.EASY)[0])
     measured_on = eval_records or records
     pairs, skips = _pairs(model, measured_on, windows_per_record,
                           'eval_records' if eval_records else 'records')
     results = metrics.sync_metrics(pairs, threshold)
-    results['threshold_clips'] = len(training_pairs['kind'])
+    results['threshold_clips'] = len(threshold_pairs['kind'])
+    results['threshold_set_aside'] = set_aside > 0
     results['measured_on'] = measured_on
     results['held_out'] = bool(eval_records)
     results['chosen_on_these'] = not files_of(chosen_on).isdisjoint(files_of(measured_on))
@@ -86,14 +94,14 @@ def evaluate_sync(
 
 
 def _pairs(
-    model: TwoTower, pattern: str, passes: int, parameter: str, most_clips: int | None = None,
+    model: TwoTower, pattern: str, passes: int, parameter: str, **options: Any,
 ) -> tuple[dict[str, np.ndarray], dict]:
-    """Result of `metrics.pair_distances` on a glob, and the records that were skipped."""
+    """Result of `metrics.pair_distances` on a glob, and the records that were skipped; options of
+    `make_dataset`.
+    """
     state = PipelineState()
     dataset = make_dataset(pattern, model.config, training=False, state=state, passes=passes,
-                           parameter=parameter)
-    if most_clips:
-        dataset = dataset.take(most_clips // EVAL_BATCH_SIZE)  # whole batches: the same pairs
+                           parameter=parameter, **options)
     pairs = metrics.pair_distances(model, dataset, f'{parameter}: pairs')
     if skips := state.skips():
         logger.info('%s: %s', pattern, state.describe_skips())
@@ -175,9 +183,11 @@ def describe(results: dict) -> Iterator[str]:
     """Lines for the terminal, from the results of `evaluate_sync`."""
     where = ('records not trained on' if results['held_out'] else
              'the TRAINING records (others give an unbiased figure)')
+    threshold_clips = f'{results["threshold_clips"]} ' + (
+        'clips set aside from training' if results['threshold_set_aside'] else 'training clips')
     yield (f'Measured on {results["clips"]} windows of {results["examples"]} {where}; in brackets '
-           f'95 % intervals; threshold {results["threshold"]:.3f} from '
-           f'{results["threshold_clips"]} training clips; chance is 50 % and 0.5.')
+           f'95 % intervals; threshold {results["threshold"]:.3f} from {threshold_clips}; chance '
+           'is 50 % and 0.5.')
     if results.get('chosen_on_these'):
         yield ('The checkpoint or the parameters were CHOSEN on these records, so that the figures '
                'are biased upwards; choose on others.')

@@ -13,6 +13,7 @@ import os
 import tensorflow as tf
 
 from avts_tf.config import Config
+from avts_tf.data.aside import count_aside
 from avts_tf.data.pipeline import make_dataset, steps_per_epoch
 from avts_tf.data.shards import file_stamps, find_shards, same_files
 from avts_tf.data.state import PipelineState
@@ -72,8 +73,8 @@ def train(
         run_dir: run folder.
         eval_records: glob of records that were not trained on; None where there are none.
         select_records: glob of records that the AUC after each epoch is measured on, by which the
-            best checkpoint is chosen; None takes those of `eval_records`, and training records
-            without any.
+            best checkpoint is chosen; None takes those of `eval_records`, and without any the
+            training records that are set aside.
         devices: see `devices.make_strategy`.
         on_bad_record: 'skip' leaves out records that cannot be used, counts and names them;
             'stop' stops at the first.
@@ -126,9 +127,9 @@ def train(
             return model
         machines = f' on {worker_count()} machines' if worker_count() > 1 else ''
         logger.info(
-            f'{sum(count for _, count in state.shard_counts())} records in {len(state.shards)} '
-            f'file(s), {state.steps_per_epoch} steps of {config.train.batch_size} clips an epoch; '
-            f'stages {curriculum}; {strategy.num_replicas_in_sync} device(s){machines}.')
+            f'{_describe_records(state)}; {state.steps_per_epoch} steps of '
+            f'{config.train.batch_size} clips an epoch; stages {curriculum}; '
+            f'{strategy.num_replicas_in_sync} device(s){machines}.')
         picture_batch = None
         if newest:
             steps = f' and {state.step} steps' if state.step else ''
@@ -202,6 +203,14 @@ def _refuse_other_records(run_dir: str, records: str, inputs: dict) -> None:
                 'records, or use another `run_dir` for a new training.')
 
 
+def _describe_records(state: TrainingState) -> str:
+    """How many records are trained on and how many are not, in words."""
+    stored = sum(count for _, count in state.shard_counts())
+    aside = count_aside(stored)
+    kept = f', of which {aside} are set aside for the threshold' if aside else ''
+    return f'{stored} records in {len(state.shards)} file(s){kept}'
+
+
 def _strategy(devices: str | int, config: Config) -> tf.distribute.Strategy:
     """The strategy for the devices, which must divide the batch."""
     strategy = make_strategy(devices)
@@ -219,8 +228,8 @@ def _fixed_batches(inputs: dict, config: Config, state: TrainingState) -> list[d
     name = next(name for name in ('select_records', 'eval_records', 'records') if inputs[name])
     pipeline_state = PipelineState()
     dataset = make_dataset(
-        inputs[name], config, training=False, state=pipeline_state, parameter=name,
-        shards=state.shard_counts() if name == 'records' else None)
+        inputs[name], config, training=False, aside=name == 'records', state=pipeline_state,
+        parameter=name, shards=state.shard_counts() if name == 'records' else None)
     batches, clips = [], 0
     for batch in dataset:
         batches.append(batch)

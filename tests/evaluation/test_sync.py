@@ -42,31 +42,34 @@ def evaluated(globs):
     """The result of an evaluation, and the sizes of the batches that the model was given."""
     model = Oracle()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sync, 'THRESHOLD_CLIPS', 40)
+        patch.setattr(sync, 'THRESHOLD_CLIPS', 40)  # of the 7 records set aside: 5 windows each
         found = sync.evaluate_sync(model, *globs, windows_per_record=2, epochs=3)
     return found, model.batches
 
 
-def test_threshold_is_chosen_on_a_bounded_number_of_training_clips(evaluated):
+def test_threshold_is_chosen_on_a_bounded_number_of_clips_set_aside(evaluated):
     (results, distances), batches = evaluated
-    assert results['threshold_clips'] == 32 and batches == [32, 20]
+    assert results['threshold_clips'] == 35 and batches == [32, 3, 20]
+    assert results['threshold_set_aside']
     assert (results['clips'], results['examples'], results['epochs']) == (20, 10, 3)
     assert results['avts_accuracy'] == 1.0 and results['held_out']
     assert not results['chosen_on_these']
     assert len(distances['easy']) == 20 and distances['easy'].min() > results['threshold'] > 0.1
     lines = list(sync.describe(results))
     assert '20 windows of 10 records not trained on' in lines[0]
-    assert '32 training clips' in lines[0]
+    assert '35 clips set aside from training' in lines[0]
     assert 'AVTS accuracy (balanced, easy negatives): 100.0 % [100.0, 100.0]' in lines[1]
 
 
 def test_figures_on_training_records_and_chosen_ones_say_so(evaluated):
-    results = {**evaluated[0].results, 'held_out': False, 'chosen_on_these': True}
+    results = {**evaluated[0].results, 'held_out': False, 'chosen_on_these': True,
+               'threshold_set_aside': False}
     lines = list(sync.describe(results))
-    assert 'TRAINING records' in lines[0] and 'CHOSEN on these records' in lines[1]
+    assert 'TRAINING records' in lines[0] and '35 training clips' in lines[0]
+    assert 'CHOSEN on these records' in lines[1]
 
 
 def test_records_without_a_usable_clip_are_refused(tmp_path):
     short = [records.encode(counting_video(clip, seconds=0.2)) for clip in range(2)]
-    with pytest.raises(UserError, match='records=.*no usable clip; records skipped: 2 too_short'):
+    with pytest.raises(UserError, match='records=.*no usable clip; records skipped: 16 too_short'):
         sync.evaluate_sync(Oracle(), write_records(tmp_path / 'short', short))
