@@ -9,7 +9,7 @@ from avts_tf.data.synthetic import write_world
 from avts_tf.training.curriculum import parse_regime
 from avts_tf.training.devices import refuse_several_machines
 
-VIDEOS = {'train': (192, 0), 'eval': (64, 1)}  # number of videos and seed of each set
+VIDEOS = {'train': (216, 0), 'eval': (64, 1)}  # number of videos and seed of each set
 
 
 def records_or_demo(flags: types.SimpleNamespace) -> tuple[str, Config, str, str | None]:
