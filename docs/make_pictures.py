@@ -3,7 +3,7 @@
     python -m docs.make_pictures --run_dir=runs/demo --output=docs/images
 
 Each picture is a PNG of at most 60 kB. `make pictures` makes the demo's run first where it is not
-there yet.
+there yet. With --curves=NAME only the training curves of the run are drawn, to NAME.png.
 """
 
 import os
@@ -43,27 +43,37 @@ def main(run_dir: str, output: str) -> None:
     """
     from avts_tf import plots
     from avts_tf.evaluation.sync import measure_sync_curve
-    from avts_tf.training.curriculum import parse_regime
-    from avts_tf.training.run_folder import RunFolder, load_config, load_inputs, load_model
+    from avts_tf.training.run_folder import load_inputs, load_model
     from tfrecords_tools.inspect import inspect
 
-    config, inputs = load_config(run_dir), load_inputs(run_dir)
+    inputs = load_inputs(run_dir)
     os.makedirs(output, exist_ok=True)
 
     def path(name: str) -> str:
         return os.path.join(output, f'{name}.png')
 
+    training_curves(run_dir, path('training_curves'))
     data_flow(path('data_flow'))
     inspect([inputs['eval_records']], path('contact_sheet'), 2, CONTACT_SECONDS)
-    stages = parse_regime(config.train.regime, config.train.epochs).stages
-    plots.training_curves(RunFolder(run_dir, config).history(), path('training_curves'),
-                          [str(stage.mix) for stage in stages])
     model, _ = load_model(run_dir)
     curve = measure_sync_curve(model, inputs['eval_records'])
     plots.sync_curve(curve.results, curve.single, curve.single_id, path('sync_curve'))
     shifted_record(model, inputs['eval_records'], path('offset_curve'))
-    for name in ('data_flow', 'contact_sheet', 'training_curves', 'sync_curve', 'offset_curve'):
-        print(f'{path(name)}: {shrink(path(name)) / 1000:.0f} kB')
+    for name in ('data_flow', 'contact_sheet', 'sync_curve', 'offset_curve'):
+        shrink(path(name))
+
+
+def training_curves(run_dir: str, path: str) -> None:
+    """Draws loss, learning rate, distances and AUC of a run over its epochs."""
+    from avts_tf import plots
+    from avts_tf.training.curriculum import parse_regime
+    from avts_tf.training.run_folder import RunFolder, load_config
+
+    config = load_config(run_dir)
+    stages = parse_regime(config.train.regime, config.train.epochs).stages
+    plots.training_curves(RunFolder(run_dir, config).history(), path,
+                          [str(stage.mix) for stage in stages])
+    shrink(path)
 
 
 def shifted_record(model: 'TwoTower', eval_records: str, path: str) -> None:
@@ -137,11 +147,8 @@ def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float],
         'shrinkA': 0, 'shrinkB': 0})
 
 
-def shrink(path: str) -> int:
-    """Makes a PNG at most `WIDTH` pixels wide and gives it a palette.
-
-    Returns:
-        Its size in bytes.
+def shrink(path: str) -> None:
+    """Makes a PNG at most `WIDTH` pixels wide, gives it a palette and prints its size.
 
     Raises:
         UserError: it is still larger than `MOST_BYTES`.
@@ -154,12 +161,23 @@ def shrink(path: str) -> int:
         (image.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
          .save(path, optimize=True))
         if os.path.getsize(path) <= MOST_BYTES:
-            return os.path.getsize(path)
+            print(f'{path}: {os.path.getsize(path) / 1000:.0f} kB')
+            return
     raise UserError(None, path, f'larger than the {MOST_BYTES} bytes that a picture of the '
                     'documentation may have; draw less.')
+
+
+def draw() -> None:
+    """Draws what the flags say."""
+    values = flags.FLAGS
+    if values.curves:
+        training_curves(values.run_dir, os.path.join(values.output, f'{values.curves}.png'))
+    else:
+        main(values.run_dir, values.output)
 
 
 if __name__ == '__main__':
     flags.DEFINE_string('run_dir', 'runs/demo', 'Run folder of `make demo`.')
     flags.DEFINE_string('output', 'docs/images', 'Folder of the pictures.')
-    program.run(lambda _: main(flags.FLAGS.run_dir, flags.FLAGS.output))
+    flags.DEFINE_string('curves', None, 'Draw only the training curves, to this name.')
+    program.run(lambda _: draw())
