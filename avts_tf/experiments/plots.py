@@ -10,7 +10,7 @@ import numpy as np
 from avts_tf.plots import figure
 
 OURS, PUBLISHED = '#1f77b4', '#c9b27c'
-LINES = (('-', 'o'), ('--', 's'), ('-.', '^'), (':', 'D'), ('-', 'v'), ('--', 'P'))
+LINES = (('-', 'o'), ('--', 's'), ('-.', '^'), (':', 'D'), ('-', 'v'), ('--', 'P'), ('-.', 'X'))
 
 
 def table_bars(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
