@@ -1,4 +1,4 @@
-"""The paper's tables, ours beside the published.
+"""The paper's tables, ours beside the published, and the curriculum study (study.py).
 
 A table is rows and columns of cells. A cell's figure comes from steps: trainings, fine-tunings,
 probes (see cells.py and steps.py), which cells and tables share. What stands on the synthetic world
@@ -53,6 +53,8 @@ logger = logging.getLogger(__name__)
 
 def make_table(name: str, settings: Settings) -> list[dict[str, Any]]:
     """Runs what is missing of a table and writes `NAME.md`, `NAME.csv` and `NAME.png`.
+
+    The tables of regimes have curves beside them, the study `NAME.json` too.
 
     Args:
         name: key of `TABLES`.

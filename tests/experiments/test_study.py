@@ -21,13 +21,17 @@ def _steps(cells):
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """Makes the study of made-up results: a function of `FakeRuns` and of the settings."""
-    def make(runs, draw=False, **changed):
+    """Makes the study of made-up results, with two of its recipes."""
+    chosen = {name: recipe for name, recipe in study.recipes('tiny').items()
+              if name in ('paper', 'ours')}
+    monkeypatch.setattr(study, 'recipes', lambda preset: chosen)
+
+    def make(runs, write=lambda *args, **options: None, draw=False, **changed):
         if not draw:
             monkeypatch.setattr(tables.plots, 'study_panels', lambda *args: None)
             monkeypatch.setattr(tables.plots, 'regime_curves', lambda *args: None)
         monkeypatch.setattr(steps, 'run', runs)
-        monkeypatch.setattr(tables, 'write_world', lambda *args, **options: None)
+        monkeypatch.setattr(tables, 'write_world', write)
         lines = tables.make_table('curriculum_study', make_settings(tmp_path)._replace(**changed))
         return lines, (tmp_path / 'curriculum_study.md').read_text()
     return make
@@ -140,11 +144,11 @@ def test_differences_are_paired_by_seed():
 def test_the_study_is_written(made, tmp_path):
     runs = FakeRuns()
     lines, text = made(runs, seeds=(0, 1, 2))
-    assert len(runs.ran) == 2 * 4 * 3 * 7
+    assert len(runs.ran) == 2 * 2 * 3 * 7
     by_place = {(line['row'], line['column']): line for line in lines}
     # FakeRuns: easy 0.70, hard 0.50, others 0.60, and 0.02 more for each seed.
     assert by_place['sustained, paper: easy', 'AVTS accuracy']['mean'] == pytest.approx(72.0)
-    assert '### sustained, paper with AdamW' in text and '| hard | 52.0 ± 2.0 |' in text
+    assert '### sustained, ours' in text and '| hard | 52.0 ± 2.0 |' in text
     content = json.loads((tmp_path / 'curriculum_study.json').read_text())
     verdicts = {(found['group'], found['condition']): found['verdict']
                 for found in content['claim']}
@@ -163,8 +167,7 @@ def test_the_study_is_written(made, tmp_path):
 
 
 def test_the_study_is_drawn_with_all_arms(made, tmp_path, monkeypatch):
-    all_recipes = study.recipes
-    monkeypatch.setattr(study, 'recipes', lambda preset: {'paper': all_recipes(preset)['paper']})
+    monkeypatch.setattr(study, 'WORLDS', ('sustained',))
 
     def run(step, *others):
         reason = FakeRuns()(step, *others)
@@ -177,14 +180,15 @@ def test_the_study_is_drawn_with_all_arms(made, tmp_path, monkeypatch):
     monkeypatch.setattr(plots, 'figure', lambda path, *sizes, **options: _noting(
         figure(path, *sizes, **options), axes))
     made(run, draw=True, seeds=(0,))
-    curves, panels = axes[:2], axes[2]
+    curves, panels = axes[:2], axes[2]  # of two groups
     for drawn in curves:
         names = drawn[0, 1].get_legend_handles_labels()[1]
         assert names == list(study.ARMS)
         # A branch goes on after the first stage.
         assert [len(line.get_xdata()) for line in drawn[0, 1].get_lines()[:7]] == [
             1, 1, 1, 1, 2, 2, 2]
-    assert [axis.get_title() for axis in panels.flat] == ['struck, paper', 'sustained, paper']
+    assert [axis.get_title() for axis in panels.flat] == [
+        'sustained, paper', 'sustained, ours']
     assert (tmp_path / 'curriculum_study.png').stat().st_size > 5000
     assert (tmp_path / 'sustained-paper.png').stat().st_size > 5000
 
@@ -196,12 +200,41 @@ def _noting(figure, axes):
         yield drawn, found
 
 
+@pytest.mark.parametrize(('changed', 'written'), [
+    ({'difficulty': None}, {'train-difficulty0.8-32px-25fps-16000hz': (384, 0.8, 100, 'struck'),
+                            'held-difficulty0.8-32px-25fps-16000hz': (128, 0.8, 101, 'struck'),
+                            'train-sustained-difficulty0.5-32px-25fps-16000hz':
+                                (384, 0.5, 100, 'sustained'),
+                            'held-sustained-difficulty0.5-32px-25fps-16000hz':
+                                (128, 0.5, 101, 'sustained')}),
+    ({'difficulty': 0.1, 'quick': True},
+     {'train-difficulty0.1-32px-25fps-16000hz-quick': (48, 0.1, 100, 'struck'),
+      'held-difficulty0.1-32px-25fps-16000hz-quick': (16, 0.1, 101, 'struck'),
+      'train-sustained-difficulty0.1-32px-25fps-16000hz-quick': (48, 0.1, 100, 'sustained'),
+      'held-sustained-difficulty0.1-32px-25fps-16000hz-quick': (16, 0.1, 101, 'sustained')}),
+])
+def test_each_world_is_written_with_its_difficulty(made, tmp_path, changed, written):
+    found = {}
+
+    def write(path, videos, **options):
+        assert (options['size'], options['fps'], options['sample_rate']) == (40, 25.0, 16000)
+        found[path.rpartition('/')[2]] = (videos, *(
+            options[name] for name in ('difficulty', 'seed', 'world')))
+
+    made(FakeRuns(), write, seeds=(0,), **changed)
+    assert found == written
+    records = {json.loads(path.read_text())['arguments']['records'] for path in tmp_path.glob(
+        'study-*/step.json')}
+    assert records == {f'{HERE}/world/{name}-*-of-*' for name in written
+                       if name.startswith('train')}
+
+
 def test_a_failed_first_stage_costs_what_branches_from_it(made, tmp_path):
     first = 'study-struck-paper-first_stage_only-seed0'
     runs = FakeRuns(failing={first: f'{first}: no room'})
-    with pytest.raises(UserError, match='4 of 56 steps failed'):
+    with pytest.raises(UserError, match='4 of 28 steps failed'):
         made(runs, seeds=(0,))
-    assert len(runs.ran) == 56 - 3
+    assert len(runs.ran) == 28 - 3  # what branches from it is not run
     text = (tmp_path / 'curriculum_study.md').read_text()
     assert '| curriculum_easy | – [1] |' in text and 'no room' in text
     content = json.loads((tmp_path / 'curriculum_study.json').read_text())
