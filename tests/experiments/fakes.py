@@ -42,6 +42,7 @@ class FakeRuns:
         with open(os.path.join(folder, 'result.json'), 'w') as file:
             json.dump({'sync': {'avts_accuracy': accuracy, 'auc_easy': accuracy, 'auc_hard': 0.5,
                                 'auc_super_hard': 0.5, 'accuracy_easy_same_class': 0.5,
-                                'accuracy_easy_other_class': accuracy},
+                                'accuracy_easy_other_class': accuracy,
+                                'accuracy_super_hard': 0.5},
                        'action_recognition': {'accuracy': accuracy}}, file)
         return ''

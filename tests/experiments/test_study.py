@@ -86,12 +86,36 @@ def test_on_given_records_the_papers_recipe_has_three_arms(tmp_path):
     assert {row for row, _ in cells} == {
         f'these records, paper: {arm}' for arm in ('easy', 'hard', 'curriculum_mixed')}
     assert ('these records, paper: hard', 'AUC super_hard') in cells
+    assert ('these records, paper: hard', study.SUPER_HARD) in cells
     # Without a prefix of labels easy pairs are not split: the records may have none.
     assert not any('class' in column for _, column in cells)
     assert all('label_prefix' not in step.arguments for step in _steps(cells).values())
     split = study.study_cells(settings._replace(label_prefix='word:'), {'train': 'a', 'held': 'b'})
     assert ('these records, paper: easy', 'easy, same class') in split
     assert {step.arguments['label_prefix'] for step in _steps(split).values()} == {'word:'}
+
+
+def test_given_records_are_decided_by_super_hard_pairs(made, tmp_path):
+    class Runs(FakeRuns):
+        def __call__(self, step, table_dir, *others):
+            reason = super().__call__(step, table_dir, *others)
+            path = tmp_path / step.folder / 'result.json'
+            content = json.loads(path.read_text())
+            content['sync']['accuracy_super_hard'] = (
+                0.9 if 'mixed' in step.folder else 0.52) + step.arguments['config']['seed'] / 100
+            path.write_text(json.dumps(content))
+            return reason
+
+    runs = Runs()
+    _, text = made(runs, seeds=(0, 1), records='a-*', eval_records='b-*')
+    assert runs.ran == [f'study-paper-{arm}-seed{seed}' for seed in (0, 1)
+                        for arm in ('easy', 'hard', 'first_stage_only', 'curriculum_mixed')]
+    content = json.loads((tmp_path / 'curriculum_study.json').read_text())
+    assert content['measure'] == study.SUPER_HARD
+    assert [(found['condition'], found['verdict']) for found in content['claim']] == [
+        ('curriculum_mixed − easy > 0', 'shown'), ('hard < 60', 'shown')]
+    np.testing.assert_allclose(content['claim'][0]['values'], [38.0, 38.0])
+    assert 'are shown in: these records, paper.' in text
 
 
 def test_no_step_has_two_meanings(tmp_path):
@@ -160,7 +184,7 @@ def test_the_study_is_written(made, tmp_path):
                       if (found['group'], found['arm'], found['minus'])
                       == ('struck, ours', 'hard', 'easy'))
     np.testing.assert_allclose(difference['values'], [-20.0] * 3)
-    assert 'Shown in: none.' in text
+    assert 'All of its conditions are shown in: none.' in text
     again = FakeRuns()
     made(again, seeds=(0, 1, 2))
     assert again.ran == []
