@@ -60,13 +60,13 @@ def study_panels(
         for axis, (group, lines) in zip(axes.flat, groups.items(), strict=True):
             chosen = [line for line in lines if line['column'] == column]
             for place, line in enumerate(chosen):
-                _bars(axis, line, place)
+                _bars(axis, line, place + 0.18)  # in the middle: nothing is published
             axis.axvline(50, color='black', linestyle=':', linewidth=1)
             axis.set_title(group, fontsize=9)
             axis.tick_params(labelsize=8)
             axis.set_yticks(range(len(chosen)), [line['row'] for line in chosen])
         axes[0, 0].invert_yaxis()
-        axes[0, 0].set_xlim(40, 102)
+        axes[0, 0].set_xlim(0, 108)
         for axis in axes[-1]:
             axis.set_xlabel(f'{column}, %', fontsize=8)
 
