@@ -32,8 +32,8 @@ FLAGS = {
         Flag('seeds', 1, 'Number of seeds, from --seed on.', minimum=1),
         Flag('world_difficulty', None, 'Difficulty of the synthetic worlds, 0 to 1. Default: that '
              'of each world.', float, minimum=0.0, maximum=1.0),
-        Flag('quick', False, 'Few videos and 2 epochs: shows in minutes that all steps run; the '
-             'figures say nothing.'),
+        Flag('quick', False, 'Few videos and 2 epochs: shows that all steps run; the figures say '
+             'nothing.'),
         DEVICES,
     ],
     'Data': [RECORDS, EVAL_RECORDS, LABEL_PREFIX, *map(_data_flag, RECORD_SETS + SOUND_SETS)],
