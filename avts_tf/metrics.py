@@ -137,6 +137,40 @@ def sync_metrics(pairs: Mapping[str, np.ndarray], threshold: float, seed: int = 
     return results
 
 
+def split_easy(
+    pairs: Mapping[str, np.ndarray], threshold: float, class_of: Mapping[int, str],
+) -> dict[str, float]:
+    """How well easy pairs are told whose audio is of the video's own class, or of another.
+
+    Whoever only knows *what* sounds tells the latter alone.
+
+    Args:
+        pairs: result of `pair_distances`.
+        threshold: a smaller distance is called in sync.
+        class_of: from the hash of a record (`records.hash_name`) to its class.
+
+    Returns:
+        Dict: `pairs_easy_SPLIT`, and, where there are any, `accuracy_easy_SPLIT` (balanced, with
+        all positive pairs) and `auc_easy_SPLIT`, for SPLIT `same_class` and `other_class`.
+    """
+    positive = of_kind(pairs, Kind.POSITIVE)[0]
+    classes = np.unique(list(class_of.values())).tolist()
+    number_of = {record: classes.index(name) for record, name in class_of.items()}
+    is_easy = pairs['kind'] == Kind.EASY
+    owners = np.broadcast_to(pairs['example_hash'][:, None], is_easy.shape)[is_easy]
+    seen, heard = ([number_of[record] for record in hashes.tolist()]
+                   for hashes in (owners, pairs['audio_hash'][is_easy]))
+    is_same = np.equal(seen, heard)
+    results: dict[str, float] = {}
+    for name, chosen in (('same_class', is_same), ('other_class', ~is_same)):
+        negative = pairs['distance'][is_easy][chosen]
+        results[f'pairs_easy_{name}'] = len(negative)
+        if len(negative):
+            results[f'accuracy_easy_{name}'] = balanced_accuracy(positive, negative, threshold)
+            results[f'auc_easy_{name}'] = auc(positive, negative)
+    return results
+
+
 def _resampled(
     pairs: Mapping[str, np.ndarray], kind: Kind, threshold: float, seed: int,
 ) -> np.ndarray:

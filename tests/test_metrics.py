@@ -154,6 +154,32 @@ def test_weighted_resampling_equals_repeated_pairs(monkeypatch):
         assert results[f'{figure}_interval'] == pytest.approx([results[figure]] * 2, abs=1e-12)
 
 
+def test_easy_pairs_are_split_by_class():
+    """Against a loop over pairs; hard pairs, and pairs that were not drawn, have no part in it."""
+    rng = np.random.default_rng(0)
+    class_of = {2**61 + record: 'abc'[record % 3] for record in range(12)}
+    records = np.array(list(class_of))
+    owners = rng.choice(records, 80)
+    kinds = np.tile([Kind.POSITIVE, Kind.EASY, Kind.HARD, NO_PAIR], (80, 1))
+    heard = np.stack([owners, rng.choice(records, 80), owners, owners], 1)
+    pairs = {'kind': kinds, 'example_hash': owners, 'audio_hash': heard,
+             'distance': rng.random((80, 4)).astype(np.float32)}
+    found = metrics.split_easy(pairs, 0.4, class_of)
+    positive = pairs['distance'][:, 0]
+    for name, same in (('same_class', True), ('other_class', False)):
+        negative = np.array([pairs['distance'][n, 1] for n in range(80)
+                             if (class_of[owners[n]] == class_of[heard[n, 1]]) == same])
+        assert found[f'pairs_easy_{name}'] == len(negative) > 10
+        assert found[f'accuracy_easy_{name}'] == balanced_accuracy(positive, negative, 0.4)
+        assert found[f'auc_easy_{name}'] == auc(positive, negative)
+    # The split loses no pair: weighed by their numbers, the parts are the whole.
+    whole = sync_metrics(pairs, 0.4)['auc_easy']
+    assert whole == pytest.approx(sum(found[f'auc_easy_{name}'] * found[f'pairs_easy_{name}']
+                                      for name in ('same_class', 'other_class')) / 80)
+    alone = metrics.split_easy(pairs, 0.4, dict.fromkeys(class_of, 'one'))
+    assert alone['pairs_easy_other_class'] == 0 and 'auc_easy_other_class' not in alone
+
+
 def simulated(rng, records=40, windows=8):
     """Easy pairs whose distance depends on video, audio and chance; positive ones are close."""
     video, audio = rng.normal(0, 0.1, records), rng.normal(0, 0.3, records)

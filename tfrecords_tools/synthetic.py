@@ -1,9 +1,10 @@
-"""Writes the synthetic world as records; `avts_tf/data/synthetic.py` says what it holds.
+"""Writes a synthetic world as records; `avts_tf/data/worlds/` says what each holds.
 
     python -m tfrecords_tools.synthetic --output=data/world --videos=64
 
-Beside the shards `data/world-00000-of-00001` there are then `data/world.json`, a summary, and
-`data/world.strikes.csv`, the true time of each strike.
+Beside the shards `data/world-00000-of-00001` there are then `data/world.json`, a summary, and the
+truth: `data/world.strikes.csv`, the time of each strike, or with `--world=sustained`
+`data/world.paths.csv`, the height of the object and the pitch of its tone.
 """
 
 from absl import flags
@@ -11,6 +12,7 @@ from absl import flags
 from avts_tf import program
 from avts_tf.data.shards import summary_path
 from avts_tf.data.synthetic import write_world
+from avts_tf.data.worlds import WORLDS, find_world
 from avts_tf.errors import UserError
 
 
@@ -26,8 +28,10 @@ def _define_flags():
     flags.DEFINE_integer('seed', 0, 'Seed of the set; another seed gives other videos and other '
                          'example ids.')
     flags.DEFINE_integer('shards', 1, 'Number of record files.')
-    flags.DEFINE_float('difficulty', 0.2, 'Noise, clutter, silent strikes and sounds out of sight: '
-                       '0 is none, 1 much.')
+    flags.DEFINE_float('difficulty', 0.2, 'Noise, clutter, things that are silent and sounds out '
+                       'of sight: 0 is none, 1 much.')
+    flags.DEFINE_enum('world', 'struck', WORLDS, 'Things that strike and sound, or things that hum '
+                      'at a pitch which follows their height.')
     flags.mark_flag_as_required('output')
 
 
@@ -39,13 +43,13 @@ def main(argv: list[str]) -> None:
     paths = write_world(
         values.output, videos=values.videos, seconds=values.seconds, fps=values.fps,
         size=values.size, sample_rate=values.sample_rate, seed=values.seed, shards=values.shards,
-        difficulty=values.difficulty,
+        difficulty=values.difficulty, world=values.world,
     )
     more = ' ...' if len(paths) > 1 else ''
     print(f'{values.videos} videos of {values.seconds:g} s in {len(paths)} file(s): '
           f'{paths[0]}{more}')
-    print(f'true strikes: {values.output}.strikes.csv, '
-          f'summary: {summary_path(values.output)}')
+    truth = find_world(values.world).truth_name
+    print(f'true {truth}: {values.output}.{truth}.csv, summary: {summary_path(values.output)}')
 
 
 if __name__ == '__main__':

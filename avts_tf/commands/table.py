@@ -9,6 +9,9 @@ from avts_tf.experiments.published import PUBLISHED
 RECORD_SETS = ('kinetics_records', 'audioset_records', 'soundnet_records', 'ucf101_records',
                'hmdb51_records')
 SPLIT_SETS = ('ucf101_records', 'hmdb51_records')  # which have three official splits
+STUDY = 'curriculum_study'  # of which nothing is published
+QUICK_EPOCHS = 2
+TABLES = (*PUBLISHED, STUDY)
 SOUND_SETS = ('esc10_input', 'esc50_input', 'dcase2014_input')
 
 
@@ -24,11 +27,13 @@ def _data_flag(name: str) -> Flag:
 PARAMETERS = True
 FLAGS = {
     'Table': [
-        Flag('table', None, 'Which table to make.', choices=tuple(PUBLISHED)),
+        Flag('table', None, 'Which table to make.', choices=TABLES),
         Flag('table_dir', 'runs/tables', 'Folder of its runs and of what it writes.'),
         Flag('seeds', 1, 'Number of seeds, from --seed on.', minimum=1),
-        Flag('world_difficulty', 0.8, 'Difficulty of the synthetic world, 0 to 1.', minimum=0.0,
-             maximum=1.0),
+        Flag('world_difficulty', None, 'Difficulty of the synthetic worlds, 0 to 1. Default: that '
+             'of each world.', float, minimum=0.0, maximum=1.0),
+        Flag('quick', False, 'Few videos and 2 epochs: shows that all steps run; the figures say '
+             'nothing.'),
         DEVICES,
     ],
     'Data': [RECORDS, EVAL_RECORDS, LABEL_PREFIX, *map(_data_flag, RECORD_SETS + SOUND_SETS)],
@@ -40,24 +45,32 @@ def run(flags: SimpleNamespace) -> None:
     from avts_tf.data.shards import naming_damage
     from avts_tf.errors import UserError
     from avts_tf.experiments.cells import Settings
+    from avts_tf.experiments.study import fixed_parameters
     from avts_tf.experiments.tables import make_table
     from avts_tf.training.devices import refuse_several_machines
 
     refuse_several_machines('mode', 'table', 'runs on the devices of one machine; '
                             'unset TF_CONFIG.')
     if not flags.table:
-        raise UserError('table', None, f'needed; one of {", ".join(PUBLISHED)}.')
-    given = dict(flags.parameters)
-    for name in ('regime', 'system', *(['video_tower'] if flags.table == 'action' else [])):
-        if name in given:
-            raise UserError(name, given[name], f'`table`={flags.table} has its own in each row; '
+        raise UserError('table', None, f'needed; one of {", ".join(TABLES)}.')
+    given, preset = dict(flags.parameters), flags.preset or 'tiny'
+    own = {'regime', 'system'}
+    if flags.table == 'action':
+        own.add('video_tower')
+    if flags.table == STUDY:
+        own |= fixed_parameters(preset)
+    for name, value in given.items():
+        if name in own:
+            raise UserError(name, value, f'`table`={flags.table} has its own in each row; '
                             'leave it out.')
     first = given.pop('seed', 0)
+    if flags.quick:
+        given.setdefault('epochs', QUICK_EPOCHS)
     settings = Settings(
-        table_dir=flags.table_dir, preset=flags.preset or 'tiny', given=given,
+        table_dir=flags.table_dir, preset=preset, given=given,
         seeds=tuple(range(first, first + flags.seeds)), difficulty=flags.world_difficulty,
         records=flags.records, eval_records=flags.eval_records, label_prefix=flags.label_prefix,
         data={name: getattr(flags, name) for name in RECORD_SETS + SOUND_SETS},
-        devices=flags.devices)
+        devices=flags.devices, quick=flags.quick)
     with naming_damage(flags.records, flags.eval_records):
         make_table(flags.table, settings)

@@ -10,11 +10,13 @@ from scipy.stats import bootstrap
 from avts_tf import metrics, progress
 from avts_tf.data.aside import count_aside
 from avts_tf.data.pipeline import make_dataset
+from avts_tf.data.records import hash_name
 from avts_tf.data.sampling import NEGATIVES, Kind
 from avts_tf.data.shards import files_of, find_shards
 from avts_tf.data.state import PipelineState, skips_as_json
 from avts_tf.data.window_datasets import make_offset_dataset
 from avts_tf.errors import UserError
+from avts_tf.evaluation.labels import read_labels
 from avts_tf.models.two_tower import TwoTower
 
 THRESHOLD_CLIPS = 2000  # clips that the threshold is chosen on, at most
@@ -39,7 +41,7 @@ class SyncEvaluation(NamedTuple):
 
 def evaluate_sync(
     model: TwoTower, records: str, eval_records: str | None = None, *, windows_per_record: int = 4,
-    epochs: int | None = None, chosen_on: str | None = None,
+    epochs: int | None = None, chosen_on: str | None = None, label_prefix: str | None = None,
 ) -> SyncEvaluation:
     """Measures AVTS accuracy and the AUC of each kind of negative.
 
@@ -56,9 +58,12 @@ def evaluate_sync(
         epochs: how many epochs the model was trained for, to be reported.
         chosen_on: glob of the records that the checkpoint or the parameters were chosen on; None
             where nothing was chosen.
+        label_prefix: of the labels by which easy pairs are split into those of one class and of
+            two, as in `labels.read_labels`; None does not split them.
 
     Returns:
-        A `SyncEvaluation`. Its `results` are those of `metrics.sync_metrics`, with `measured_on`,
+        A `SyncEvaluation`. Its `results` are those of `metrics.sync_metrics`, and of
+        `metrics.split_easy` where they are split, with `measured_on`,
         `threshold_clips` (their number), `threshold_set_aside` (whether they were not trained
         on), `held_out`, `chosen_on_these`, `epochs` and
         `skipped_records` (reason -> `times`, `first`).
@@ -71,16 +76,24 @@ def evaluate_sync(
         >>> results['avts_accuracy'], results['avts_accuracy_interval']
         (0.784..., [0.76..., 0.80...])
     """
+    measured_on, parameter = records, 'records'
+    if eval_records:
+        measured_on, parameter = eval_records, 'eval_records'
+    labels: dict[str, str] = {}
+    if label_prefix is not None:  # first: a missing label should not cost a wait
+        labels = read_labels(measured_on, label_prefix, parameter)
     shards = find_shards(records, tolerant=True)
     set_aside = count_aside(sum(count for _, count in shards))
     windows = max(1, min(THRESHOLD_WINDOWS, THRESHOLD_CLIPS // max(1, set_aside)))
     threshold_pairs, _ = _pairs(model, records, windows, 'records', aside=True, shards=shards)
     threshold = metrics.best_threshold(metrics.of_kind(threshold_pairs, Kind.POSITIVE)[0],
                                        metrics.of_kind(threshold_pairs, Kind.EASY)[0])
-    measured_on = eval_records or records
-    pairs, skips = _pairs(model, measured_on, windows_per_record,
-                          'eval_records' if eval_records else 'records')
+    pairs, skips = _pairs(model, measured_on, windows_per_record, parameter)
     results = metrics.sync_metrics(pairs, threshold)
+    if label_prefix is not None:
+        hashes = hash_name(list(labels)).numpy().tolist()
+        class_of = dict(zip(hashes, labels.values(), strict=True))
+        results.update(metrics.split_easy(pairs, threshold, class_of))
     results['threshold_clips'] = len(threshold_pairs['kind'])
     results['threshold_set_aside'] = set_aside > 0
     results['measured_on'] = measured_on

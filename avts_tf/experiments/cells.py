@@ -42,23 +42,25 @@ class Settings(NamedTuple):
         table_dir: folder of its steps and of what it writes.
         preset, given: preset, and the parameters that override it and the table's own recipe.
         seeds: seeds of the trainings.
-        difficulty: of the synthetic world.
+        difficulty: of the synthetic worlds; None takes that of `tables.DIFFICULTY`.
         records, eval_records: globs that take the synthetic world's place, or None.
         label_prefix: as in `action.Protocol`, with `records`.
         data: from the name of a data set's parameter to its value, or None.
         devices: see `devices.make_strategy`.
+        quick: whether the synthetic worlds are so small that their figures say nothing.
     """
 
     table_dir: str
     preset: str
     given: dict[str, Any]
     seeds: tuple[int, ...]
-    difficulty: float
+    difficulty: float | None
     records: str | None
     eval_records: str | None
     label_prefix: str
     data: dict[str, str | None]
     devices: str
+    quick: bool = False
 
     @property
     def place(self) -> str:
@@ -243,7 +245,7 @@ def _pretrain(
         config['regime'] = f'{first.mix}:{first.epochs}'
     parts = ['train', *overrides.values(), regime.replace(' ', '_'), source and f'on_{source}',
              f'seed{seed}']
-    return _records_step('-'.join(filter(None, parts)), 'train', settings, sets['train'],
+    return records_step('-'.join(filter(None, parts)), 'train', settings, sets['train'],
                          sets['held'], {'config': config})
 
 
@@ -262,15 +264,23 @@ def _fine_tune(
         after = [before[-1].folder]
     arguments = {'config': config, 'protocol': protocol._asdict(), 'splits': list(splits)}
     folder = '-'.join(filter(None, ['tune', name, *after]))
-    return _records_step(folder, 'action', settings, records, eval_records, arguments,
+    return records_step(folder, 'action', settings, records, eval_records, arguments,
                          splits or ('',))
 
 
-def _records_step(
+def records_step(
     folder: str, kind: str, settings: Settings, records: str, eval_records: str,
     arguments: dict[str, Any], splits: tuple[str, ...] = ('',),
-):
-    """A step that reads records."""
+) -> Step:
+    """A step that reads records.
+
+    Args:
+        folder, kind: as in `Step`.
+        settings: what the table is made with.
+        records, eval_records: globs, with `HERE` for the table's folder.
+        arguments: further ones of what the step calls.
+        splits: what takes the place of {split} in the globs, one after the other.
+    """
     inputs = {}
     for name, pattern in (('records', records), ('eval_records', eval_records)):
         pattern = fill_in(pattern, settings.table_dir)

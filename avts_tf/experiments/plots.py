@@ -10,7 +10,7 @@ import numpy as np
 from avts_tf.plots import figure
 
 OURS, PUBLISHED = '#1f77b4', '#c9b27c'
-LINES = (('-', 'o'), ('--', 's'), ('-.', '^'), (':', 'D'), ('-', 'v'), ('--', 'P'))
+LINES = (('-', 'o'), ('--', 's'), ('-.', '^'), (':', 'D'), ('-', 'v'), ('--', 'P'), ('-.', 'X'))
 
 
 def table_bars(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
@@ -41,6 +41,34 @@ def table_bars(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> N
                    for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
         drawn.legend(handles.values(), handles.keys(), loc='outside lower right', ncols=2,
                      fontsize=8)
+
+
+def study_panels(
+    groups: Mapping[str, Sequence[Mapping[str, Any]]], column: str, path: str | os.PathLike,
+) -> None:
+    """One column of the curriculum study: a panel per group, a bar per arm; each seed is a dot.
+
+    Args:
+        groups: from a group, 'WORLD, RECIPE', to its lines, whose `row` is the arm.
+        column: of the lines, in percent, with chance at 50.
+        path: PNG file.
+    """
+    worlds = list(dict.fromkeys(group.split(', ')[0] for group in groups))
+    across = max(sum(group.startswith(f'{world}, ') for group in groups) for world in worlds)
+    size = 2.2 + 2.9 * across, 0.8 + 2.4 * len(worlds)
+    with figure(path, len(worlds), across, size, sharex=True, sharey=True) as (_, axes):
+        for axis, (group, lines) in zip(axes.flat, groups.items(), strict=True):
+            chosen = [line for line in lines if line['column'] == column]
+            for place, line in enumerate(chosen):
+                _bars(axis, line, place + 0.18)  # in the middle: nothing is published
+            axis.axvline(50, color='black', linestyle=':', linewidth=1)
+            axis.set_title(group, fontsize=9)
+            axis.tick_params(labelsize=8)
+            axis.set_yticks(range(len(chosen)), [line['row'] for line in chosen])
+        axes[0, 0].invert_yaxis()
+        axes[0, 0].set_xlim(0, 108)
+        for axis in axes[-1]:
+            axis.set_xlabel(f'{column}, %', fontsize=8)
 
 
 def _bars(axis: 'matplotlib.axes.Axes', line: Mapping[str, Any], place: int) -> None:

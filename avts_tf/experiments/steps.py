@@ -6,11 +6,12 @@ A step whose folder holds its result is not run again; one that was interrupted 
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -23,7 +24,7 @@ from avts_tf.evaluation import action, audio
 from avts_tf.evaluation.sync import evaluate_sync
 from avts_tf.evaluation.tower_features import ProbedTower
 from avts_tf.program import explaining, show_messages
-from avts_tf.signals import Interruption
+from avts_tf.signals import Interruption, note_signals
 from avts_tf.training.run_folder import (
     RunFolder,
     draw_training_curves,
@@ -35,6 +36,8 @@ from avts_tf.training.trainer import train
 
 HERE = '{table_dir}'  # in a step's paths: the folder may be moved, or be called by another name
 _STEP, _FAILED = 'step.json', 'failed.txt'
+
+logger = logging.getLogger(__name__)
 
 
 class Step(NamedTuple):
@@ -54,11 +57,16 @@ class Step(NamedTuple):
     inputs: dict[str, Any]
 
 
-def _train(run_dir: str, config: dict, records: str, eval_records: str, devices: str):
+def _train(
+    run_dir: str, config: dict, records: str, eval_records: str, devices: str,
+    init_run_dir: str | None = None, label_prefix: str | None = None,
+):
     parsed_config = make_config(**config)
-    model = train(parsed_config, records, run_dir, eval_records=eval_records, devices=devices)
+    model = train(parsed_config, records, run_dir, eval_records=eval_records, devices=devices,
+                  init_run_dir=init_run_dir)
     draw_training_curves(RunFolder(run_dir, parsed_config), parsed_config)
-    update_result(run_dir, {'sync': evaluate_sync(model, records, eval_records).results})
+    found = evaluate_sync(model, records, eval_records, label_prefix=label_prefix)
+    update_result(run_dir, {'sync': found.results})
 
 
 def _recognise_actions(
@@ -137,6 +145,45 @@ def is_finished(step: Step, table_dir: str) -> bool:
             f'({"; ".join(differing) or "another kind"}). Use another `table_dir`, or the same '
             'parameters.')
     return read_result(step, table_dir).get(result_key(step)) is not None
+
+
+def run_all(
+    chains: Iterable[tuple[Step, ...]], table_dir: str, name: str, lock: int | None,
+) -> tuple[int, dict[str, str]]:
+    """Runs the steps that are not finished.
+
+    Args:
+        chains: steps in the order in which they are run; chains may share steps.
+        table_dir: folder of the table.
+        name: of the table, for messages.
+        lock: file descriptor of the table's lock.
+
+    Returns:
+        The number of all steps, and why some failed: from a step's folder to the reason.
+
+    Raises:
+        UserError: a step's folder holds another one's result.
+        Stopped: a signal came.
+    """
+    found: dict[str, Step] = {}
+    before: dict[str, list[str]] = {}  # folders of the steps that a step builds on
+    for chain in chains:
+        for place, step in enumerate(chain):
+            if found.setdefault(step.folder, step) != step:
+                raise ValueError(f'two different steps are called {step.folder}')
+            before[step.folder] = [earlier.folder for earlier in chain[:place]]
+    missing = [step for step in found.values() if not is_finished(step, table_dir)]
+    logger.info(f'{name}: {len(found)} steps, {len(found) - len(missing)} of them done already.')
+    failures: dict[str, str] = {}
+    # Around all steps: a signal that comes between two of them is noted as well.
+    with note_signals() as interruption:
+        for number, step in enumerate(missing, 1):
+            logger.info(f'[{number}/{len(missing)}] {os.path.join(table_dir, step.folder)}')
+            reason = next((failures[folder] for folder in before[step.folder]
+                           if folder in failures), None)
+            if reason := reason or run(step, table_dir, lock, interruption):
+                failures[step.folder] = reason
+    return len(found), failures
 
 
 def run(step: Step, table_dir: str, lock: int | None, interruption: Interruption) -> str:

@@ -1,4 +1,4 @@
-"""The paper's tables, ours beside the published.
+"""The paper's tables, ours beside the published, and the curriculum study (study.py).
 
 A table is rows and columns of cells. A cell's figure comes from steps: trainings, fine-tunings,
 probes (see cells.py and steps.py), which cells and tables share. What stands on the synthetic world
@@ -18,7 +18,7 @@ from avts_tf.data.sampling import NEGATIVES
 from avts_tf.data.shards import summary_path
 from avts_tf.data.synthetic import write_world
 from avts_tf.errors import UserError
-from avts_tf.experiments import plots, steps
+from avts_tf.experiments import plots, steps, study
 from avts_tf.experiments.cells import (
     ACTION_SETS,
     FIRST_STAGE,
@@ -33,13 +33,15 @@ from avts_tf.experiments.cells import (
 from avts_tf.experiments.published import PUBLISHED
 from avts_tf.experiments.render import as_csv, as_markdown, mean_and_deviation
 from avts_tf.experiments.steps import HERE, Step
-from avts_tf.signals import note_signals
 from avts_tf.training.curriculum import parse_regime
 from avts_tf.training.run_folder import RunFolder
 
 REGIMES = ('easy', 'mixed', 'hard', FIRST_STAGE, 'curriculum_mixed', 'curriculum_hard')
 WORLD_VIDEOS = {'train': 384, 'held': 128, 'labelled': 96, 'test': 192}
 WORLD_SEED = 100  # of the world's first set; the others follow
+QUICK_SHARE = 8  # of these numbers of videos, with `quick`
+# The sustained world's was set by docs/curriculum_study.md, on other videos and seeds.
+DIFFICULTY = {'struck': 0.8, 'sustained': 0.5}
 WORLD_NOTE = ('On the synthetic world all towers were pretrained on that world, supervised ones '
               'with '
               'the motions of other videos.')
@@ -51,6 +53,8 @@ logger = logging.getLogger(__name__)
 
 def make_table(name: str, settings: Settings) -> list[dict[str, Any]]:
     """Runs what is missing of a table and writes `NAME.md`, `NAME.csv` and `NAME.png`.
+
+    The tables of regimes have curves beside them, the study `NAME.json` too.
 
     Args:
         name: key of `TABLES`.
@@ -69,21 +73,28 @@ def make_table(name: str, settings: Settings) -> list[dict[str, Any]]:
     folder = settings.table_dir
     # The steps' processes inherit the lock, so that one whose parent was killed keeps it too.
     with files.locked(folder, 'table_dir', LOCK_WAIT_SECONDS) as lock:
-        cells = TABLES[name](settings, _sets(settings))
-        count, failures = _run_steps(name, cells, folder, lock)
+        cells = TABLES[name](settings, _sets(name, settings))
+        figures = [content for content in cells.values() if isinstance(content, Figure)]
+        # Seed by seed, so that fewer seeds make a whole table where there is no time for all.
+        chains = itertools.chain(*zip(*(figure.steps for figure in figures), strict=True))
+        count, failures = steps.run_all(chains, folder, name, lock)
     lines = [_line(row, column, content, name, folder, failures)
              for (row, column), content in _with_published(name, cells).items()]
-    remark = WORLD_NOTE if name == 'action' and not settings.records else ''
-    markdown = as_markdown(lines, remark)
-    files.write_text(os.path.join(folder, f'{name}.md'), markdown)
-    files.write_text(os.path.join(folder, f'{name}.csv'), as_csv(lines))
-    plots.table_bars(lines, os.path.join(folder, f'{name}.png'))
-    regimes = ''
+    others = ''
+    if name == study.NAME:
+        markdown = study.write_study(lines, cells, settings)
+        others = f', {name}.json, curves of each group'
+    else:
+        remark = WORLD_NOTE if name == 'action' and not settings.records else ''
+        markdown = as_markdown(lines, remark)
+        plots.table_bars(lines, os.path.join(folder, f'{name}.png'))
     if name == 'curriculum':
         _draw_regimes(cells, settings, failures)
-        regimes = ', regimes.png'
+        others = ', regimes.png'
+    files.write_text(os.path.join(folder, f'{name}.md'), markdown)
+    files.write_text(os.path.join(folder, f'{name}.csv'), as_csv(lines))
     logger.info(markdown)
-    logger.info(f'{folder}: {name}.md, {name}.csv, {name}.png{regimes}.')
+    logger.info(f'{folder}: {name}.md, {name}.csv, {name}.png{others}.')
     if failures:
         raise UserError('table_dir', folder, f'{len(failures)} of {count} steps failed; the table '
                         'says why. Once it is mended, the same command runs them.')
@@ -182,60 +193,50 @@ def _multisensory(settings: Settings, sets: dict[str, str]) -> Cells:
 
 TABLES: dict[str, Callable[[Settings, dict[str, str]], Cells]] = {
     'curriculum': _curriculum, 'curriculum_downstream': _curriculum_downstream, 'action': _action,
-    'audio': _audio, 'multisensory': _multisensory,
+    'audio': _audio, 'multisensory': _multisensory, study.NAME: study.study_cells,
 }
 
 
 def _with_published(name: str, cells: Cells) -> Cells:
     """The cells with those of rows that are published alone, such as human listeners."""
-    alone = {(row, column): '' for row, columns in PUBLISHED[name].items() for column in columns}
+    alone = {(row, column): '' for row, columns in PUBLISHED.get(name, {}).items()
+             for column in columns}
     return {**cells, **{place: '' for place in alone if place not in cells}}
 
 
-def _sets(settings: Settings):
-    """Globs of a table's records: `train` without labels, `held` for sync, `labelled`, `test`."""
+def _sets(name: str, settings: Settings) -> dict[str, str]:
+    """Globs of a table's records: `train` without labels, `held` for sync, `labelled`, `test`.
+
+    The study has `train` and `held` of several worlds, as 'WORLD train'.
+    """
     if settings.records:
         if not settings.eval_records:
             raise UserError('eval_records', None, 'needed with `records`, to measure on.')
         return {'train': settings.records, 'labelled': settings.records,
                 'held': settings.eval_records, 'test': settings.eval_records}
-    sets, clip = {}, make_config(settings.preset, **settings.given).clip
-    world = (f'difficulty{settings.difficulty:g}-{clip.frame_size}px-{clip.fps:g}fps-'
-             f'{clip.sample_rate}hz')
-    for number, (part, videos) in enumerate(WORLD_VIDEOS.items()):
-        name = os.path.join('world', f'{part}-{world}')
-        path = os.path.join(settings.table_dir, name)
-        if not os.path.exists(summary_path(path)):
-            logger.info(f'Writing {videos} videos of the synthetic world to {path}-*.')
-            write_world(path, videos, size=clip.frame_size + 8, fps=clip.fps,
-                        sample_rate=clip.sample_rate, seed=WORLD_SEED + number,
-                        difficulty=settings.difficulty)
-        sets[part] = os.path.join(HERE, f'{name}-*-of-*')
-    return sets
+    if name == study.NAME:
+        return {f'{world} {part}': _write_set(settings, world, part)
+                for world in study.WORLDS for part in ('train', 'held')}
+    return {part: _write_set(settings, 'struck', part) for part in WORLD_VIDEOS}
 
 
-def _run_steps(name: str, cells: Cells, table_dir: str, lock: int | None):
-    """Runs the steps that are not finished; their number in all, and why some failed."""
-    found: dict[str, Step] = {}
-    before: dict[str, list[str]] = {}  # folders of the steps that a step builds on
-    figures = [content for content in cells.values() if isinstance(content, Figure)]
-    for chain in itertools.chain(*(figure.steps for figure in figures)):
-        for place, step in enumerate(chain):
-            if found.setdefault(step.folder, step) != step:
-                raise ValueError(f'two different steps are called {step.folder}')
-            before[step.folder] = [earlier.folder for earlier in chain[:place]]
-    missing = [step for step in found.values() if not steps.is_finished(step, table_dir)]
-    logger.info(f'{name}: {len(found)} steps, {len(found) - len(missing)} of them done already.')
-    failures: dict[str, str] = {}
-    # Around all steps: a signal that comes between two of them is noted as well.
-    with note_signals() as interruption:
-        for number, step in enumerate(missing, 1):
-            logger.info(f'[{number}/{len(missing)}] {os.path.join(table_dir, step.folder)}')
-            reason = next((failures[folder] for folder in before[step.folder]
-                           if folder in failures), None)
-            if reason := reason or steps.run(step, table_dir, lock, interruption):
-                failures[step.folder] = reason
-    return len(found), failures
+def _write_set(settings: Settings, world: str, part: str) -> str:
+    """Writes a set of a synthetic world, where it is not there yet; returns its glob."""
+    clip = make_config(settings.preset, **settings.given).clip
+    difficulty = DIFFICULTY[world] if settings.difficulty is None else settings.difficulty
+    videos = WORLD_VIDEOS[part] // (QUICK_SHARE if settings.quick else 1)
+    name = os.path.join('world', '-'.join(filter(None, [
+        part, world if world != 'struck' else '', f'difficulty{difficulty:g}',
+        f'{clip.frame_size}px', f'{clip.fps:g}fps', f'{clip.sample_rate}hz',
+        'quick' if settings.quick else ''])))
+    path = os.path.join(settings.table_dir, name)
+    if not os.path.exists(summary_path(path)):
+        logger.info(f'Writing {videos} videos of the {world} world to {path}-*.')
+        write_world(path, videos, size=clip.frame_size + 8, fps=clip.fps,
+                    sample_rate=clip.sample_rate,
+                    seed=WORLD_SEED + list(WORLD_VIDEOS).index(part), difficulty=difficulty,
+                    world=world)
+    return os.path.join(HERE, f'{name}-*-of-*')
 
 
 def _failure(figure: Figure, failures: dict[str, str]) -> str:
@@ -249,7 +250,7 @@ def _line(
     failures: dict[str, str],
 ):
     """A cell with its values, or with what is missing."""
-    published = PUBLISHED[name].get(row, {}).get(column)
+    published = PUBLISHED.get(name, {}).get(row, {}).get(column)
     percent, source = published or (None, '')
     line: dict[str, Any] = {
         'row': row, 'column': column, 'published': percent, 'source': source, 'unit': '%',

@@ -25,6 +25,8 @@ def run(folder, *arguments):
     ([], '^table: needed; one of curriculum, '),
     (['--table=audio', '--system=l3'], '^system=l3: `table`=audio has its own'),
     (['--table=action', '--video_tower=mc2'], '^video_tower=mc2: `table`=action has its own'),
+    (['--table=curriculum_study', '--margin=1.0'], '^margin=1.0: `table`=curriculum_study has its'),
+    (['--table=curriculum_study', '--regime=easy'], '^regime=easy: `table`=curriculum_study has'),
     (['--table=action', '--ucf101_records=ucf{split}-*'],
      r'^ucf101_records=ucf\{split\}-\*: \{part\} is missing'),
     (['--table=action', '--ucf101_records=ucf{part}-*'],
@@ -50,6 +52,33 @@ def test_a_small_table_for_real(tmp_path, monkeypatch):
     written = result.stat().st_mtime_ns
     run(tmp_path, *arguments)
     assert result.stat().st_mtime_ns == written
+
+
+@pytest.mark.slow
+def test_a_small_study_for_real(tmp_path):
+    """Three arms on given records, of which one branches from a first stage."""
+    write_world(str(tmp_path / 'clips'), videos=12, seconds=2.0, size=16, difficulty=0.0,
+                world='sustained')
+    arguments = ['--table=curriculum_study', '--quick', '--batch_size=8', '--frame_size=16',
+                 '--label_prefix=object:']
+    run(tmp_path, *arguments)
+    folder = tmp_path / 'table'
+    assert len(list(folder.glob('study-paper-*/result.json'))) == 4
+    branch = folder / 'study-paper-curriculum_mixed-seed0'
+    sync = json.loads((branch / 'result.json').read_text())['sync']
+    # Four windows of each record: each has one easy pair, of its own class or of another.
+    assert sync['pairs_easy_same_class'] + sync['pairs_easy_other_class'] == 48
+    inputs = json.loads((branch / 'step.json').read_text())['arguments']
+    assert inputs['init_run_dir'].endswith('study-paper-first_stage_only-seed0')
+    content = json.loads((folder / 'curriculum_study.json').read_text())
+    values = {line['row']: line['values'] for line in content['lines']
+              if line['column'] == content['measure'] == 'accuracy, super-hard'}
+    mixed, easy = (values[f'these records, paper: {arm}'] for arm in ('curriculum_mixed', 'easy'))
+    assert mixed == [100 * sync['accuracy_super_hard']]
+    assert content['claim'][0]['values'] == [a - b for a, b in zip(mixed, easy, strict=True)]
+    written = (branch / 'result.json').stat().st_mtime_ns
+    run(tmp_path, *arguments)
+    assert (branch / 'result.json').stat().st_mtime_ns == written
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """The figures of synchronisation: where the threshold comes from, and what is said of them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -67,6 +69,31 @@ def test_figures_on_training_records_and_chosen_ones_say_so(evaluated):
     lines = list(sync.describe(results))
     assert 'TRAINING records' in lines[0] and '35 training clips' in lines[0]
     assert 'CHOSEN on these records' in lines[1]
+
+
+def test_easy_pairs_are_split_by_the_labels_of_the_records(tmp_path):
+    """A model that knows the class, one half of the clips or the other, and nothing else."""
+    class WhatAlone(Oracle):
+        def embed_batch(self, batch):
+            clip = np.round((batch['video'].numpy()[:, 0, :, 20:].mean((1, 2, 3)) - 8) / 2)
+            heard = -1 - batch['audio'].numpy()[..., :2].min(-1)
+            return (heard >= 12) != (clip[:, None] >= 12)
+
+        def distances(self, outputs):
+            return tf.constant(outputs, tf.float32)
+
+    videos = [dataclasses.replace(counting_video(clip), labels=((0, f'half:{clip >= 12}'),
+                                                                (0, 'other:x')))
+              for clip in range(24)]
+    path = write_records(tmp_path / 'labelled', map(records.encode, videos))
+    found = sync.evaluate_sync(WhatAlone(), path, windows_per_record=1, label_prefix='half:')
+    results = found.results
+    assert results['accuracy_easy_other_class'] == results['auc_easy_other_class'] == 1.0
+    assert results['accuracy_easy_same_class'] == results['auc_easy_same_class'] == 0.5
+    assert results['pairs_easy_same_class'] + results['pairs_easy_other_class'] == 24
+    assert 4 < results['pairs_easy_same_class'] < 20
+    with pytest.raises(UserError, match='needs one; choose one with `label_prefix`'):
+        sync.evaluate_sync(WhatAlone(), path, label_prefix='word:')
 
 
 def test_records_without_a_usable_clip_are_refused(tmp_path):

@@ -8,7 +8,8 @@ from avts_tf.experiments.cells import Settings
 
 DATA = ('kinetics_records', 'audioset_records', 'soundnet_records', 'ucf101_records',
         'hmdb51_records', 'esc10_input', 'esc50_input', 'dcase2014_input')
-SETS = dict.fromkeys(('train', 'held', 'labelled', 'test'), 'world')  # globs of no files
+SETS = dict.fromkeys(('train', 'held', 'labelled', 'test', 'struck train', 'struck held',
+                      'sustained train', 'sustained held'), 'world')  # globs of no files
 
 
 def make_settings(folder, seeds=(0, 1), data=(), **given):
@@ -40,6 +41,8 @@ class FakeRuns:
                                                   0.6) + 0.02 * seed
         with open(os.path.join(folder, 'result.json'), 'w') as file:
             json.dump({'sync': {'avts_accuracy': accuracy, 'auc_easy': accuracy, 'auc_hard': 0.5,
-                                'auc_super_hard': 0.5},
+                                'auc_super_hard': 0.5, 'accuracy_easy_same_class': 0.5,
+                                'accuracy_easy_other_class': accuracy,
+                                'accuracy_super_hard': 0.5},
                        'action_recognition': {'accuracy': accuracy}}, file)
         return ''

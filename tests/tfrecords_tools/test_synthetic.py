@@ -12,7 +12,7 @@ from tfrecords_tools import synthetic
 
 def _values(output, **changed):
     values = {'videos': 1, 'seconds': 0.5, 'fps': 5.0, 'size': 16, 'sample_rate': 16000, 'seed': 9,
-              'shards': 1, 'difficulty': 0.0}
+              'shards': 1, 'difficulty': 0.0, 'world': 'struck'}
     return types.SimpleNamespace(output=str(output), **{**values, **changed})
 
 
@@ -29,6 +29,15 @@ def test_the_program_says_what_it_wrote(tmp_path, monkeypatch, capsys):
         f'true strikes: {prefix}.strikes.csv, summary: {prefix}.json\n')
     assert sorted(os.listdir(prefix.parent)) == [
         'world-00000-of-00001', 'world.json', 'world.strikes.csv']
+
+
+def test_the_program_writes_another_world(tmp_path, monkeypatch, capsys):
+    prefix = tmp_path / 'world'
+    monkeypatch.setattr(flags, 'FLAGS', _values(prefix, world='sustained'))
+    synthetic.main(['synthetic'])
+    assert f'true paths: {prefix}.paths.csv' in capsys.readouterr().out
+    assert (tmp_path / 'world.paths.csv').read_text().startswith(
+        'example_id,seconds,height,pitch_hz\nsustained-9-00000,0.000000,')
 
 
 def test_a_wrong_value_is_named_with_dashes(tmp_path, monkeypatch):

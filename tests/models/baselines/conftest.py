@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from avts_tf.data.synthetic import OBJECTS, make_video, write_world
+from avts_tf.data.synthetic import write_world
+from avts_tf.data.worlds.struck import OBJECTS, make_video
 
 
 @pytest.fixture(scope='session')

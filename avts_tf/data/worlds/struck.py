@@ -1,14 +1,43 @@
-"""How the synthetic world looks and sounds: its objects, and the frames and audio of their strikes.
+"""The struck world: things that strike and sound.
 
-All lengths are parts of the frame's side, all places (x, y) from the upper left corner.
+One object per video moves over a plain ground and strikes at random, irregular times, 2 to 5 a
+second. A strike at time s
+
+*   is visible: from s on the object flashes and swells and a ring runs out from it, all over within
+    0.16 s. Every frame is drawn for its own exact time, so the state of flash and ring gives s more
+    finely than the frame rate;
+*   is audible: the sound of the object's class begins at sample round(s * sample_rate).
+
+So *what* sounds separates an easy negative (colour and shape go with a timbre), but only *when* it
+sounds separates a hard or super-hard one. `difficulty` adds what the real world has: noise in video
+and audio, static clutter, other moving objects whose strikes are silent, and sounds of things out
+of sight.
+
+Each record carries two labels, in this order: (object class, 'object:NAME'), the label for audio
+classification, and (motion class, 'motion:NAME'), the label for action recognition. The two indices
+count separately, each from 0. The truth are the strikes.
 """
 
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+
+from avts_tf.data import records
+from avts_tf.data.worlds import World
+from avts_tf.data.worlds.drawing import (
+    cover,
+    encode_frame,
+    make_ground,
+    pixel_places,
+    shape_distance,
+)
+
+DATASET_NAME = 'synthetic'  # it was the only world at first
+
+# The gaps keep most windows of half a second from being empty and no two strikes from melting into
+# one.
+MIN_GAP_SECONDS, MAX_GAP_SECONDS = 0.15, 0.5
 
 
 class ObjectClass(NamedTuple):
@@ -93,6 +122,116 @@ class Actor(NamedTuple):
     strike_seconds: np.ndarray
 
 
+def make_video(
+    index: int, seed: int = 0, *, seconds: float = 4.0, fps: float = 25.0, size: int = 40,
+    sample_rate: int = 16000, difficulty: float = 0.2,
+) -> tuple[records.Video, list[Strike]]:
+    """Makes one video of the world; the same arguments give the same video.
+
+    Args:
+        index: number of the video in its set, from 0.
+        seed: seed of the set.
+        seconds: duration; it is rounded to whole frames.
+        fps: frames per second.
+        size: height and width of a frame, in pixels.
+        sample_rate: Hz.
+        difficulty: 0 (one object, its sound, nothing else) to 1.
+
+    Returns:
+        A `records.Video` of round(seconds * fps) frames, with a waveform of the same duration, and
+        its strikes, ascending in time.
+
+    Example:
+        >>> video, strikes = make_video(0, seconds=1.0)
+        >>> len(video.frames), len(video.waveform)
+        (25, 16000)
+    """
+    rng = np.random.default_rng([seed, index])
+    object_index, motion_index = _classes(index, seed)
+    frame_count = round(seconds * fps)
+    duration = frame_count / fps
+    last_frame_seconds = (frame_count - 1) / fps  # a later strike would be heard and not seen
+
+    strikes = [Strike(s, object_index, True, True) for s in _strike_times(rng, last_frame_seconds)]
+    # The main actor comes last, over the others: it is what the labels speak of.
+    actors = [_actor(rng, object_index, motion_index, [s.seconds for s in strikes])]
+    for _ in range(rng.binomial(2, difficulty)):
+        other = _other_object(rng, object_index)
+        silent = _random_strikes(rng, difficulty, last_frame_seconds, other, visible=True)
+        motion = int(rng.integers(len(MOTIONS)))
+        actors.insert(0, _actor(rng, other, motion, [s.seconds for s in silent]))
+        strikes += silent
+    strikes += _random_strikes(rng, difficulty, duration, _other_object(rng, object_index),
+                               visible=False)
+    strikes.sort()
+
+    video = records.Video(
+        example_id=f'{DATASET_NAME}-{seed}-{index:05d}',
+        frames=_draw_frames(rng, actors, frame_count, fps, size, difficulty),
+        frame_rate=fps,
+        height=size,
+        width=size,
+        waveform=_make_waveform(rng, strikes, round(duration * sample_rate), sample_rate,
+                               difficulty),
+        sample_rate=sample_rate,
+        dataset_name=DATASET_NAME,
+        labels=(
+            (object_index, f'object:{OBJECTS[object_index].name}'),
+            (motion_index, f'motion:{MOTIONS[motion_index]}'),
+        ),
+    )
+    return video, strikes
+
+
+def _classes(index: int, seed: int):
+    """Object and motion of a video. Each block of 24 videos holds each pair of them once."""
+    count = len(OBJECTS) * len(MOTIONS)
+    pairs = np.random.default_rng([seed, index // count, 1]).permutation(count)
+    pair = int(pairs[index % count])
+    return pair // len(MOTIONS), pair % len(MOTIONS)
+
+
+def _other_object(rng: np.random.Generator, object_index: int):
+    return int((object_index + rng.integers(1, len(OBJECTS))) % len(OBJECTS))
+
+
+def _whole_microseconds(times: np.ndarray):
+    # So that the six decimals of the CSV file are the whole truth, to the sample.
+    return [round(float(time), 6) for time in times]
+
+
+def _strike_times(rng: np.random.Generator, last_seconds: float):
+    """Strike times in [0, last_seconds], ascending."""
+    first = rng.uniform(0, min(MAX_GAP_SECONDS, last_seconds))
+    gaps = rng.uniform(MIN_GAP_SECONDS, MAX_GAP_SECONDS, int(last_seconds / MIN_GAP_SECONDS) + 1)
+    times = first + np.concatenate([[0.0], np.cumsum(gaps)])
+    return _whole_microseconds(times[times <= last_seconds])
+
+
+def _random_strikes(rng: np.random.Generator, per_second: float, last_seconds: float,
+                    object_index: int, visible: bool):
+    """Strikes of something else: seen and not heard, or heard and not seen."""
+    times = rng.uniform(0, last_seconds, rng.poisson(per_second * last_seconds))
+    return [Strike(s, object_index, visible, not visible)
+            for s in _whole_microseconds(np.sort(times))]
+
+
+def _actor(rng: np.random.Generator, object_index: int, motion_index: int,
+           strike_seconds: list[float]):
+    # Paths keep to the middle, so that a crop of two thirds of the frame seldom loses the object.
+    return Actor(
+        object=object_index,
+        motion=int(motion_index),
+        radius=rng.uniform(0.13, 0.17),
+        centre=rng.uniform(0.42, 0.58, 2),
+        reach=rng.uniform(0.15, 0.22),
+        period_seconds=rng.uniform(0.8, 1.4),
+        phase=rng.uniform(0, 2 * np.pi),
+        direction=int(rng.choice([-1, 1])),
+        strike_seconds=np.asarray(strike_seconds, np.float64),
+    )
+
+
 def _position(actor: Actor, seconds: float):
     """x and y of an actor at a time, as parts of the frame's side, from the upper left corner."""
     angle = actor.phase + 2 * np.pi * seconds / actor.period_seconds
@@ -104,31 +243,6 @@ def _position(actor: Actor, seconds: float):
         'diagonal': (0.8 * swing, 0.8 * actor.direction * swing),
     }[MOTIONS[actor.motion]]
     return actor.centre[0] + actor.reach * x, actor.centre[1] + actor.reach * y
-
-
-def _shape_distance(name: str, x: np.ndarray, y: np.ndarray):
-    """Signed distance to the edge of a shape of radius 1 around (0, 0), negative inside."""
-    ax, ay = np.abs(x), np.abs(y)
-    if name == 'disc':
-        return np.hypot(x, y) - 1.0
-    if name == 'square':
-        return np.maximum(ax, ay) - 0.85
-    if name == 'triangle':
-        return np.maximum(0.866 * ax - 0.5 * y, y) - 0.6
-    if name == 'diamond':
-        return (ax + ay) * 0.707 - 0.8
-    if name == 'cross':
-        return np.minimum(np.maximum(ax - 1.05, ay - 0.36), np.maximum(ax - 0.36, ay - 1.05))
-    return np.abs(np.hypot(x, y) - 0.75) - 0.28  # ring
-
-
-def _cover(
-    canvas: np.ndarray, distance_pixels: np.ndarray, colour: Sequence[float] | np.ndarray,
-    opacity: float = 1.0,
-):
-    """Paints a colour where the distance is negative, with soft edges a pixel wide."""
-    alpha = np.clip(0.5 - distance_pixels, 0.0, 1.0)[..., None] * np.float32(opacity)
-    canvas += alpha * (np.asarray(colour, np.float32) - canvas)
 
 
 def _draw(canvas: np.ndarray, x: np.ndarray, y: np.ndarray, actor: Actor, seconds: float):
@@ -151,13 +265,13 @@ def _draw(canvas: np.ndarray, x: np.ndarray, y: np.ndarray, actor: Actor, second
     if flash:
         progress = since / VISIBLE_SECONDS
         ring = actor.radius * 1.2 + 0.3 * progress
-        _cover(canvas, (np.abs(np.hypot(x, y) - ring) - 0.025) * size, (1.0, 1.0, 1.0),
+        cover(canvas, (np.abs(np.hypot(x, y) - ring) - 0.025) * size, (1.0, 1.0, 1.0),
                (1 - progress) ** 2)
     colour = np.asarray(look.colour) * (1 - 0.85 * flash) + 0.85 * flash
-    _cover(canvas, _shape_distance(look.name, x / radius, y / radius) * radius * size, colour)
+    cover(canvas, shape_distance(look.name, x / radius, y / radius) * radius * size, colour)
 
 
-def draw_frames(
+def _draw_frames(
     rng: np.random.Generator, actors: Sequence[Actor], frame_count: int, fps: float, size: int,
     difficulty: float,
 ) -> list[bytes]:
@@ -174,28 +288,14 @@ def draw_frames(
     Returns:
         List of JPEG bytes; frame i shows time i / fps.
     """
-    places = (np.arange(size, dtype=np.float32) + 0.5) / size
-    x, y = np.meshgrid(places, places)
-    ground = np.empty((size, size, 3), np.float32)
-    slope = rng.uniform(-0.06, 0.06, 2)
-    ground[:] = rng.uniform(0.08, 0.22, 3) + (slope[0] * x + slope[1] * y)[..., None]
-    for _ in range(rng.poisson(6 * difficulty)):
-        radius, place = rng.uniform(0.05, 0.13), rng.uniform(0, 1, 2)
-        name = OBJECTS[rng.integers(len(OBJECTS))].name
-        distance = _shape_distance(name, (x - place[0]) / radius, (y - place[1]) / radius)
-        _cover(ground, distance * radius * size, rng.uniform(0.1, 0.5, 3))
-
+    x, y = pixel_places(size)
+    ground = make_ground(rng, size, difficulty)
     frames = []
     for i in range(frame_count):
         canvas = ground.copy()
         for actor in actors:
             _draw(canvas, x, y, actor, i / fps)
-        if difficulty:
-            canvas += rng.standard_normal(canvas.shape, np.float32) * np.float32(0.1 * difficulty)
-        pixels = np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, 'JPEG', quality=90)
-        frames.append(buffer.getvalue())
+        frames.append(encode_frame(rng, canvas, difficulty))
     return frames
 
 
@@ -216,7 +316,7 @@ def _sound(rng: np.random.Generator, look: ObjectClass, pitch: float, sample_rat
     return body * np.exp(-times / look.decay_seconds) * fade + click * (times < CLICK_SECONDS)
 
 
-def make_waveform(
+def _make_waveform(
     rng: np.random.Generator, strikes: Sequence[Strike], sample_count: int, sample_rate: int,
     difficulty: float,
 ) -> np.ndarray:
@@ -243,3 +343,20 @@ def make_waveform(
             mix[start:start + length] += SOUND_GAIN * sound[:length]
     mix += 0.03 * difficulty * rng.standard_normal(sample_count)
     return np.round(np.clip(mix, -1, 1) * 32767).astype(np.int16)
+
+
+def _truth_row(strike: Strike):
+    return (f'{strike.seconds:.6f}', OBJECTS[strike.object].name, int(strike.visible),
+            int(strike.audible))
+
+
+def _totals(strikes: Sequence[Strike]):
+    return {
+        'strikes': sum(strike.visible and strike.audible for strike in strikes),
+        'silent_strikes': sum(not strike.audible for strike in strikes),
+        'off_screen_strikes': sum(not strike.visible for strike in strikes),
+    }
+
+
+WORLD = World(make_video, 'strikes', ('strike_seconds', 'object', 'visible', 'audible'), _truth_row,
+              _totals)
