@@ -225,10 +225,10 @@ def _noting(figure, axes):
 
 
 @pytest.mark.parametrize(('changed', 'written'), [
-    ({'difficulty': None}, {'train-difficulty0.8-32px-25fps-16000hz': (384, 0.8, 100, 'struck'),
+    ({'difficulty': None}, {'train-difficulty0.8-32px-25fps-16000hz': (427, 0.8, 100, 'struck'),
                             'held-difficulty0.8-32px-25fps-16000hz': (128, 0.8, 101, 'struck'),
                             'train-sustained-difficulty0.5-32px-25fps-16000hz':
-                                (384, 0.5, 100, 'sustained'),
+                                (427, 0.5, 100, 'sustained'),
                             'held-sustained-difficulty0.5-32px-25fps-16000hz':
                                 (128, 0.5, 101, 'sustained')}),
     ({'difficulty': 0.1, 'quick': True},
