@@ -20,8 +20,11 @@ def plain_convolutions() -> Iterator[None]:
     """Within it graphs are built of plain operations, because they will run anywhere.
 
     Example:
+        >>> layer = FramewiseConv3D(4, (1, 3, 3), strides=(1, 2, 2), use_bias=False)
         >>> with plain_convolutions():
-        ...     graph = tf.function(tower).get_concrete_function(frames)
+        ...     graph = tf.function(layer).get_concrete_function(tf.zeros([2, 5, 9, 9, 3])).graph
+        >>> {op.type for op in graph.get_operations() if op.type.startswith('Conv')}
+        {'Conv3D'}
     """
     token = _for_any_device.set(True)
     try:
