@@ -31,10 +31,14 @@ FLAGS = {
              'out, count and name it; or stop.', choices=('skip', 'stop')),
         Flag('checkpoint_minutes', 10.0, 'Minutes between checkpoints within an epoch; 0 writes '
              'one after every step.', minimum=0.0),
+        Flag('log_every', 10, 'Steps after which the loss is read, checked and shown; in between '
+             'the device is not waited for.', minimum=1),
         Flag('keep_checkpoints', 3, 'Newest checkpoints to keep; the best is kept beside them.',
              minimum=1),
         Flag('deterministic', False, 'Have TensorFlow give the same bits each time on GPUs too; '
              'a CPU does anyway.'),
+        Flag('jit_compile', False, 'Have XLA compile the towers of the training step. It may be '
+             'faster on GPUs; on CPUs convolutions become several times slower.'),
     ],
 }
 
@@ -54,7 +58,8 @@ def run(flags: types.SimpleNamespace) -> None:
             config, records, flags.run_dir, eval_records=eval_records,
             select_records=flags.select_records, devices=flags.devices,
             on_bad_record=flags.on_bad_record, checkpoint_minutes=flags.checkpoint_minutes,
-            keep_checkpoints=flags.keep_checkpoints, deterministic=flags.deterministic,
+            keep_checkpoints=flags.keep_checkpoints, log_every=flags.log_every,
+            deterministic=flags.deterministic, jit_compile=flags.jit_compile,
             init_run_dir=flags.init_run_dir)
         if is_chief():
             _finish(flags, model, config, records, eval_records, before)

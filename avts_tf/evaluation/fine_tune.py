@@ -168,17 +168,20 @@ def fine_tune(
 
     total = steps * train.epochs
     learning_rate = LearningRate(train, total, [row['loss'] for row in rows])
+    # Counted here: a step need not wait until the device is asked.
+    step = int(optimizer.iterations.numpy())
     with progress.bar(total=total, initial=steps * done, unit='step') as bar:
         for epoch in range(done, train.epochs):
             state.epoch.assign(epoch)
-            before = int(optimizer.iterations.numpy())
+            before = step
             mean_loss.reset_state()
             accuracy.reset_state()
             for batch in batches:
-                optimizer.learning_rate.assign(learning_rate.at(int(optimizer.iterations.numpy())))
+                learning_rate.set(optimizer, step)
                 train_step(batch)
+                step += 1
                 bar.update()
-            if int(optimizer.iterations.numpy()) == before:
+            if step == before:
                 raise UserError('records', records, 'the usable records make no full batch of '
                                 f'`batch_size`={train.batch_size}; {state.describe_skips()}.')
             loss, right = float(mean_loss.result()), float(accuracy.result())

@@ -114,7 +114,7 @@ def train_subnet(
     masks = spec_augment_bank(steps, bands, longest_mask + 1, round(MASK_BANDS * bands) + 1, seed)
     bar = progress.bar(range(train.epochs), f'{title}: training', unit='epoch', leave=False)
     for _ in bar:
-        total = 0.0
+        losses = []  # read at the end of the epoch: a step need not wait for the one before
         for _ in range(epoch_steps):
             while len(order) < batch_size:
                 order = np.concatenate([order, rng.permutation(len(waveforms))])
@@ -123,11 +123,12 @@ def train_subnet(
             targets = np.eye(class_count, dtype=np.float32)[labels[chosen]]
             windows, targets = augment(windows, targets, rng)
             mask = masks[rng.integers(0, len(masks), batch_size)]
-            optimizer.learning_rate.assign(learning_rate.at(done))
-            total += float(step(windows, targets, mask))
+            learning_rate.set(optimizer, done)
+            losses.append(step(windows, targets, mask))
             done += 1
-        learning_rate.end_epoch(total / epoch_steps)
-        bar.set_postfix(loss=f'{total / epoch_steps:.3f}')
+        loss = sum(float(each) for each in losses) / epoch_steps
+        learning_rate.end_epoch(loss)
+        bar.set_postfix(loss=f'{loss:.3f}')
     return Subnet(front_end, network, samples, network.count_params())
 
 

@@ -16,6 +16,7 @@ from avts_tf.inference.signatures import (
     in_float32,
 )
 from avts_tf.inference.windows import count_windows
+from avts_tf.models.convolutions import plain_convolutions
 
 DECODED_AT_ONCE = 10    # JPEGs
 
@@ -71,7 +72,7 @@ class VideoSignatures(TowerSignatures):
         """
         frames = check_window(frames, self.inputs['window'][0], self.windows_at_once)
         tower = self._keras_tower()
-        with in_float32(tower):
+        with in_float32(tower), plain_convolutions():
             return tower(frames, training=False)
 
     def examples(self, rng: np.random.Generator) -> Examples:
@@ -104,7 +105,8 @@ class VideoSignatures(TowerSignatures):
 
     @tf.function(autograph=False)
     def _network(self, frames: tf.Tensor, training: bool):
-        return self._keras_tower()(frames, training=training)
+        with plain_convolutions():
+            return self._keras_tower()(frames, training=training)
 
     def _crop(self, frames: tf.Tensor):
         """uint8 [frames, height, width, 3] -> uint8 [frames, size, size, 3]."""

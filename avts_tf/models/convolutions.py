@@ -1,19 +1,53 @@
-"""Convolutions that compute what Keras's do, faster on CPUs."""
+"""Convolutions that compute what Keras's do, faster on CPUs.
+
+How they compute it is chosen when a graph is built: for a CPU of this machine in ways that its
+kernels are faster with; for a GPU, whose library chooses by itself, and for graphs that are taken
+to other machines, by the plain operation.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 
+_for_any_device = contextvars.ContextVar('for_any_device', default=False)
+
+
+@contextlib.contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """Within it graphs are built of plain operations, because they will run anywhere.
+
+    Example:
+        >>> layer = FramewiseConv3D(4, (1, 3, 3), strides=(1, 2, 2), use_bias=False)
+        >>> with plain_convolutions():
+        ...     graph = tf.function(layer).get_concrete_function(tf.zeros([2, 5, 9, 9, 3])).graph
+        >>> {op.type for op in graph.get_operations() if op.type.startswith('Conv')}
+        {'Conv3D'}
+    """
+    token = _for_any_device.set(True)
+    try:
+        yield
+    finally:
+        _for_any_device.reset(token)
+
+
+def _is_for_cpu() -> bool:
+    """Whether the graph that is being built will run on a CPU of this machine."""
+    return not (_for_any_device.get() or tf.config.list_logical_devices('GPU'))
+
 
 @keras.saving.register_keras_serializable('avts_tf')
 class FramewiseConv3D(keras.layers.Conv3D):
-    """A strided `keras.layers.Conv3D` of temporal size 1 and without bias, run frame by frame.
+    """A strided `keras.layers.Conv3D` of temporal size 1, padding "valid" or "same" and no bias.
 
-    The result is the same. On a CPU the gradients of TensorFlow's strided 3-D convolutions take up
-    to three times as long as those of its 2-D ones.
+    The result is the same. On a CPU it runs on each frame as a picture: the gradients of
+    TensorFlow's strided 3-D convolutions take up to three times as long as those of its 2-D ones.
 
-    A 1 x 1 kernel first takes the positions that its stride leaves, then convolves without one:
-    oneDNN's gradient of a strided 1 x 1 kernel with fewer than 8 channels is wrong on processors
-    that have AVX2 but no AVX-512, and differs from run to run (TensorFlow 2.21).
+    On all devices a 1 x 1 kernel first takes the positions that its stride leaves, then convolves
+    without one: oneDNN's gradient of a strided 1 x 1 kernel with fewer than 8 channels is wrong on
+    processors that have AVX2 but no AVX-512, and differs from run to run (TensorFlow 2.21).
 
     Example:
         >>> layer = FramewiseConv3D(4, (1, 3, 3), strides=(1, 2, 2), use_bias=False)
@@ -22,13 +56,16 @@ class FramewiseConv3D(keras.layers.Conv3D):
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        batch, frames, strides = tf.shape(inputs)[0], inputs.shape[1], self.strides[1:]
+        kernel, padding = tf.convert_to_tensor(self.kernel), self.padding.upper()
+        strides = self.strides[1:]
         if self.kernel_size == (1, 1, 1):
             inputs = inputs[:, :, ::strides[0], ::strides[1]]
-            strides = 1
+            strides = 1, 1
+        if not _is_for_cpu():
+            return tf.nn.conv3d(inputs, kernel, [1, 1, *strides, 1], padding)
+        batch, frames = tf.shape(inputs)[0], inputs.shape[1]
         images = tf.reshape(inputs, [-1, *inputs.shape[2:]])        # [batch * frames, h, w, c]
-        kernel = tf.squeeze(tf.convert_to_tensor(self.kernel), 0)
-        images = tf.nn.conv2d(images, kernel, strides, self.padding.upper())
+        images = tf.nn.conv2d(images, tf.squeeze(kernel, 0), strides, padding)
         return tf.reshape(images, [batch, frames, *images.shape[1:]])
 
 
@@ -38,7 +75,7 @@ WINOGRAD_CHANNELS = 64
 
 @keras.saving.register_keras_serializable('avts_tf')
 class WinogradConv3D(keras.layers.Conv3D):
-    """A `keras.layers.Conv3D` that is trained by Winograd's F(2, 3) in time.
+    """A `keras.layers.Conv3D` that is trained by Winograd's F(2, 3) in time, on CPUs.
 
     It has temporal size 3, stride 1, padding "same" and no bias. Two frames are made by four 2-D
     convolutions instead of six (Lavin and Gray 2016, section 4.1): with kernels g0, g1, g2 of one
@@ -54,12 +91,12 @@ class WinogradConv3D(keras.layers.Conv3D):
     convolution. Sums are taken in float32 and by XLA, which makes one pass over memory of them.
 
     An odd number of frames gets one of zeros, as the padding has anyway, and the frame that comes
-    of it is left out. Where it is not trained, and on GPUs, whose libraries choose by themselves,
-    it is the plain convolution.
+    of it is left out. Where it is not trained, on GPUs and in exported graphs it is the plain
+    convolution.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        if not (training and self.trainable) or tf.config.list_logical_devices('GPU'):
+        if not (training and self.trainable and _is_for_cpu()):
             return super().call(inputs)
         frames = inputs.shape[1]
         first, middle, last = tf.unstack(tf.cast(self.kernel, tf.float32))

@@ -17,24 +17,12 @@ from avts_tf.data.sampling import (
     is_one_of,
 )
 from avts_tf.errors import UserError
-
-
-def squared_distances(video: tf.Tensor, audio: tf.Tensor) -> tf.Tensor:
-    """Squared Euclidean distances of clips to their own audio windows.
-
-    Args:
-        video: float32 [B, D].
-        audio: float32 [B, K, D].
-
-    Returns:
-        float32 [B, K].
-    """
-    return tf.reduce_sum(tf.math.squared_difference(audio, video[:, None]), -1)
-
-
-def safe_sqrt(squared: tf.Tensor) -> tf.Tensor:
-    """Square root with a finite gradient at zero, where that of `tf.sqrt` is infinite."""
-    return tf.sqrt(tf.maximum(squared, 1e-12))
+from avts_tf.models.distances import (
+    dot_products,
+    safe_sqrt,
+    squared_distances,
+    squared_distances_of_all,
+)
 
 
 def gather_replicas(tensor: tf.Tensor) -> tf.Tensor:
@@ -184,8 +172,7 @@ def all_pairs_loss(
         anchors: tf.Tensor, anchor_hash: tf.Tensor, others: tf.Tensor, other_hash: tf.Tensor,
     ) -> tf.Tensor:
         others, other_hash = gather_replicas(others), gather_replicas(other_hash)         # [G, D]
-        squared = (tf.reduce_sum(anchors**2, -1)[:, None] + tf.reduce_sum(others**2, -1)[None]
-                   - 2.0 * tf.matmul(anchors, others, transpose_b=True))                  # [B, G]
+        squared = squared_distances_of_all(anchors, others)                               # [B, G]
         negative = loss.call(tf.zeros_like(squared), safe_sqrt(squared))                  # [B, G]
         weight = tf.cast(anchor_hash[:, None] != other_hash[None], tf.float32)            # [B, G]
         if weighted:
@@ -318,9 +305,13 @@ def infonce_loss(
     if batch_negatives == 'by_mix':
         is_easy = is_one_of(kind[:, 1:], OTHER_RECORD_NEGATIVES)                          # [B, K-1]
         in_batch &= tf.reduce_any(is_easy, 1, keepdims=True)
-    to_audio = tf.matmul(video, gather_replicas(audio[:, 0]), transpose_b=True) / temperature
-    to_video = tf.matmul(audio[:, 0], gather_replicas(video), transpose_b=True) / temperature
-    own = tf.einsum('bd,bkd->bk', video, audio[:, 1:]) / temperature                      # [B, K-1]
+
+    def similarities(rows: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+        products = dot_products(rows, gather_replicas(others))                            # [B, G]
+        return tf.cast(products, tf.float32) / temperature
+
+    to_audio, to_video = similarities(video, audio[:, 0]), similarities(audio[:, 0], video)
+    own = tf.reduce_sum(video[:, None] * audio[:, 1:], -1) / temperature                  # [B, K-1]
     minus_infinity = tf.float32.min
     is_own = is_one_of(kind[:, 1:], SAME_RECORD_NEGATIVES)                                # [B, K-1]
     own = tf.where(is_own, own, minus_infinity)

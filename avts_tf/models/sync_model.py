@@ -1,12 +1,15 @@
 """What every model here is: clips and their audio windows in, distances out, trained on pairs."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
 
 from avts_tf.config import Config
 from avts_tf.data.sampling import Kind
 from avts_tf.errors import UserError
-from avts_tf.models.losses import gather_replicas, safe_sqrt, squared_distances
+from avts_tf.models.distances import safe_sqrt, squared_distances
+from avts_tf.models.losses import gather_replicas
 
 Batch = dict[str, tf.Tensor]
 
@@ -21,7 +24,7 @@ class SyncModel(keras.Model):
     Args:
         config: `Config`.
         inputs: dict of Keras tensors: `video` uint8 [B, T, S, S, 3], `audio` int16
-            [B, K, samples] and perhaps `spec_mask` int32 [B, K].
+            [B, K, samples] and perhaps `spec_mask` int64 [B, K].
         outputs: dict of Keras tensors; `video` float32 [B, D] is one of them.
         video_tower: functional model that shares its layers with this one, or None.
         audio_tower: the same for audio; its layer `log_mel` can be adapted to training audio.
@@ -95,13 +98,15 @@ class SyncModel(keras.Model):
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
         with tf.GradientTape() as tape:
-            outputs = self(self.model_inputs(batch), training=True)
+            with _compiled(self.jit_compile):
+                outputs = self(self.model_inputs(batch), training=True)
             loss = self.batch_loss(outputs, batch)
             # Keras's optimisers add the gradients of the replicas up, so that each gives its part
             # of the global mean.
             scaled = loss / replicas
         variables = self.trainable_variables
-        gradients = tape.gradient(scaled, variables)
+        with _compiled(self.jit_compile):
+            gradients = tape.gradient(scaled, variables)
         clip_norm = self.config.train.clip_norm
         if clip_norm > 0:
             # The norm is that of the global gradient; dividing undoes the sum that the optimiser
@@ -188,6 +193,14 @@ class SyncModel(keras.Model):
         """The model that `get_config` described, with new weights."""
         # Subclasses take the configuration alone.
         return cls(Config.from_json(config['config']))  # type: ignore[call-arg]
+
+
+def _compiled(jit_compile: bool) -> contextlib.AbstractContextManager:
+    """Within it XLA compiles what it can, where that is wanted; not the exchange of replicas.
+
+    `tf.function(jit_compile=True)` would have to compile all of it, and cannot.
+    """
+    return tf.xla.experimental.jit_scope() if jit_compile else contextlib.nullcontext()
 
 
 @keras.saving.register_keras_serializable('avts_tf')

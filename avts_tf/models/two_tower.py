@@ -25,7 +25,7 @@ class TwoTower(SyncModel):
     """A video tower and an audio tower that share nothing but the space they embed into.
 
     A functional model, built here. Inputs are the batches of `make_dataset`: `video` uint8
-    [B, T, S, S, 3], `audio` int16 [B, K, samples] and, with SpecAugment, `spec_mask` int32
+    [B, T, S, S, 3], `audio` int16 [B, K, samples] and, with SpecAugment, `spec_mask` int64
     [B, K]. Outputs are a dict of `video` float32 [B, D] and `audio` float32 [B, K, D].
 
     Build it in the scope of the strategy that will train. `build_two_tower` seeds the weights.
@@ -68,7 +68,7 @@ class TwoTower(SyncModel):
         waveforms = JoinWindows(autocast=False, name='join_windows')(inputs['audio'])
         if config.augment.spec_augment:
             # Masks come between the front end and the network; the tower has none.
-            inputs['spec_mask'] = keras.Input([windows], dtype='int32', name='spec_mask')
+            inputs['spec_mask'] = keras.Input([windows], dtype='int64', name='spec_mask')
             index = JoinWindows(autocast=False, name='join_masks')(inputs['spec_mask'])
             spectrogram = audio_tower.get_layer('log_mel')(waveforms)        # [B * K, steps, bands]
             steps, bands = spectrogram.shape[1:]

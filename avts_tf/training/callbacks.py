@@ -45,7 +45,7 @@ class SetLearningRate(keras.callbacks.Callback):
         self._step = int(self.model.optimizer.iterations.numpy())
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        self.model.optimizer.learning_rate.assign(self._learning_rate.at(self._step))
+        self._learning_rate.set(self.model.optimizer, self._step)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._step += 1
@@ -148,6 +148,8 @@ class WriteHistory(keras.callbacks.Callback):
 class ShowProgress(keras.callbacks.Callback):
     """A bar over the steps, a line per epoch with the time that is left, and warnings.
 
+    The bar shows the mean loss of the epoch so far as of the last step whose logs were read.
+
     Args:
         curriculum: `Curriculum`.
         pipeline_state: `PipelineState` of the training records.
@@ -172,6 +174,8 @@ class ShowProgress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._done += 1
+        if logs:
+            self._bar.set_postfix(loss=f'{logs["loss"]:.4f}', refresh=False)
         self._bar.update()
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:

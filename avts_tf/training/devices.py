@@ -135,13 +135,12 @@ def own_batches(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> I
         strategy: result of `make_strategy`; B must be a multiple of its replicas.
 
     Returns:
-        An iterable of per-replica dicts of tensors [B / replicas, ...]. With several machines they
-        hold `digest` int64 [B / replicas] too, a number that is the same on all of them if they
-        read the same global batch.
+        An iterable of per-replica dicts of tensors [B / replicas, ...], which TensorFlow copies to
+        the devices ahead of the steps. int32 has become int64. With several machines they hold
+        `digest` int64 [B / replicas] too, a number that is the same on all of them if they read
+        the same global batch.
     """
     replicas, (workers, index) = strategy.num_replicas_in_sync, _task()
-    if replicas == 1:
-        return dataset
     local = replicas // workers
 
     def pieces(batch: dict) -> tf.data.Dataset:
@@ -151,15 +150,30 @@ def own_batches(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> I
             content = batch['example_hash'] * 3 + tf.reduce_sum(pairs, 1)
             order = tf.range(1, tf.cast(rows, tf.int64) + 1)
             batch = {**batch, 'digest': tf.fill([rows], tf.reduce_sum(content * order))}
-        parts = {name: tf.reshape(value, [replicas, -1, *value.shape[1:]])
+        # A shape that is known spares the strategy to ask all replicas whether they have a batch.
+        parts = {name: tf.reshape(value, [replicas, (value.shape[0] or -replicas) // replicas,
+                                          *value.shape[1:]])
                  for name, value in batch.items()}
         return tf.data.Dataset.from_tensor_slices(
             {name: value[index * local:(index + 1) * local] for name, value in parts.items()})
 
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    dataset = dataset.flat_map(pieces).with_options(options)
+    dataset = dataset.map(_without_int32)
+    if replicas > 1:
+        dataset = dataset.flat_map(pieces)
+    dataset = dataset.with_options(options)
     return strategy.distribute_datasets_from_function(lambda _: dataset)
+
+
+def _without_int32(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """A batch with int64 for int32.
+
+    TensorFlow takes the int32 arguments of a function from the host's memory: one that lies on a
+    GPU is copied back at each call, for which the host waits.
+    """
+    return {name: tf.cast(value, tf.int64) if value.dtype == tf.int32 else value
+            for name, value in batch.items()}
 
 
 def make_gather(
@@ -173,7 +187,8 @@ def make_gather(
 
     Returns:
         Function from a list of integers to a list of such lists, one per replica. All machines
-        must call it equally often.
+        must call it equally often. With several machines it waits for the devices, whose network
+        it uses; with one it gives back what it is given.
     """
     if worker_count() == 1:
         return lambda numbers: [numbers]

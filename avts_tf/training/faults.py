@@ -52,22 +52,23 @@ def check_agreement(reports: list[MachineReport]) -> None:
 
 
 def check_loss(
-    loss: float, clips: Callable[[], np.ndarray], state: TrainingState, epoch: int,
+    loss: float, clips: Callable[[], np.ndarray], state: TrainingState, epoch: int, step: int,
 ) -> None:
     """Raises a `Diverged` where the loss of a batch is NaN or infinite.
 
     Args:
-        loss: of the batch.
+        loss: mean of the epoch up to the batch, which is bad from the first bad batch on.
         clips: function that gives int64 [B], the hashes of its clips; asked only where the loss is
             bad, because the device has to be waited for.
-        state: `TrainingState` after the step.
+        state: `TrainingState`.
         epoch: number of the epoch, from 0.
+        step: number of the batch in the epoch, from 1.
     """
     if math.isfinite(loss):
         return
     names = name_hashes(state.shard_counts(), set(clips()[:NAMED_CLIPS].tolist()))
     raise Diverged(
-        None, None, f'the loss is {loss} in epoch {epoch + 1}, step {state.step}. Clips of that '
+        None, None, f'the loss is {loss} in epoch {epoch + 1}, step {step}. Clips of that '
         f'batch: {", ".join(names)}. Nothing of it was kept; the same command would come to it '
         'again. Look at these clips with python -m tfrecords_tools.inspect. If nothing is wrong '
         f'with them, {LEARN_SLOWER}')

@@ -4,6 +4,7 @@ Keras's own loop cannot start within an epoch, nor stop there in agreement with 
 """
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from avts_tf.data.state import PipelineState
+from avts_tf.models.losses import mean_over_replicas
 from avts_tf.models.two_tower import TwoTower
 from avts_tf.signals import note_signals
 from avts_tf.training import faults
@@ -27,10 +29,15 @@ from avts_tf.training.state import TrainingState
 def run_epochs(
     model: TwoTower, strategy: tf.distribute.Strategy, dataset: tf.data.Dataset,
     pipeline_state: PipelineState, state: TrainingState, curriculum: Curriculum, run: RunFolder,
-    callbacks: list[keras.callbacks.Callback], checkpoint_minutes: float,
+    callbacks: list[keras.callbacks.Callback], checkpoint_minutes: float, log_every: int,
     metric_values: np.ndarray | None,
 ) -> None:
     """Trains from where `state` is to the end of the curriculum.
+
+    A step is handed to the device and not waited for. What the steps returned is read, and their
+    losses are checked, after every `log_every` steps, before each checkpoint and at the end of an
+    epoch: nothing is kept of a step whose loss was not looked at. Several machines agree before
+    each step that all have the same batch, for which they wait: one that trained alone would hang.
 
     Args:
         model: compiled `TwoTower`.
@@ -42,6 +49,8 @@ def run_epochs(
         run: `RunFolder` for checkpoints.
         callbacks: of Keras; their epochs count from 0.
         checkpoint_minutes: minutes between checkpoints within an epoch; 0 writes one each step.
+        log_every: steps after which what they returned is read. Only then, and in `on_epoch_end`,
+            do callbacks get logs.
         metric_values: what the metrics held after the last step, float64 [replicas, numbers],
             where `state` is within an epoch.
 
@@ -56,6 +65,7 @@ def run_epochs(
     batches = own_batches(dataset, strategy)
     listeners = keras.callbacks.CallbackList(callbacks, model=model)
     saved, saved_at = (state.epochs, state.step), time.monotonic()
+    unread: list[tuple[dict, dict]] = []  # of each step: parts of its batch, and what it returned
 
     def save() -> None:
         nonlocal saved, saved_at
@@ -63,8 +73,15 @@ def run_epochs(
                  metrics=read_metrics())
         saved, saved_at = (state.epochs, state.step), time.monotonic()
 
-    def check_loss(batch: dict, logs: dict) -> None:
-        faults.check_loss(float(logs['loss']), lambda: _local(batch['example_hash']), state, epoch)
+    def read_steps() -> dict[str, float]:
+        """Waits for the device, checks the losses that were not read; the logs of the last step."""
+        for step, (batch, logs) in enumerate(unread, state.step - len(unread) + 1):
+            clips = functools.partial(_local, batch['example_hash'])
+            faults.check_loss(float(logs['loss']), clips, state, epoch, step)
+        state.logs = {name: float(value) for name, value in logs.items()}
+        state.start = _end(batch)
+        unread.clear()
+        return state.logs
 
     with note_signals() as interruption:
         listeners.on_train_begin()
@@ -75,7 +92,7 @@ def run_epochs(
             pipeline_state.reset_counts()
             pipeline_state.start.assign(state.start)
             listeners.on_epoch_begin(epoch)
-            last, iterator = None, iter(batches)
+            iterator = iter(batches)
             while True:
                 batch = next(iterator, None)
                 due = ((epoch, state.step) != saved
@@ -86,13 +103,8 @@ def run_epochs(
                 faults.check_agreement(reports)
                 stop_signal = max(report.stop_signal for report in reports)
                 save_now = stop_signal or any(report.checkpoint_due for report in reports)
-                if last and (save_now or batch is None):
-                    # The rest of what a step returns is read only where it is needed: the device
-                    # need not be waited for.
-                    state.logs = {name: float(value) for name, value in last[1].items()}
-                    state.start = _end(last[0])
-                    check_loss(*last)
-                    last = None
+                if unread and (save_now or batch is None):
+                    read_steps()
                 if save_now and (epoch, state.step) != saved:
                     faults.check_weights(model, state, epoch)
                     save()
@@ -103,11 +115,11 @@ def run_epochs(
                 if batch is None:
                     break
                 listeners.on_train_batch_begin(state.step)
-                logs = train_step(batch)
-                if last:
-                    check_loss(*last)
+                unread.append(({name: batch[name] for name in ('example_hash', 'end')},
+                               train_step(batch)))
                 state.step += 1
-                last = batch, logs
+                # Keras makes a Python number of each log that it is given, which waits.
+                logs = read_steps() if state.step % log_every == 0 else None
                 listeners.on_train_batch_end(state.step - 1, logs)
             if not state.step:
                 raise faults.no_batch(state.records, pipeline_state.skips(), model.config)
@@ -122,11 +134,18 @@ def run_epochs(
 
 
 def _make_train_step(model: TwoTower, strategy: tf.distribute.Strategy) -> Callable:
-    """A function from a per-replica batch to the means over the replicas of the step's logs."""
+    """A function from a per-replica batch to the means over the replicas of the step's logs.
+
+    They stay on the first device: `strategy.reduce` would bring them to the host, and the function
+    would return only when they are there.
+    """
     @tf.function(reduce_retracing=True, autograph=False)
     def train_step(batch: dict) -> dict:
-        logs = strategy.run(model.train_step, args=(batch,))
-        return {name: strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None)
+        def of_replica(batch: dict) -> dict:
+            return {name: mean_over_replicas(value)
+                    for name, value in model.train_step(batch).items()}
+        logs = strategy.run(of_replica, args=(batch,))
+        return {name: strategy.experimental_local_results(value)[0]
                 for name, value in logs.items()}
     return train_step
 

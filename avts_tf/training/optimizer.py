@@ -85,6 +85,8 @@ class LearningRate:
         >>> rate.at(0)                       # the first of 50 steps of warm-up
         4e-05
         >>> rate.end_epoch(loss=0.7)
+
+    A loop calls `set` before each step, and `end_epoch` after each epoch.
     """
 
     def __init__(self, train: TrainConfig, total_steps: int, losses: Sequence[float] = (),
@@ -94,6 +96,7 @@ class LearningRate:
         self._losses = list(losses)
         self._stage_starts = stage_starts
         self._first_step = first_step
+        self._set: float | None = None
 
     def at(self, step: int) -> float:
         """The learning rate of a step; those of the optimiser count from 0."""
@@ -105,6 +108,17 @@ class LearningRate:
         if train.schedule == 'plateau':
             return rate * PLATEAU_FACTOR ** self._plateaus()
         return rate
+
+    def set(self, optimizer: keras.optimizers.Optimizer, step: int) -> None:
+        """Gives an optimiser the learning rate of a step, where it has another.
+
+        That copies a number to each device. Nothing waits for it, so that a rate that changes in
+        every step may come from here, and need not be computed in the graph.
+        """
+        rate = self.at(step)
+        if rate != self._set:
+            optimizer.learning_rate.assign(rate)
+            self._set = rate
 
     def end_epoch(self, loss: float) -> None:
         """Takes note of the mean loss of an epoch."""

@@ -49,6 +49,7 @@ from avts_tf.training.run_folder import (
 from avts_tf.training.state import TrainingState
 
 CHECKPOINT_MINUTES = 10.0
+LOG_EVERY = 10           # steps
 ADAPT_BATCHES = 16       # batches whose audio gives the front end its mean and deviation
 FIXED_CLIPS = 128        # clips of the fixed set that is measured after every epoch
 BFLOAT16_WARNING = (
@@ -63,7 +64,8 @@ def train(
     config: Config, records: str, run_dir: str, *, eval_records: str | None = None,
     select_records: str | None = None, devices: str | int = 'auto', on_bad_record: str = 'skip',
     checkpoint_minutes: float = CHECKPOINT_MINUTES, keep_checkpoints: int = KEPT_CHECKPOINTS,
-    deterministic: bool = False, init_run_dir: str | None = None,
+    log_every: int = LOG_EVERY, deterministic: bool = False, jit_compile: bool = False,
+    init_run_dir: str | None = None,
 ) -> TwoTower:
     """Trains the two towers, or resumes a training, until all stages are done.
 
@@ -80,8 +82,12 @@ def train(
             'stop' stops at the first.
         checkpoint_minutes: minutes between checkpoints within an epoch; 0 writes one each step.
         keep_checkpoints: newest checkpoints to keep, beside the best.
+        log_every: steps after which the loss is read and checked; in between the device is not
+            waited for.
         deterministic: have TensorFlow use only operations that give the same bits each time; on a
             CPU it does anyway.
+        jit_compile: have XLA compile the towers of the training step. It may be faster on GPUs; on
+            CPUs convolutions become several times slower. What is exported does not change.
         init_run_dir: run folder of a finished training whose weights this one starts from, and,
             where both have the same optimiser, its state (docs/method.md); None starts anew.
 
@@ -118,7 +124,7 @@ def train(
         run = RunFolder(run_dir, config, {**inputs, **origin}, keep_checkpoints)
         with strategy.scope():
             model = build_model(config)
-            model.compile(optimizer=make_optimizer(config))
+            model.compile(optimizer=make_optimizer(config), jit_compile=jit_compile)
             model.optimizer.build(model.trainable_variables)
         if newest:
             run.restore(model, newest)
@@ -153,7 +159,8 @@ def train(
         with (faults.explaining_bad_record(pipeline_state, on_bad_record),
               faults.explaining_lost_machine()):
             run_epochs(model, strategy, dataset, pipeline_state, state, curriculum, run, callbacks,
-                       checkpoint_minutes, newest.arrays['metrics'] if newest else None)
+                       checkpoint_minutes, log_every,
+                       newest.arrays['metrics'] if newest else None)
         return model
 
 

@@ -1,6 +1,7 @@
 """What both exported towers have in common: goldens, ranks, training, memory."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -9,6 +10,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
+from avts_tf.inference.video_signatures import VideoSignatures
+from avts_tf.models.layers import BatchNorm
+from avts_tf.models.video import build_video_tower
+from tests.graphs import batch_norm_shapes, operations
 from tests.helpers import ROOT
 from tests.inference.small import (
     FRAMES,
@@ -21,6 +26,7 @@ from tests.inference.small import (
     formula_sounds,
     random_frames,
     random_sounds,
+    small_config,
 )
 
 GOLDENS = ROOT / 'tests' / 'goldens'
@@ -52,6 +58,32 @@ def test_goldens(loaded, request):
             np.savez_compressed(path, **got)
         with np.load(path) as golden:
             check(got, dict(golden))
+
+
+def test_exported_graphs_are_plain_and_keep_clips_as_the_first_axis(loaded, model):
+    """They may be served on a GPU: no ways of this CPU, and cuDNN's limit of the first axis."""
+    for name, tower in loaded.items():
+        norms = [layer for layer in getattr(model, name)._flatten_layers()
+                 if isinstance(layer, BatchNorm)]
+        inner = sorted(math.prod(layer.input.shape[1:-1]) for layer in norms)
+        for function in [*tower.signatures.values(), *tower.call_training.concrete_functions]:
+            shapes = batch_norm_shapes(function.graph)
+            assert sorted(shape[1] for shape in shapes) == inner
+            assert all(shape[2] == 1 for shape in shapes)
+            found = {op.type for op in operations(function.graph)}
+            assert name == 'audio_tower' or ('Conv3D' in found and 'Conv2D' not in found)
+
+
+@pytest.mark.slow
+def test_a_wide_tower_is_exported_without_winograd():
+    """Nor is it in the graph by which an exported tower is trained further."""
+    config = small_config(video_width=1.0)
+    tower = VideoSignatures(build_video_tower(config), config)
+    frames = tower.inputs['serving_default'][0]
+    graph = tower.call_training.get_concrete_function(frames).graph
+    found = operations(graph)
+    assert sum(op.type == 'Conv3D' for op in found) == 20
+    assert not any(op.type == 'Conv2D' or op.node_def.attr['_XlaMustCompile'].b for op in found)
 
 
 # Imports of the project must fail here; one thread, while the tests use all.

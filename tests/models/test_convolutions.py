@@ -5,6 +5,8 @@ strided 1 x 1 kernel with fewer than 8 channels is wrong on processors that have
 AVX-512, and differs from run to run.
 """
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ import tensorflow as tf
 from avts_tf.config import PRESETS, make_config
 from avts_tf.models.audio import build_audio_network
 from avts_tf.models.build import build_model
-from avts_tf.models.convolutions import FramewiseConv3D, WinogradConv3D
+from avts_tf.models.convolutions import FramewiseConv3D, WinogradConv3D, plain_convolutions
 from avts_tf.models.mcx import mcx
 from avts_tf.models.video import build_video_tower
+from tests.graphs import called_by, operations
 
 SMALLEST = 0.05, 0.05  # widths of the video and the audio network
 
@@ -144,14 +147,16 @@ def check(layers):
     assert not wrong, '\n'.join(wrong)
 
 
+@pytest.mark.parametrize('plain', [False, True])
 @pytest.mark.parametrize('size', [9, 10])
 @pytest.mark.parametrize('kernel', [(1, 3, 3), (1, 1, 1)])
-def test_a_strided_convolution_by_pictures_is_the_one_of_numpy(kernel, size):
+def test_a_strided_convolution_is_the_one_of_numpy_by_pictures_or_plain(kernel, size, plain):
     rng = np.random.default_rng(0)
     x = rng.normal(size=[2, 5, size, size + 3, 3]).astype(np.float32)
     layer = FramewiseConv3D(4, kernel, strides=(1, 2, 2), padding='valid', use_bias=False)
     layer.build(x.shape)
-    output = layer(x)
+    with plain_convolutions() if plain else contextlib.nullcontext():
+        output = layer(x)
     assert layer.compute_output_shape(x.shape) == output.shape
     expected, _, _ = convolve(x, layer.kernel.numpy(), np.ones_like, layer.strides, 'valid')
     np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
@@ -186,6 +191,25 @@ def test_winograd_equals_the_plain_convolution(frames):
     for ours, theirs in pairs:
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
     assert any((ours != theirs).any() for ours, theirs in pairs)  # computed in another way
+
+
+@pytest.mark.parametrize(('where', 'expected'), [
+    ('CPU', {'Conv2D'}), ('GPU', {'Conv3D'}), ('anywhere', {'Conv3D'})])
+def test_ways_for_cpus_are_for_graphs_of_this_cpu_alone(where, expected, monkeypatch):
+    layers = [FramewiseConv3D(4, (1, 3, 3), strides=(1, 2, 2), use_bias=False),
+              FramewiseConv3D(4, 1, strides=(1, 2, 2), use_bias=False),
+              WinogradConv3D(4, 3, padding='same', use_bias=False)]
+    if where == 'GPU':
+        monkeypatch.setattr(tf.config, 'list_logical_devices', lambda kind: [kind])
+    for layer in layers:
+        layer.build([None, 4, 8, 8, 3])
+        training = {'training': True} if isinstance(layer, WinogradConv3D) else {}
+        function = tf.function(lambda x, layer=layer, given=training: layer(x, **given))
+        with plain_convolutions() if where == 'anywhere' else contextlib.nullcontext():
+            graph = function.get_concrete_function(tf.TensorSpec([None, 4, 8, 8, 3])).graph
+        found = operations(graph)
+        assert {op.type for op in found if op.type.startswith('Conv')} == expected
+        assert where == 'CPU' or not any(called_by(op) for op in found)  # nothing that XLA must do
 
 
 def test_winograd_in_bfloat16_is_as_exact_as_it_says():

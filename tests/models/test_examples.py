@@ -5,8 +5,8 @@ import importlib
 
 import pytest
 
-MODULES = ('audio', 'build', 'convolutions', 'frontend', 'i3d', 'layers', 'losses', 'mcx',
-           'spec_augment', 'two_tower', 'video')
+MODULES = ('audio', 'build', 'convolutions', 'distances', 'frontend', 'i3d', 'layers', 'losses',
+           'mcx', 'spec_augment', 'two_tower', 'video')
 
 
 @pytest.mark.slow

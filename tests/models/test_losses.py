@@ -20,9 +20,8 @@ from avts_tf.models.losses import (
     infonce_loss,
     make_loss,
     pair_losses,
-    safe_sqrt,
-    squared_distances,
 )
+from tests.graphs import operations
 
 MARGIN = 0.99
 
@@ -109,13 +108,6 @@ def test_infonce_as_a_keras_loss_by_hand():
     np.testing.assert_allclose(InfoNCELoss(0.5)(labels, similarities), expected.mean(), rtol=1e-5)
 
 
-def test_distances():
-    rng = np.random.default_rng(0)
-    video, audio = (rng.normal(size=size).astype(np.float32) for size in ([3, 4], [3, 2, 4]))
-    expected = [[np.sum((video[i] - audio[i, k]) ** 2) for k in range(2)] for i in range(3)]
-    np.testing.assert_allclose(squared_distances(video, audio), expected, rtol=1e-5)
-
-
 def make_batch(seed=0, clips=6, windows=4, size=5):
     """Embeddings with every kind of pair, one example twice, and slots without a pair."""
     rng = np.random.default_rng(seed)
@@ -196,6 +188,23 @@ def test_all_pairs_loss_without_any_negative(weighted):
     values = all_pairs_loss(loss, 9.0 + video, audio, kind, example_hash,
                             own_sounds(example_hash, kind), weighted)
     assert (values.numpy()[kind == Kind.EASY] == 0).all()
+
+
+@pytest.mark.parametrize('name', ['contrastive', 'infonce'])
+def test_pairs_are_compared_by_no_multiplication_that_a_gpu_does_in_tf32(name):
+    """TF32 is of float32 matrices: forward and backward there is none."""
+    batch = dict(zip(('video', 'audio', 'kind', 'example_hash'), make_batch(), strict=True))
+    batch['audio_hash'] = own_sounds(batch['example_hash'], batch['kind'])
+    loss = InfoNCELoss() if name == 'infonce' else ContrastiveLoss(MARGIN)
+
+    @tf.function(autograph=False)
+    def gradients(video, audio):
+        outputs = {'video': video, 'audio': audio}
+        return tf.gradients(loss.of_batch(outputs, batch), [video, audio])
+
+    graph = gradients.get_concrete_function(batch['video'], batch['audio']).graph
+    found = [op for op in operations(graph) if op.type in ('MatMul', 'BatchMatMulV2', 'Einsum')]
+    assert len(found) >= 4 and {op.outputs[0].dtype for op in found} == {tf.float64}
 
 
 def test_all_pairs_loss_with_one_window_per_clip():
@@ -308,7 +317,6 @@ def test_slots_without_a_pair_have_no_influence():
 
 @pytest.mark.parametrize('positive_term', ['squared', 'unsquared'])
 def test_gradient_is_finite_at_distance_zero(positive_term):
-    assert safe_sqrt(tf.constant(4.0)) == 2.0
     _, _, kind, example_hash = make_batch()
     loss = ContrastiveLoss(MARGIN, positive_term, reduction=None)
     for function in (lambda v, a: pair_losses(loss, v, a, kind),

@@ -14,6 +14,8 @@ from avts_tf.models.audio import build_audio_tower
 from avts_tf.models.two_tower import TwoTower, build_two_tower
 from avts_tf.models.video import build_video_tower
 from avts_tf.training.optimizer import make_optimizer
+from tests.graphs import operations
+from tests.helpers import light_video_network
 from tests.models.twins import SMALL, randomize, sounds
 
 
@@ -196,3 +198,32 @@ def test_infonce_needs_the_positive_window():
 def test_compile_refuses_what_it_would_not_heed(model, options, words):
     with pytest.raises(UserError, match=words):
         model.compile('sgd', **options)
+
+
+@pytest.mark.slow
+def test_a_step_that_xla_compiles_is_the_same_to_rounding():
+    config = make_config('tiny', **{**SMALL, 'normalize': 'length'})
+    rng, clip = np.random.default_rng(0), config.clip
+    frames = rng.integers(0, 256, [4, clip.frames, clip.frame_size, clip.frame_size, 3])
+    audio = rng.integers(-9000, 9000, [4, config.pairs.audio_windows, clip.window_samples])
+    windows = np.arange(config.pairs.audio_windows)
+    batch = {'video': tf.constant(frames, tf.uint8), 'audio': tf.constant(audio, tf.int16),
+             'kind': tf.constant(np.minimum(windows, 1) + np.zeros([4, 1], int)),
+             'example_hash': tf.range(4, dtype=tf.int64),
+             'audio_hash': (tf.range(4, dtype=tf.int64)[:, None] + np.minimum(windows, 1)) % 4}
+    losses, compiled = [], []
+    for jit_compile in (False, True):
+        with light_video_network():
+            model = build_two_tower(config)
+        model.compile(keras.optimizers.SGD(0.01), jit_compile=jit_compile)
+        step = tf.function(model.train_step, autograph=False)
+        losses.append([float(step(batch)['loss']) for _ in range(2)])
+        compiled.append({op.type for op in operations(step.get_concrete_function(batch).graph)
+                         if op.node_def.attr['_XlaCompile'].b})
+    (first, second), (other_first, other_second) = losses
+    assert other_first == pytest.approx(first, rel=1e-5)
+    # What a step of the gradient gains; rounding is a larger part of the difference.
+    assert other_first - other_second == pytest.approx(first - second, rel=1e-3)
+    assert first - second > 0.01
+    assert not compiled[0]
+    assert {'Conv3D', 'Conv2D', 'Conv2DBackpropFilter', 'FusedBatchNormGradV3'} <= compiled[1]

@@ -104,12 +104,29 @@ def train_case(case, strategy):
                 weight in zip(names, model.weights, strict=True)}
     results |= {f'log/{name}': values[0] for name, values in history.items()}
     results |= {f'log/{name}': value for name, value in model.kind_results().items()}
+    if case == 'weighted':
+        results |= read_own_batch(model, dataset, strategy)
     if strategy.num_replicas_in_sync == 1 and case == 'weighted':
         # Twice the gradient is twice the learning rate.
         fit(2 * LEARNING_RATE)
         results |= {f'doubled/{name}': weight.numpy() for name,
                     weight in zip(names, model.weights, strict=True)}
     return results
+
+
+def read_own_batch(model, dataset, strategy):
+    """What `own_batches` gives, and the first axes of the batch norms of the step that takes it."""
+    from avts_tf.training.devices import own_batches
+    from avts_tf.training.loop import _make_train_step
+    from tests.graphs import batch_norm_shapes
+
+    batch = next(iter(own_batches(dataset, strategy)))
+    graph = _make_train_step(model, strategy).get_concrete_function(batch).graph
+    parts = [value for each in batch.values()
+             for value in strategy.experimental_local_results(each)]
+    return {'own/axes': sorted({shape[0] for shape in batch_norm_shapes(graph)}),
+            'own/types': sorted({part.dtype.name for part in parts}),
+            'own/devices': sorted({part.device[-5:] for part in parts})}
 
 
 HALVES = np.random.default_rng(0).normal(size=[2, 4, 3]).astype(np.float32)
@@ -139,8 +156,10 @@ def statistics(strategy):
 
 
 def main(folder, network, *cases):
-    """The worker: FOLDER/CASE-REPLICAS.npz of each case, and FOLDER/statistics.npz."""
+    """The worker: FOLDER/CASE-REPLICAS.npz of each case, FOLDER/statistics.npz and one.npz."""
     import tensorflow as tf
+
+    from avts_tf.training.devices import own_batches
 
     cpu = tf.config.list_physical_devices('CPU')[0]
     tf.config.set_visible_devices([], 'GPU')
@@ -150,6 +169,9 @@ def main(folder, network, *cases):
     strategies = {1: tf.distribute.get_strategy(),
                   2: tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])}
     np.savez(os.path.join(folder, 'statistics.npz'), **statistics(strategies[2]))
+    one = tf.distribute.MirroredStrategy(['CPU:1'])  # not where tf.data is
+    batch = next(iter(own_batches(tf.data.Dataset.from_tensors({'end': [1]}), one)))
+    np.savez(os.path.join(folder, 'one.npz'), device=batch['end'].device[-5:])
     for case in cases:
         for replicas, strategy in strategies.items():
             with light_video_network() if network == 'light' else contextlib.nullcontext():
@@ -177,7 +199,7 @@ def train_cases(folder, network, cases):
     assert process.returncode == 0, process.stderr[-4000:]
     return {(case, replicas): dict(np.load(folder / f'{case}-{replicas}.npz')) for case in cases
             for replicas in (1, 2)} | {
-        'statistics': dict(np.load(folder / 'statistics.npz'))}
+        name: dict(np.load(folder / f'{name}.npz')) for name in ('statistics', 'one')}
 
 
 def part(results, prefix):
@@ -235,6 +257,17 @@ def make_kinds():
         class clip:
             frames = frame_size = window_samples = 1
     return make_batches(Config)['kind']
+
+
+def test_batches_come_to_their_devices_without_int32_and_clips_stay_the_first_axis(trained):
+    """An int32 on a GPU would be copied back to the host at each step."""
+    assert trained['one']['device'] == 'CPU:1'
+    for replicas in (1, 2):
+        own = part(trained['weighted', replicas], 'own')
+        assert own['devices'].tolist() == [f'CPU:{index}' for index in range(replicas)]
+        assert 'int32' not in own['types'] and 'int64' in own['types']
+        clips = BATCH // replicas
+        assert own['axes'].tolist() == [clips, 3 * clips]
 
 
 @pytest.mark.slow

@@ -4,8 +4,10 @@ several machines train as one.
 This file is the worker too: a process of it trains, to be killed, or as one machine of several.
 """
 
+import contextlib
 import json
 import logging
+import math
 import os
 import pathlib
 import resource
@@ -14,7 +16,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -149,7 +153,45 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def unbroken(world, tmp_path_factory):
+def reads():
+    """Before how many steps of the unbroken training, in all, each read of a tensor came."""
+    return []
+
+
+@contextlib.contextmanager
+def counting_reads(reads):
+    """Within it each tensor that this thread makes an array or a number of is noted in `reads`."""
+    from tensorflow.python.framework import ops
+
+    from avts_tf.training import loop
+
+    steps, tracing, make_train_step = 0, False, loop._make_train_step
+    to_array, thread = ops._EagerTensorBase._numpy, threading.current_thread()
+
+    def read(tensor):
+        if threading.current_thread() is thread and not tracing:
+            reads.append(steps)
+        return to_array(tensor)
+
+    def make_counted(*arguments):
+        step = make_train_step(*arguments)
+
+        def counted(batch):
+            nonlocal steps, tracing
+            tracing = steps == 0  # reads constants
+            logs = step(batch)
+            steps, tracing = steps + 1, False
+            return logs
+
+        return counted
+
+    with (mock.patch.object(ops._EagerTensorBase, '_numpy', read),
+          mock.patch.object(loop, '_make_train_step', make_counted)):
+        yield
+
+
+@pytest.fixture(scope='module')
+def unbroken(world, tmp_path_factory, reads):
     """(run folder, model) of a training that nothing stopped."""
     run, records = tmp_path_factory.mktemp('unbroken') / 'run', []
     logger, handler = logging.getLogger('avts_tf'), logging.Handler()
@@ -157,7 +199,8 @@ def unbroken(world, tmp_path_factory):
     logger.addHandler(handler)
     logger.setLevel('INFO')
     try:
-        model = train_run(world, run, checkpoint_minutes=100.0)
+        with counting_reads(reads):
+            model = train_run(world, run, checkpoint_minutes=100.0, log_every=4)
     finally:
         logger.removeHandler(handler)
     # Each epoch's line says how many were skipped; which, only where that changes.
@@ -199,6 +242,14 @@ def test_an_unbroken_run(unbroken):
     # Once in each pass of each epoch.
     assert training == {'epochs': 2,
                         'skipped_records': {'too_short': {'times': 4, 'first': ['clip-99']}}}
+
+
+def test_the_host_waits_for_the_device_every_few_steps_alone(unbroken, reads):
+    """Two epochs, read after each fourth step and at the end."""
+    steps = int(unbroken[1].optimizer.iterations.numpy()) // 2
+    assert steps > 8
+    assert set(reads) == {0, *(start + step for start in (0, steps)
+                               for step in (*range(4, steps, 4), steps))}
 
 
 def test_stopped_and_damaged_it_ends_the_same(world, unbroken, tmp_path, monkeypatch, messages):
@@ -434,14 +485,37 @@ def test_nan_is_named_with_epoch_step_and_clips(world):
     shards = [(path, count, '') for path, count in find_shards(f'{world}/train-0*')]
     state = TrainingState(step=3, shards=shards)
     clips = np.array([0])
-    faults.check_loss(1.0, lambda: pytest.fail('the device is asked'), state, 0)
+    faults.check_loss(1.0, lambda: pytest.fail('the device is asked'), state, 0, 3)
     with pytest.raises(Diverged, match='the loss is nan in epoch 1, step 3. .*`learning_rate`'):
-        faults.check_loss(float('nan'), lambda: clips, state, 0)
+        faults.check_loss(float('nan'), lambda: clips, state, 0, 3)
     model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
     faults.check_weights(model, state, 0)
     model.layers[0].kernel.assign([[np.inf]])
     with pytest.raises(Diverged, match='weights are NaN or infinite after epoch 1, step 3'):
         faults.check_weights(model, state, 0)
+
+
+def test_a_bad_loss_is_found_at_the_next_look_and_names_its_own_clips(world, tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    from avts_tf.data.shards import find_shards, name_hashes
+    from avts_tf.errors import Diverged
+    from avts_tf.training import loop
+
+    losses, batches = [0.5, 0.4, math.nan, math.nan, math.nan], []
+
+    def step(batch):
+        batches.append(set(batch['example_hash'].numpy().tolist()))
+        return {'loss': tf.constant(losses[len(batches) - 1])}
+
+    monkeypatch.setattr(loop, '_make_train_step', lambda *arguments: step)
+    with pytest.raises(Diverged, match='the loss is nan in epoch 1, step 3. Clips') as error:
+        train_run(world, tmp_path / 'run', checkpoint_minutes=100.0, log_every=5)
+    shards = find_shards(f'{world}/train-*')
+    for number, batch in enumerate(batches, 1):
+        assert (f'Clips of that batch: {", ".join(name_hashes(shards, batch))}.'
+                in str(error.value)) == (number == 3)
+    assert len(batches) == 5 and not names(tmp_path / 'run')
 
 
 @pytest.mark.slow

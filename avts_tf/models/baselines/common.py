@@ -116,7 +116,9 @@ class RepeatClips(keras.layers.Layer):
 
     def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
         clips, audio = inputs
-        return tf.repeat(clips, tf.shape(audio)[1], axis=0)
+        # TensorFlow has no kernel for GPUs that repeats uint8: it would go by way of the host.
+        values = tf.cast(clips, tf.int16) if clips.dtype == tf.uint8 else clips
+        return tf.cast(tf.repeat(values, tf.shape(audio)[1], axis=0), clips.dtype)
 
     def compute_output_spec(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
         return keras.KerasTensor((None, *inputs[0].shape[1:]), inputs[0].dtype)

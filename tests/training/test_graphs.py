@@ -1,0 +1,63 @@
+"""The graphs of a training as a GPU would run them: nothing in them waits for the host."""
+
+import contextlib
+
+import pytest
+import tensorflow as tf
+
+from avts_tf.config import make_config
+from avts_tf.models.build import build_model
+from avts_tf.training.devices import make_strategy
+from avts_tf.training.loop import _make_train_step
+from avts_tf.training.optimizer import make_optimizer
+from tests.graphs import batch_norm_shapes, copies_to_host
+from tests.helpers import light_video_network
+
+CLIPS, WINDOWS = 5, 3  # of a batch, and of a clip: sizes that nothing else has
+
+# TensorFlow without CUDA does not know the kernels.
+CASES = {
+    'light': {},
+    'mc3': {'optimizer': 'sgd', 'clip_norm': 1.0, 'spec_augment': True},
+    'i3d': {'video_tower': 'i3d', 'loss': 'infonce', 'bfloat16': True, 'normalize': 'whiten'},
+    'l3': {'system': 'l3', 'regime': 'easy'},
+    'multisensory': {'system': 'multisensory', 'regime': 'hard'},
+}
+
+
+def trace_step(case):
+    """The graphs of a training step and of an evaluation batch of a small model."""
+    config = make_config('tiny', **{
+        'frame_size': 16, 'video_width': 0.05, 'audio_width': 0.05, 'batch_size': CLIPS,
+        'audio_windows': WINDOWS, **CASES[case]})
+    strategy, clip = make_strategy('auto'), config.clip
+    with light_video_network() if case == 'light' else contextlib.nullcontext(), strategy.scope():
+        model = build_model(config)
+        model.compile(optimizer=make_optimizer(config))
+        model.optimizer.build(model.trainable_variables)
+    pairs = ['kind', 'audio_hash', *(['spec_mask'] if config.augment.spec_augment else [])]
+    # As `own_batches` gives it.
+    batch = {
+        'video': tf.TensorSpec([CLIPS, clip.frames, 16, 16, 3], tf.uint8),
+        'audio': tf.TensorSpec([CLIPS, WINDOWS, clip.window_samples], tf.int16),
+        'label': tf.TensorSpec([CLIPS, WINDOWS]),
+        **{name: tf.TensorSpec([CLIPS, WINDOWS], tf.int64)
+           for name in pairs},
+        **{name: tf.TensorSpec([CLIPS], tf.int64) for name in ('example_hash', 'replaced', 'end')},
+    }
+    step = _make_train_step(model, strategy).get_concrete_function(batch)
+    evaluation = model.embed_batch.get_concrete_function(
+        {name: batch[name] for name in ('video', 'audio')})
+    return step.graph, evaluation.graph
+
+
+@pytest.mark.parametrize('case', ['light', *(
+    pytest.param(case, marks=pytest.mark.slow) for case in CASES if case != 'light')])
+def test_no_step_copies_to_the_host_and_clips_stay_the_first_axis(case):
+    """cuDNN's batch norm takes 65,535 of the first axis at most: never all places of all clips."""
+    for graph in trace_step(case):
+        shapes = batch_norm_shapes(graph)
+        assert shapes and {shape[0] for shape in shapes} <= {CLIPS, CLIPS * WINDOWS}, shapes
+        assert all(shape[2] == 1 for shape in shapes)
+        if tf.sysconfig.get_build_info()['is_cuda_build']:
+            assert copies_to_host(graph) == []
