@@ -71,7 +71,7 @@ def study_panels(
             axis.set_xlabel(f'{column}, %', fontsize=8)
 
 
-def _bars(axis: 'matplotlib.axes.Axes', line: Mapping[str, Any], place: int) -> None:
+def _bars(axis: 'matplotlib.axes.Axes', line: Mapping[str, Any], place: float) -> None:
     """The bars of one cell: ours above the published."""
     if line['values']:
         above = place - 0.18
