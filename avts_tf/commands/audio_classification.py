@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from avts_tf.evaluation.audio import Protocol, SoundClassification
     from avts_tf.evaluation.tower_features import ProbedTower
 
+WEIGHTS = Flag('weights', None, 'Weights of SoundNet: sound8.npy of the Python package soundnet '
+               '0.1.2. Read without running what the file may hold besides arrays.')
 PARAMETERS = True
 FLAGS = {
     'Files': [
@@ -25,8 +27,11 @@ FLAGS = {
     ],
     'Protocol': [
         Flag('features', 'tower', 'conv5 of the audio tower of --run_dir (or of --tower), frozen; '
-             'the same with random weights; 26 numbers from MFCCs; or the tower trained from '
-             'scratch on the sounds.', choices=('tower', 'random', 'mfcc', 'scratch')),
+             'the same with random weights; 26 numbers from MFCCs; the tower trained from '
+             'scratch on the sounds; conv5 of SoundNet with the weights of --weights, frozen; the '
+             'same with random weights.',
+             choices=('tower', 'random', 'mfcc', 'scratch', 'soundnet', 'soundnet_random')),
+        WEIGHTS,
         Flag('classifier', 'svm', 'What classifies the features.',
              choices=('svm', 'random_forest', 'knn')),
         Flag('conv5_pooling', None, 'How conv5 becomes a vector: its mean; or the maximum in each '
@@ -44,6 +49,8 @@ def run(flags: SimpleNamespace) -> None:
     from avts_tf.config import make_config
     from avts_tf.errors import UserError
     from avts_tf.evaluation import audio
+    from avts_tf.evaluation.tower_features import soundnet_tower
+    from avts_tf.models.published import soundnet
     from avts_tf.training.run_folder import load_config, update_result
 
     sounds, tower = _only('input', flags.input), _only('tower', flags.tower)
@@ -62,7 +69,12 @@ def run(flags: SimpleNamespace) -> None:
     has_run = os.path.exists(os.path.join(flags.run_dir, 'config.json'))
     of_run = ((flags.features == 'tower' and not tower)
               or (flags.features == 'random' and has_run))
-    if (of_run or tower or flags.features == 'mfcc') and (given or flags.preset):
+    if (flags.features == 'soundnet') != bool(flags.weights):
+        raise UserError('weights', flags.weights,
+                        'only `features=soundnet` takes them; leave it out.' if flags.weights else
+                        f'`features=soundnet` needs them: {soundnet.SOURCE}.')
+    fixed = flags.features in ('mfcc', *audio.SOUNDNET)
+    if (of_run or tower or fixed) and (given or flags.preset):
         origin = ''
         if of_run or tower:
             origin = f', whose tower is that of {tower or flags.run_dir}'
@@ -77,10 +89,14 @@ def run(flags: SimpleNamespace) -> None:
         probed = None
         if flags.features == 'tower':
             probed = exported_tower(tower) if tower else tower_of_run(flags.run_dir)
+        elif flags.features in audio.SOUNDNET:
+            probed = soundnet_tower(flags.weights or '', pooling, protocol.seed)
         found = audio.classify_sounds(
             sounds, flags.dataset, protocol, config, probed, flags.label_column)
-        if probed:
+        if flags.features == 'tower':
             found.results['tower'] = tower or flags.run_dir
+        elif flags.weights:
+            found.results['weights'] = flags.weights
         print(*audio.describe(found.results), sep='\n')
         found.results['plots'] = _draw(found, protocol, sounds, flags.dataset, output)
         update_result(output, {audio.result_name(flags.dataset, protocol): found.results})

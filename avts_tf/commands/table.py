@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 from avts_tf.commands._flags import DEVICES, EVAL_RECORDS, RECORDS, Flag
 from avts_tf.commands.action_recognition import LABEL_PREFIX
+from avts_tf.commands.audio_classification import WEIGHTS
 from avts_tf.experiments.published import PUBLISHED
 
 RECORD_SETS = ('kinetics_records', 'audioset_records', 'soundnet_records', 'ucf101_records',
@@ -36,7 +37,8 @@ FLAGS = {
              'nothing.'),
         DEVICES,
     ],
-    'Data': [RECORDS, EVAL_RECORDS, LABEL_PREFIX, *map(_data_flag, RECORD_SETS + SOUND_SETS)],
+    'Data': [RECORDS, EVAL_RECORDS, LABEL_PREFIX, *map(_data_flag, RECORD_SETS + SOUND_SETS),
+             WEIGHTS],
 }
 
 
@@ -70,7 +72,7 @@ def run(flags: SimpleNamespace) -> None:
         table_dir=flags.table_dir, preset=preset, given=given,
         seeds=tuple(range(first, first + flags.seeds)), difficulty=flags.world_difficulty,
         records=flags.records, eval_records=flags.eval_records, label_prefix=flags.label_prefix,
-        data={name: getattr(flags, name) for name in RECORD_SETS + SOUND_SETS},
+        data={name: getattr(flags, name) for name in (*RECORD_SETS, *SOUND_SETS, 'weights')},
         devices=flags.devices, quick=flags.quick)
     with naming_damage(flags.records, flags.eval_records):
         make_table(flags.table, settings)

@@ -8,6 +8,8 @@ Features:
              averaged. One-vs-all linear SVMs on the windows; a clip's scores are the means of those
              of its windows.
     random   the same tower with random weights.
+    soundnet SoundNet with its published weights, frozen: its conv5, of the same windows.
+    soundnet_random  SoundNet with random weights.
     mfcc     26 numbers of the whole clip, see `mfcc.py`, and Piczak's classifiers and settings.
     scratch  the audio tower trained on the collection itself, see `subnet.py`.
 
@@ -49,6 +51,7 @@ from avts_tf.evaluation.tower_features import (
 )
 
 MODE = 'audio_classification'
+SOUNDNET = 'soundnet', 'soundnet_random'  # the features of `soundnet_tower`
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +60,8 @@ class Protocol(NamedTuple):
     """How sounds are classified.
 
     Attributes:
-        features: 'tower', 'random', 'mfcc' or 'scratch', see the head of this file.
+        features: 'tower', 'random', 'mfcc', 'scratch', 'soundnet' or 'soundnet_random', see the
+            head of this file.
         classifier: one of `probe.CLASSIFIERS`; without meaning for "scratch".
         pooling: how conv5 of a window becomes a vector, see `tower_features.pool`. Exported towers
             and the other systems give their mean only.
@@ -103,7 +107,7 @@ def classify_sounds(
         dataset: its layout, such as 'esc50'; '' for a folder per class or a CSV.
         protocol: what is measured and how.
         config: of the tower for the features "random" and "scratch".
-        tower: trained tower for the features "tower".
+        tower: trained tower for the features "tower"; `soundnet_tower` for those of SoundNet.
         label_column: column of a CSV that holds the class.
 
     Returns:

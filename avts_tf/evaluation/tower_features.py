@@ -1,4 +1,4 @@
-"""conv5 of an audio tower as features of windows of 2 s."""
+"""conv5 of an audio tower, or of SoundNet, as features of windows of 2 s."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -13,20 +13,21 @@ from avts_tf.config import Config
 from avts_tf.evaluation.sounds import cut_windows
 from avts_tf.models.audio import build_audio_tower, embed_waveform
 from avts_tf.models.build import build_model
+from avts_tf.models.published import soundnet
 
 WINDOW_SECONDS = 2.0
 CELLS = 2, 5  # of conv5's time and bands, for pooling "cells"
 
 
 class ProbedTower(NamedTuple):
-    """The trained audio tower whose features are classified.
+    """The audio network whose features are classified.
 
     Attributes:
         sample_rate: Hz.
         audio_tower: that of a `TwoTower`; None where there is `conv5`.
         config: its `Config`; None where there is `conv5`.
-        conv5: of an exported tower instead, which cannot be adapted: function of int16 [B, samples]
-            of any length that returns float32 [B, C].
+        conv5: of a network that cannot be adapted, an exported tower or SoundNet: function of int16
+            [B, samples] of any length that returns float32 [B, D].
     """
 
     sample_rate: int
@@ -118,6 +119,32 @@ def pool(maps: tf.Tensor, pooling: str) -> tf.Tensor:
     cells = [tf.reduce_max(maps[:, first:end, low:high], [1, 2])
              for first, end in times for low, high in bands]
     return tf.concat(cells, -1)
+
+
+def soundnet_tower(weights: str, pooling: str, seed: int) -> ProbedTower:
+    """SoundNet, to be probed.
+
+    Args:
+        weights: file of its published weights; '' draws random ones by the seed.
+        pooling: 'mean' or 'cells', see `pool`; conv5 has no bands, so that the cells are 2.
+        seed: of random weights.
+
+    Raises:
+        UserError: the file is missing or holds other weights.
+
+    Example:
+        >>> soundnet_tower('sound8.npy', 'cells', 0).conv5(windows).shape  # of 3 windows
+        TensorShape([3, 512])
+    """
+    keras.utils.set_random_seed(seed)
+    net = soundnet.load_soundnet(weights) if weights else soundnet.build_soundnet()
+    network = keras.Model(net.inputs, net.output['conv5'])
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def conv5(windows: tf.Tensor) -> tf.Tensor:
+        return pool(network(windows, training=False)[:, :, None], pooling)
+
+    return ProbedTower(soundnet.SAMPLE_RATE, conv5=conv5)
 
 
 def window_features(

@@ -45,7 +45,7 @@ class Settings(NamedTuple):
         difficulty: of the synthetic worlds; None takes that of `tables.DIFFICULTY`.
         records, eval_records: globs that take the synthetic world's place, or None.
         label_prefix: as in `action.Protocol`, with `records`.
-        data: from the name of a data set's parameter to its value, or None.
+        data: from the name of a data set's parameter, or `weights`, to its value, or None.
         devices: see `devices.make_strategy`.
         quick: whether the synthetic worlds are so small that their figures say nothing.
     """
@@ -167,6 +167,8 @@ def sound_cell(
     """
     parameter = SOUND_SETS[column]
     needs = [parameter] + ([source] if source not in ('', 'own') else [])
+    if features == 'soundnet':
+        needs.append('weights')
     if reason := _missing(settings, needs) or _needs_teacher(settings, init):
         return reason
     path, chains = settings.data[parameter], []
@@ -184,12 +186,18 @@ def sound_cell(
         own_preset = 'small' if settings.preset == 'tiny' else settings.preset
         preset = own_preset if features == 'scratch' else settings.preset
         folder = f'sound-{column}-{classifier}-{tower or f"{features}-seed{seed}"}'
-        chains.append((*before, Step(folder, 'audio', {
+        arguments = {
             'config': {'preset': preset, **_given(settings), 'seed': seed},
             'protocol': audio.Protocol(features, classifier, seed=seed)._asdict(),
             'input_path': path, 'dataset': parameter.split('_')[0],
             'tower_run_dir': os.path.join(HERE, tower) if tower else '',
-        }, {parameter: stamp(path)})))
+        }
+        inputs = {parameter: stamp(path)}
+        if features == 'soundnet':
+            weights = settings.data['weights']
+            assert weights is not None  # `_missing` has looked
+            arguments['weights'], inputs['weights'] = weights, stamp(weights)
+        chains.append((*before, Step(folder, 'audio', arguments, inputs)))
     return Figure(tuple(chains), (result_key(chains[0][-1]), 'accuracy'))
 
 

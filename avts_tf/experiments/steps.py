@@ -22,7 +22,7 @@ from avts_tf.data import workers
 from avts_tf.errors import Stopped, UserError
 from avts_tf.evaluation import action, audio
 from avts_tf.evaluation.sync import evaluate_sync
-from avts_tf.evaluation.tower_features import ProbedTower
+from avts_tf.evaluation.tower_features import ProbedTower, soundnet_tower
 from avts_tf.program import explaining, show_messages
 from avts_tf.signals import Interruption, note_signals
 from avts_tf.training.run_folder import (
@@ -86,12 +86,15 @@ def _recognise_actions(
 
 
 def _classify_sounds(
-    run_dir: str, config: dict, protocol: dict, input_path: str, dataset: str, tower_run_dir: str
+    run_dir: str, config: dict, protocol: dict, input_path: str, dataset: str, tower_run_dir: str,
+    weights: str = '',
 ):
     parsed_protocol, tower = audio.Protocol(**protocol), None
     if parsed_protocol.features == 'tower':
         model, _ = load_model(tower_run_dir)
         tower = ProbedTower(model.config.clip.sample_rate, model.audio_tower, model.config)
+    elif parsed_protocol.features in audio.SOUNDNET:
+        tower = soundnet_tower(weights, parsed_protocol.pooling, parsed_protocol.seed)
     found = audio.classify_sounds(
         input_path, dataset, parsed_protocol, make_config(**config), tower)
     update_result(run_dir, {audio.result_name(dataset, parsed_protocol): found.results})

@@ -161,7 +161,9 @@ def _audio(settings: Settings, sets: dict[str, str]) -> Cells:
         for row, features, classifier in (
                 ('SVM-MFCC', 'mfcc', 'svm'), ('random forest', 'mfcc', 'random_forest'),
                 ('k-NN', 'mfcc', 'knn'), ('audio subnet from scratch', 'scratch', 'svm'),
-                ('random weights', 'random', 'svm')):
+                ('random weights', 'random', 'svm'),
+                ('SoundNet, published weights', 'soundnet', 'svm'),
+                ('SoundNet, random weights', 'soundnet_random', 'svm')):
             cells[row, column] = sound_cell(settings, sets, column, 'scratch', '', features,
                                             classifier)
         for row, init, source in (

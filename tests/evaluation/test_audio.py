@@ -95,6 +95,7 @@ def saved_result(folder):
                              '--learning_rate=0.005'],
                  marks=pytest.mark.slow),
     pytest.param('random', ['--preset=tiny', '--conv5_pooling=mean'], marks=pytest.mark.slow),
+    pytest.param('soundnet_random', [], marks=pytest.mark.slow),
 ])
 def test_the_command_separates_tones_from_noise(
         collection, tmp_path, capsys, caplog, few_windows, features, flags):
@@ -151,6 +152,12 @@ def test_towers_of_a_run_and_exported(collection, run_dir, tmp_path, few_windows
     (['--input={csv}', '--tower=nowhere'], ['nowhere', 'no such folder']),
     (['--input={csv}', '--tower=x', '--conv5_pooling=cells'], ['--conv5_pooling=cells', 'mean']),
     (['--input={csv}', '--features=mfcc', '--make_folds=40'], ['--make_folds=40', 'recording']),
+    (['--input={csv}', '--features=soundnet'], ['--weights', 'sound8.npy']),
+    (['--input={csv}', '--features=soundnet', '--weights=nowhere'],
+     ['--weights=nowhere', 'no such file']),
+    (['--input={csv}', '--features=soundnet', '--weights={csv}'], ['--weights=', 'as weights']),
+    (['--input={csv}', '--features=soundnet_random', '--weights={csv}'], ['--weights', 'leave it']),
+    (['--input={csv}', '--features=soundnet_random', '--preset=tiny'], ['--preset', 'leave it']),
 ])
 def test_mistakes(collection, run_dir, tmp_path, flags, words):
     with pytest.raises(UserError) as error:

@@ -26,6 +26,23 @@ def test_data_make_cells(tmp_path):
     assert sounds['AVTS Kinetics', 'ESC-10'] == 'needs `kinetics_records`'
 
 
+def test_soundnets_published_weights_make_a_cell(tmp_path):
+    row = 'SoundNet, published weights', 'ESC-10'
+    without = make_settings(tmp_path, [0], ['esc10_input'])
+    weights = tmp_path / 'sound8.npy'
+    weights.write_text('a file')
+    given = without._replace(data={**without.data, 'weights': str(weights)})
+    control = 'SoundNet, random weights', 'ESC-10'
+    assert TABLES['audio'](without, SETS)[row] == 'needs `weights`'
+    assert TABLES['audio'](without, SETS)[control] == TABLES['audio'](given, SETS)[control]
+    [step], = TABLES['audio'](given, SETS)[row].steps
+    assert step.arguments['weights'] == str(weights)
+    assert step.arguments['protocol']['features'] == 'soundnet'
+    weights.write_text('another file')  # of another size: a finished step is not taken for it
+    [changed], = TABLES['audio'](given, SETS)[row].steps
+    assert changed.inputs['weights'] != step.inputs['weights'] and changed.folder == step.folder
+
+
 # Rows of others, which no system of this project stands for.
 PUBLISHED_ALONE = {
     'action': {f'I3D-RGB*, supervised {data}'

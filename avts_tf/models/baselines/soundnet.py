@@ -6,6 +6,7 @@ the KL divergence. The published student had two teachers (ImageNet objects, Pla
 at 22.05 kHz.
 """
 
+import os
 from collections.abc import Callable
 
 import keras
@@ -22,12 +23,14 @@ from avts_tf.models.baselines.common import (
     batch_inputs,
 )
 from avts_tf.models.layers import BatchNorm, scaled
+from avts_tf.models.published.efficientnet_lite import (
+    CLASSES,
+    SIZE,
+    SOURCE,
+    load_efficientnet_lite0,
+)
+from avts_tf.models.published.soundnet import CONVOLUTIONS, STRIDE
 from avts_tf.models.sync_model import Batch, JoinWindows, SyncModel
-
-# Channels, kernel and stride of each convolution, and the size of the pool after it (0 for none).
-CONVOLUTIONS = ((16, 64, 2, 8), (32, 32, 2, 8), (64, 16, 2, 0), (128, 8, 2, 0), (256, 4, 2, 4),
-                (512, 4, 2, 0), (1024, 4, 2, 0))
-POOL5 = 5
 
 
 class SoundNet(SyncModel):
@@ -80,15 +83,15 @@ SYSTEM = SoundNet
 def _student(config: Config, shape: tuple[int, ...], classes: int) -> keras.Model:
     """[batch, samples, 1] -> `embedding` [batch, classes], logits, and `conv5` [batch, C]."""
     samples = x = keras.Input(shape, name='samples')
-    for number, (channels, kernel, stride, pool) in enumerate(CONVOLUTIONS, 1):
+    for name, (channels, kernel, pool) in CONVOLUTIONS.items():
         x = keras.layers.Conv1D(
-            scaled(channels, config.towers.audio_width), kernel, stride, padding='same',
-            use_bias=False, kernel_initializer='he_normal', name=f'conv{number}')(x)
-        x = BatchNorm(synchronized=config.towers.sync_batchnorm, name=f'conv{number}_bn')(x)
-        x = keras.layers.ReLU(name=f'conv{number}_relu')(x)
+            scaled(channels, config.towers.audio_width), kernel, STRIDE, padding='same',
+            use_bias=False, kernel_initializer='he_normal', name=name)(x)
+        x = BatchNorm(synchronized=config.towers.sync_batchnorm, name=f'{name}_bn')(x)
+        x = keras.layers.ReLU(name=f'{name}_relu')(x)
         if pool:
-            x = keras.layers.MaxPooling1D(pool, padding='same', name=f'pool{number}')(x)
-        if number == POOL5:
+            x = keras.layers.MaxPooling1D(pool, padding='same', name=f'{name}_pool')(x)
+        if name == 'conv5':
             pool5 = keras.layers.GlobalAveragePooling1D(name='conv5_mean', dtype='float32')(x)
     x = keras.layers.GlobalAveragePooling1D(name='average_time')(x)                 # [batch, 1024]
     logits = keras.layers.Dense(classes, name='posteriors', dtype='float32')(x)
@@ -125,7 +128,8 @@ def load_teacher(name: str, size: int) -> Teacher:
     Args:
         name: folder of a SavedModel whose `serving_default` takes images in [0, 1] (or uint8)
             [batch, height, width, 3]; or a Keras application, such as MobileNetV2, with its
-            ImageNet weights. Its output is a distribution, or logits.
+            ImageNet weights; or a file of EfficientNet-Lite0's published weights. Its output is a
+            distribution, or logits.
         size: height and width of a frame, where the SavedModel takes any.
 
     Returns:
@@ -136,14 +140,16 @@ def load_teacher(name: str, size: int) -> Teacher:
     """
     if not name:
         raise UserError('teacher', None, '`system=soundnet` needs the image net it learns from: '
-                        'a SavedModel or a Keras application such as MobileNetV2.')
+                        f'a SavedModel, a Keras application such as MobileNetV2, or {SOURCE}.')
     if tf.saved_model.contains_saved_model(name):
         return _saved_teacher(name, size)
+    if os.path.isfile(name):
+        return _efficientnet_teacher(name)
     application = getattr(keras.applications, name, None)
     module = getattr(application, '__module__', '').rpartition('.')[2]
     if not callable(application) or not hasattr(keras.applications, module):
         raise UserError('teacher', name, 'neither a SavedModel nor a Keras application such as '
-                        'MobileNetV2.')
+                        f'MobileNetV2 nor {SOURCE}.')
     try:
         network = application(weights='imagenet')
     except Exception as error:  # what the download raises: URL errors, hash mismatches, a full disk
@@ -155,6 +161,15 @@ def load_teacher(name: str, size: int) -> Teacher:
         return network(prepare(tf.image.resize(frames, [side, side])), training=False)
 
     return Teacher(classify, network.output_shape[-1])
+
+
+def _efficientnet_teacher(path: str) -> Teacher:
+    network = load_efficientnet_lite0(path)
+
+    def classify(frames: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(network(tf.image.resize(frames, [SIZE, SIZE]), training=False))
+
+    return Teacher(classify, CLASSES)
 
 
 def _saved_teacher(path: str, size: int) -> Teacher:

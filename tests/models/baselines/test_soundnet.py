@@ -44,6 +44,7 @@ def test_a_batch_is_learnt_by_heart_and_the_probes_take_the_model(clips, teacher
 @pytest.mark.parametrize(('overrides', 'words'), [
     ({}, '^teacher: `system=soundnet` needs'),
     ({'teacher': 'NoSuchNet'}, '^teacher=NoSuchNet: neither'),
+    ({'teacher': __file__}, '^teacher=.*cannot be read as weights'),
     ({'audio_windows': 1}, '^audio_windows=1: '),
 ])
 def test_mistakes(overrides, words):

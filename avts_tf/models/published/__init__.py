@@ -1,0 +1,1 @@
+"""Nets with the weights that others published, one file each, and how such files are read."""
