@@ -100,8 +100,8 @@ def load_soundnet(path: str, heads: bool = False) -> keras.Model:
         name, is_norm = layer.name.removesuffix('_bn'), layer.name.endswith('_bn')
         names = ('gamma', 'beta', 'mean', 'var') if is_norm else ('weights', 'biases')
         weights = [layers.get(name, {}).get(key) for key in names]
-        if not is_norm and weights[0] is not None and weights[0].ndim == 4:
-            weights[0] = np.squeeze(weights[0], 1)  # the file has [kernel, 1, in, out]
+        if not is_norm and np.ndim(weights[0]) == 4 and len(weights[0][0]) == 1:
+            weights[0] = weights[0][:, 0]  # the file has [kernel, 1, in, out]
         for key, value, wanted in zip(names, weights, layer.weights, strict=True):
             if value is None or value.shape != tuple(wanted.shape):
                 found = 'missing' if value is None else f'of shape {list(value.shape)}'

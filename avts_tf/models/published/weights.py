@@ -1,13 +1,15 @@
 """Reads files of weights that are pickles, without running what a pickle can ask for.
 
 A pickle names functions and calls them, so that a file from elsewhere can run anything when it is
-loaded. Here it can only make arrays: each name that is not in a short list is refused.
+loaded. Here each of the few names that arrays need stands for something of this module, and every
+other name is refused.
 """
 
 import collections
 import io
 import os
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -38,15 +40,11 @@ def read_npy_dict(path: str, parameter: str) -> dict[str, dict[str, np.ndarray]]
         if shape or dtype != np.dtype(object):
             raise ValueError(f'an array {list(shape)} of {dtype}, not a dictionary')
         # latin1, because Python 2 wrote bytes where Python 3 reads text.
-        return _Arrays(file, encoding='latin1').load().item()
+        layers, = _Arrays(file, encoding='latin1').load().values
+        return {layer: {name: array.values for name, array in weights.items()}
+                for layer, weights in layers.items()}
 
-    layers = _reading(read, path, parameter)
-    if not (isinstance(layers, dict) and layers and all(
-            isinstance(weights, dict) and all(isinstance(value, np.ndarray)
-                                              for value in weights.values())
-            for weights in layers.values())):
-        raise UserError(parameter, path, 'holds no dictionary of layers.')
-    return layers
+    return _reading(read, path, parameter)
 
 
 def read_torch(path: str, parameter: str) -> dict[str, np.ndarray]:
@@ -78,10 +76,7 @@ def read_torch(path: str, parameter: str) -> dict[str, np.ndarray]:
                 raise EOFError('the file is cut short')
         return dict(found)
 
-    found = _reading(read, path, parameter)
-    if not all(isinstance(value, np.ndarray) for value in found.values()):
-        raise UserError(parameter, path, 'holds no dictionary of tensors.')
-    return found
+    return _reading(read, path, parameter)
 
 
 def _reading(read: Callable[[io.BufferedReader], Any], path: str, parameter: str) -> Any:
@@ -94,15 +89,44 @@ def _reading(read: Callable[[io.BufferedReader], Any], path: str, parameter: str
         raise UserError(parameter, path, f'cannot be read as weights: {error}.') from error
 
 
+class _Type:
+    """What a pickled dtype says: its code, such as f4, and the order of its bytes."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self.code, self.order = code, '<'
+
+    def __setstate__(self, state: tuple) -> None:
+        self.order = state[1]
+
+
+class _Array:
+    """What a pickled array says; `values` is an array of numbers, or a list of objects."""
+
+    def __init__(self, *_: Any) -> None:
+        self.values: Any = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, kind, by_column, self.values = state
+        if isinstance(self.values, list):
+            return
+        if not re.fullmatch('[<>|][fi][1248]', kind.order + kind.code):
+            raise ValueError(f'an array of {kind.order + kind.code}, not of numbers')
+        data = self.values.encode('latin1') if isinstance(self.values, str) else self.values
+        numbers = np.frombuffer(data, kind.order + kind.code)
+        self.values = numbers.reshape(shape, order='F' if by_column else 'C')
+
+
 class _Arrays(pickle.Unpickler):
-    """Makes numpy arrays, and nothing else."""
+    """Makes an `_Array` of each numpy array, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         # numpy.core is called numpy._core from numpy 2 on.
         if (module.replace('_core', 'core'), name) == ('numpy.core.multiarray', '_reconstruct'):
-            return np.ndarray.__new__  # what that function comes to
-        if module == 'numpy' and name in ('ndarray', 'dtype'):
-            return getattr(np, name)
+            return _Array
+        if (module, name) == ('numpy', 'dtype'):
+            return _Type
+        if (module, name) == ('numpy', 'ndarray'):
+            return None  # an argument without meaning here
         raise pickle.UnpicklingError(f'asks for {module}.{name}, which is no array')
 
 

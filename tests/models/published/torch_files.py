@@ -50,7 +50,7 @@ def write_torch(path, tensors, stretch=1):
 
     Args:
         path: the file.
-        tensors: float32 or int64 arrays by name.
+        tensors: float32 or int64 arrays by name, contiguous or views of a contiguous one.
         stretch: factor of all strides, where a damaged file is wanted.
     """
     torch, utils = types.ModuleType('torch'), types.ModuleType('torch._utils')
