@@ -10,7 +10,6 @@ and the batch norm's epsilon here are those of the training.
 from typing import NamedTuple
 
 import keras
-import numpy as np
 
 from avts_tf.errors import UserError
 from avts_tf.models.published.weights import read_npy_dict
@@ -99,13 +98,15 @@ def load_soundnet(path: str, heads: bool = False) -> keras.Model:
             continue
         name, is_norm = layer.name.removesuffix('_bn'), layer.name.endswith('_bn')
         names = ('gamma', 'beta', 'mean', 'var') if is_norm else ('weights', 'biases')
-        weights = [layers.get(name, {}).get(key) for key in names]
-        if not is_norm and np.ndim(weights[0]) == 4 and len(weights[0][0]) == 1:
-            weights[0] = weights[0][:, 0]  # the file has [kernel, 1, in, out]
-        for key, value, wanted in zip(names, weights, layer.weights, strict=True):
+        weights = []
+        for key, wanted in zip(names, layer.weights, strict=True):
+            value = layers.get(name, {}).get(key)
+            if value is not None and value.ndim == 4 and value.shape[1] == 1:
+                value = value[:, 0]  # the file has [kernel, 1, in, out]
             if value is None or value.shape != tuple(wanted.shape):
                 found = 'missing' if value is None else f'of shape {list(value.shape)}'
                 raise UserError('weights', path, f'is not {SOURCE}: {key} of {name} is {found}, '
                                 f'not {list(wanted.shape)}.')
+            weights.append(value)
         layer.set_weights(weights)
     return net

@@ -41,7 +41,7 @@ def read_npy_dict(path: str, parameter: str) -> dict[str, dict[str, np.ndarray]]
             raise ValueError(f'an array {list(shape)} of {dtype}, not a dictionary')
         # latin1, because Python 2 wrote bytes where Python 3 reads text.
         layers, = _Arrays(file, encoding='latin1').load().values
-        return {layer: {name: array.values for name, array in weights.items()}
+        return {layer: _only_arrays({name: array.values for name, array in weights.items()})
                 for layer, weights in layers.items()}
 
     return _reading(read, path, parameter)
@@ -74,7 +74,7 @@ def read_torch(path: str, parameter: str) -> dict[str, np.ndarray]:
                 raise ValueError(f'storage {key} has another length than its tensor')
             if file.readinto(values.data) != values.nbytes:
                 raise EOFError('the file is cut short')
-        return dict(found)
+        return _only_arrays(dict(found))
 
     return _reading(read, path, parameter)
 
@@ -87,6 +87,13 @@ def _reading(read: Callable[[io.BufferedReader], Any], path: str, parameter: str
             return read(file)
     except Exception as error:  # damaged pickles raise whatever they run into
         raise UserError(parameter, path, f'cannot be read as weights: {error}.') from error
+
+
+def _only_arrays(weights: dict[str, Any]) -> dict[str, np.ndarray]:
+    for name, value in weights.items():
+        if not isinstance(value, np.ndarray):
+            raise ValueError(f'{name} is a {type(value).__name__}, not an array')
+    return weights
 
 
 class _Type:

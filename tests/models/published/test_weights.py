@@ -85,6 +85,15 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path):
         read_torch(path, 'teacher')
 
 
+def test_what_is_no_array_is_named(tmp_path):
+    np.save(tmp_path / 'net.npy', {'conv1': {'mean': np.array([None, 1])}})
+    with pytest.raises(UserError, match='mean is a list, not an array'):
+        read_npy_dict(str(tmp_path / 'net.npy'), 'weights')
+    write_torch(tmp_path / 'net.pth', {'epoch': 5, 'a': np.zeros(2, np.float32)})
+    with pytest.raises(UserError, match='epoch is a int, not an array'):
+        read_torch(str(tmp_path / 'net.pth'), 'teacher')
+
+
 @pytest.mark.parametrize('content', ['text', 'array', 'cut', 'missing'])
 @pytest.mark.parametrize('read', [read_npy_dict, read_torch])
 def test_other_files(tmp_path, read, content):
