@@ -18,10 +18,10 @@ BLOCKS = re.findall(r'```python\n(.*?)```', README.read_text(), re.DOTALL)
 # What would take long, and what stands for it here.
 SMALLER = {"'small', batch_size=16": "'tiny', frame_size=16, batch_size=4",
            'epochs=90': 'epochs=2'}
-# Of the programs of others (docker, hear-validator, tensorboard, tensorflow_model_server, tf2onnx),
-# and --name=value.
+# Of the programs of others (docker, hear-validator, pip, tensorboard, tensorflow_model_server,
+# tf2onnx), and --name=value.
 FOREIGN_FLAGS = {'profile', 'model', 'logdir', 'enable_batching', 'saved-model', 'signature_def',
-                 'opset', 'output', 'name'}
+                 'opset', 'output', 'name', 'no-binary', 'no-deps'}
 CODE_FOLDERS = ('avts_tf', 'tfrecords_tools', 'benchmarks', 'docs', 'tests')
 
 
