@@ -17,7 +17,6 @@ Then the part of a training's time in which a step waits for its batch, and the 
 import argparse
 import io
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -169,9 +168,7 @@ def memory(pattern: str) -> float:
     chosen = config.make_config('tiny', shuffle_records=256)
     for _ in make_dataset(pattern, chosen).repeat().take(MEMORY_BATCHES):
         pass
-    # Not `getrusage`, which counts the parent's memory before the program was started.
-    with open('/proc/self/status') as file:
-        return next(int(line.split()[1]) for line in file if line.startswith('VmHWM')) / 1024
+    return side_by_side.peak_resident_bytes() / 1024**2
 
 
 def main() -> None:
@@ -225,9 +222,8 @@ def _measure(folder: str, arguments: argparse.Namespace):
     peaks = {}
     for name, where in (('few', os.path.join(folder, 'few-*')),
                         ('many', os.path.join(folder, 'many', '*'))):
-        command = [sys.executable, __file__, '--side=memory', f'--pattern={where}']
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        peaks[name] = float(done.stdout)
+        peaks[name] = side_by_side.ask([sys.executable, __file__, '--side=memory',
+                                        f'--pattern={where}'])
     growth = peaks['many'] / peaks['few']
     print(f'  peak memory: {peaks["few"]:.0f} MB with {MEMORY_RECORDS} records, '
           f'{peaks["many"]:.0f} MB with '
