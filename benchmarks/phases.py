@@ -25,35 +25,33 @@ import side_by_side
 # From the last part of an event's name to the phase that it belongs to.
 EVENTS = {'TFRecord': 'reading', 'ParseSequenceExampleV2': 'parsing',
           'DecodeAndCropJpeg': 'decoding', 'DecodeJpeg': 'decoding', 'ResizeBilinear': 'resizing'}
-PROFILED_CLIPS = 256  # a profile holds hundreds of events of each
+COUNTED_CLIPS = 128  # batches that are made ahead come and go: few clips would be counted wrongly
 WARM_UP_STEPS = 3
 HOST_TRACER_LEVEL = 2  # operations and iterators, without what is cheap
 
 
-def input_phases(take: Callable[[], Any], clips: int, steps: int) -> dict[str, float]:
+def input_phases(take: Callable[[], Any], clips: int) -> dict[str, float]:
     """What the input pipeline does for a clip that this machine trains on.
 
     Args:
         take: takes the next batch.
         clips: of a batch that are this machine's.
-        steps: batches to look at.
 
     Returns:
         `core_ms`, processor time of the process; `bytes_read`; `records_parsed` and
         `frames_decoded`; and `reading_ms`, `parsing_ms`, `decoding_ms` and `resizing_ms`, times of
         threads. All of them are by clip.
     """
+    steps = max(4, COUNTED_CLIPS // clips)
+    done = clips * steps
     for _ in range(steps):  # some were made ahead
         take()
     cores, read = time.process_time(), _bytes_read()
     for _ in range(steps):
         take()
-    done = clips * steps
     figures = {'core_ms': 1000 * (time.process_time() - cores) / done,
                'bytes_read': (_bytes_read() - read) / done}
-    profiled = max(2, min(steps, PROFILED_CLIPS // clips))
-    counts, seconds = _profile(take, profiled)
-    done = clips * profiled
+    counts, seconds = _profile(take, steps)
     figures |= {'records_parsed': counts['parsing'] / done,
                 'frames_decoded': counts['decoding'] / done}
     phases = dict.fromkeys(EVENTS.values())
@@ -145,7 +143,7 @@ def machine_phases(config: object, pattern: str, steps: int) -> dict[str, float]
                 'gradient_bytes': 4.0 * sum(variable.numpy().size
                                             for variable in model.trainable_variables)}
     clips = config.train.batch_size // worker_count()
-    return figures | input_phases(lambda: next(batches), clips, steps)
+    return figures | input_phases(lambda: next(batches), clips)
 
 
 def _reduction(model: object, strategy: object):
