@@ -133,9 +133,10 @@ def main() -> None:
     if arguments.row:
         run_row(arguments)
         return
+    device = describe_device()  # before TensorFlow starts
     with tempfile.TemporaryDirectory() as folder:
         arguments.records = arguments.records or _write_records(folder, quick)
-        _measure(arguments)
+        _measure(arguments, device)
 
 
 def _write_records(folder: str, quick: bool):
@@ -144,8 +145,7 @@ def _write_records(folder: str, quick: bool):
     return write_shards(folder, 'clips', count, seconds, size)[0]
 
 
-def _measure(arguments: argparse.Namespace):
-    device = describe_device()
+def _measure(arguments: argparse.Namespace, device: dict[str, str]):
     print(', '.join(f'{name} {value}' for name, value in device.items()))
     left_out = _left_out(device)
     print(LINE.format('numbers', 'XLA', 'first s', 'step ms', 'clips/s', 'TFLOP/s', 'peak',
@@ -166,11 +166,14 @@ def _measure(arguments: argparse.Namespace):
 
 
 def describe_device() -> dict[str, str]:
-    """The GPU, if there is one, and the versions that matter for its speed."""
+    """The GPU, if there is one, and the versions that matter for its speed.
+
+    Hides the GPUs from this process, which leaves them to the rows.
+    """
     import keras
     import tensorflow as tf
     gpus = tf.config.list_physical_devices('GPU')
-    tf.config.set_visible_devices([], 'GPU')  # they are for the rows
+    tf.config.set_visible_devices([], 'GPU')
     found = {}
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
