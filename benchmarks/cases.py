@@ -24,12 +24,12 @@ def make_case(name: str, **values: Any) -> object:
     return make_config(preset, **{'passes_per_epoch': 1000, 'shuffle_records': 8, **own, **given})
 
 
-def make_model(config: object) -> object:
-    """A model that is ready to be trained."""
+def make_model(config: object, xla: bool = False) -> object:
+    """A model that is ready to be trained; XLA compiles the towers of its step, or not."""
     from avts_tf.models.two_tower import build_two_tower
     from avts_tf.training.optimizer import make_optimizer
     model = build_two_tower(config)
-    model.compile(optimizer=make_optimizer(config))
+    model.compile(optimizer=make_optimizer(config), jit_compile=xla)
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -41,26 +41,16 @@ def make_batches(pattern: str, config: object, strategy: object) -> Iterator[dic
     return iter(own_batches(make_dataset(pattern, config), strategy))
 
 
-def in_memory(batches: Iterator[dict], strategy: object) -> Iterator[dict]:
+def in_memory(batches: Iterator[dict]) -> Iterator[dict]:
     """The first batch again and again; it lies on the devices."""
-    import tensorflow as tf
-    batch = next(batches)
-    if strategy.num_replicas_in_sync == 1:
-        with tf.device('GPU:0' if tf.config.list_physical_devices('GPU') else 'CPU:0'):
-            batch = {name: tf.identity(value) for name, value in batch.items()}
-    return itertools.repeat(batch)
+    return itertools.repeat(next(batches))
 
 
-def make_step(model: object, strategy: object, xla: bool = False) -> Callable[[dict], Any]:
+def make_step(model: object, strategy: object) -> Callable[[dict], Any]:
     """A function that trains on a batch and returns the loss, which nobody has waited for."""
-    import tensorflow as tf
-
-    @tf.function(jit_compile=xla, autograph=False)
-    def train(batch: dict) -> tf.Tensor:
-        loss = strategy.run(model.train_step, args=(batch,))['loss']
-        return strategy.reduce(tf.distribute.ReduceOp.MEAN, loss, axis=None)
-
-    return train
+    from avts_tf.training.loop import make_train_step
+    train_step = make_train_step(model, strategy)
+    return lambda batch: train_step(batch)['loss']
 
 
 def over(step: Callable[[dict], Any], batches: Iterable[dict]) -> Callable[[], Any]:

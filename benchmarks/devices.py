@@ -50,7 +50,7 @@ def run_side(arguments: argparse.Namespace) -> None:
             model = cases.make_model(config)
         batches = cases.make_batches(arguments.records, config, strategy)
         if arguments.memory:
-            batches = cases.in_memory(batches, strategy)
+            batches = cases.in_memory(batches)
         step = cases.over(cases.make_step(model, strategy), batches)
         unit = config.train.batch_size
     side_by_side.serve(lambda: unit * side_by_side.steps_per_second(lambda: step().numpy(),

@@ -3,10 +3,10 @@
     python benchmarks/gpu.py
 
 Each row is a process of its own, on the first GPU, or on the CPU where there is none: float32,
-float32 whose products are TF32, bfloat16; each without XLA and with it. In a row three rates are
-taken in turns: steps on a batch that lies on the device, steps on batches of records by the whole
-input pipeline, and a matmul of the same number type. The host waits for the device only at the end
-of a turn. What fails is a row with its error.
+float32 whose products are TF32, bfloat16; each without XLA and with it, which then compiles the
+towers. In a row three rates are taken in turns: steps on a batch that lies on the device, steps on
+batches of records by the whole input pipeline, and a matmul of the same number type. The host waits
+for the device only at the end of a turn. What fails is a row with its error.
 
     first     seconds of the first step, in which the graph is built and, with XLA, compiled
     step      on the batch that lies on the device
@@ -50,10 +50,10 @@ def measure_row(arguments: argparse.Namespace) -> dict[str, Any]:
     strategy = make_strategy(1)
     config = cases.make_case(arguments.case, bfloat16=bfloat16, batch_size=arguments.batch_size)
     with strategy.scope():
-        model = cases.make_model(config)
-    step = cases.make_step(model, strategy, arguments.xla)
+        model = cases.make_model(config, arguments.xla)
+    step = cases.make_step(model, strategy)
     batches = cases.make_batches(arguments.records, config, strategy)
-    on_device = cases.over(step, cases.in_memory(batches, strategy))
+    on_device = cases.over(step, cases.in_memory(batches))
     started = time.perf_counter()
     on_device().numpy()
     first = time.perf_counter() - started

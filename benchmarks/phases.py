@@ -124,7 +124,7 @@ def machine_phases(config: object, pattern: str, steps: int) -> dict[str, float]
         step(batch).numpy()
     figures = {'step_ms': 1000 * (time.perf_counter() - started) / steps,
                'wait_ms': 1000 * waited / steps}
-    same = next(cases.in_memory(batches, strategy))
+    same = next(cases.in_memory(batches))
     sides = {'together': lambda: step(same).numpy()}
     if strategy.num_replicas_in_sync > 1:
         own = {name: strategy.experimental_local_results(value)[0]
