@@ -7,22 +7,24 @@ Sides that take turns, all of them on the same records (256 x 342 frames at 25 f
 
     ours          the whole pipeline: shuffle, parse, pairs, decode, crop, resize, batch
     decoding      nothing but `tf.io.decode_jpeg` of the frames that a clip shows, from memory, on
-    as many threads all_frames    a pipeline that decodes each record's frames and then chooses
+                  as many threads
+    all_frames    a pipeline that decodes each record's frames and then chooses
     float_audio   ours, on records whose audio is a list of floats, as DMVR writes it
 
-Then the part of a training's time in which a step waits for its batch, and the resident memory with
-100 times the records.
+Then what a clip of ours costs (phases.py), the part of a training's time in which a step waits for
+its batch, and the resident memory with 100 times the records.
 """
 
 import argparse
 import io
+import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
 
+import phases
 import side_by_side
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
@@ -132,6 +134,12 @@ def run_side(name: str, pattern: str, seconds: float) -> None:
     side_by_side.serve(work)
 
 
+def cost(pattern: str) -> dict[str, float]:
+    """What `phases.input_phases` finds of ours."""
+    batches = iter(ours(pattern))
+    return phases.input_phases(lambda: next(batches), make_config().train.batch_size)
+
+
 def waiting(pattern: str, steps: int = 60) -> dict[str, float]:
     """Part of a training's time in which it waits for a batch."""
     import tensorflow as tf
@@ -169,9 +177,7 @@ def memory(pattern: str) -> float:
     chosen = config.make_config('tiny', shuffle_records=256)
     for _ in make_dataset(pattern, chosen).repeat().take(MEMORY_BATCHES):
         pass
-    # Not `getrusage`, which counts the parent's memory before the program was started.
-    with open('/proc/self/status') as file:
-        return next(int(line.split()[1]) for line in file if line.startswith('VmHWM')) / 1024
+    return side_by_side.peak_resident_bytes() / 1024**2
 
 
 def main() -> None:
@@ -185,6 +191,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.side == 'memory':
         print(memory(arguments.pattern))
+    elif arguments.side == 'cost':
+        print(json.dumps(cost(arguments.pattern)))
     elif arguments.side:
         run_side(arguments.side, arguments.pattern, arguments.seconds)
     else:
@@ -212,6 +220,11 @@ def _measure(folder: str, arguments: argparse.Namespace):
         print(f'  {name:<12} {middle["median"]:8.1f} [{middle["least"]:.1f}, '
               f'{middle["most"]:.1f}]{beside}')
 
+    costs = side_by_side.ask([sys.executable, __file__, '--side=cost', f'--pattern={pattern}'])
+    print(f'  a clip takes {costs["core_ms"]:.1f} ms of one core, and '
+          f'{costs["bytes_read"] / 1e6:.2f} MB are read for it; of threads: reading '
+          f'{costs["reading_ms"]:.1f} ms, parsing {costs["parsing_ms"]:.1f}, decoding '
+          f'{costs["decoding_ms"]:.1f}, resizing {costs["resizing_ms"]:.1f}')
     waited = waiting(pattern)
     for preset, part in waited.items():
         print(f'  waiting for input in a training, {preset}: {100 * part:.2f} % of the time')
@@ -225,16 +238,15 @@ def _measure(folder: str, arguments: argparse.Namespace):
     peaks = {}
     for name, where in (('few', os.path.join(folder, 'few-*')),
                         ('many', os.path.join(folder, 'many', '*'))):
-        command = [sys.executable, __file__, '--side=memory', f'--pattern={where}']
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        peaks[name] = float(done.stdout)
+        peaks[name] = side_by_side.ask([sys.executable, __file__, '--side=memory',
+                                        f'--pattern={where}'])
     growth = peaks['many'] / peaks['few']
     print(f'  peak memory: {peaks["few"]:.0f} MB with {MEMORY_RECORDS} records, '
           f'{peaks["many"]:.0f} MB with '
           f'{MEMORY_RECORDS * MEMORY_COPIES} ({growth:.3f} times)')
     side_by_side.write_json(arguments.json, {
         'input_pipeline': {name: side_by_side.summary(values) for name, values in rates.items()},
-        'ours_by': ratios,
+        'ours_by': ratios, 'clip': costs,
         'waiting_part': waited, 'peak_memory_mb': peaks})
 
 

@@ -70,6 +70,21 @@ def take_turns(sides: dict[str, list[str]], rounds: int) -> dict[str, list[float
             process.wait()
 
 
+def ask(command: list[str], environment: dict[str, str] | None = None) -> Any:
+    """Runs a command that prints its results as JSON in its last line; returns them.
+
+    Raises:
+        RuntimeError: it failed, or printed no such line; the message has its last words.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, check=False,
+                          env={**os.environ, **(environment or {})})
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines:
+        words = [line for line in done.stderr.splitlines() if line.strip()][-1:]
+        raise RuntimeError(' '.join([f'ended with exit code {done.returncode}:', *words]))
+    return json.loads(lines[-1])
+
+
 def time_in_turns(
     sides: dict[str, Callable[[], object]], rounds: int
 ) -> dict[str, list[float]]:
@@ -101,15 +116,25 @@ def ratio(ours: list[float], theirs: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
+def peak_resident_bytes() -> int:
+    """Most memory that this process has held.
+
+    Not that of `getrusage`, which counts the parent's memory before the program was started.
+    """
+    with open('/proc/self/status') as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith('VmHWM'))
+
+
 def write_json(path: str, results: dict[str, Any]) -> None:
     """Writes the results with what they were measured on."""
-    machine = {'cores': len(os.sched_getaffinity(0)), 'processor': _processor()}
+    machine = {'cores': len(os.sched_getaffinity(0)), 'processor': processor()}
     with open(path, 'w') as file:
         json.dump({'machine': machine, **results}, file, indent=2)
     print(f'Written to {path}.')
 
 
-def _processor():
+def processor() -> str:
+    """What the machine calls its processor."""
     with open('/proc/cpuinfo') as file:
         return next((line.split(':')[1].strip() for line in file if line.startswith('model name')),
                     'unknown')

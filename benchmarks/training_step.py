@@ -7,10 +7,11 @@ The nets are MC3 and the audio tower, at full width with 16 frames of 112 x 112,
 preset `small`; PyTorch runs them with channels last and the same number of threads. A step is
 forward, loss, backward and optimiser on a batch that is in memory already. One clip of ours carries
 two audio windows, and so two pairs; with independent pairs, as published, a pair costs a clip.
+bfloat16 is left out where the processor has no instructions for it.
 
 The arithmetic limit is the rate at which the matmul of the same framework and number type would do
-the multiplications of
-the convolutions and dense layers: a convolution that avoids some of them (Winograd) may pass it.
+the multiplications of the convolutions and dense layers: a convolution that avoids some of them
+(Winograd) may pass it.
 """
 
 import argparse
@@ -18,21 +19,19 @@ import os
 import sys
 from collections.abc import Callable
 
+import cases
 import side_by_side
 import torch_towers
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-CASES = {'full': ('large', {'bfloat16': False, 'frames': 16, 'frame_size': 112, 'batch_size': 4}),
-         'small': ('small', {})}
-MATMUL_SIZE = 2048
+CASES = ('full', 'small')
+FULL_BATCH_SIZE = 4  # clips; what a machine with two cores can train on
 
 
 def make_case(name: str, bfloat16: bool, windows: int) -> object:
     """The `Config` of a case."""
-    from avts_tf.config import make_config
-    preset, values = CASES[name]
-    return make_config(preset, **values, bfloat16=bfloat16, audio_windows=windows, optimizer='sgd',
-                       easy_negatives='drawn')
+    return cases.make_case(name, batch_size=FULL_BATCH_SIZE if name == 'full' else None,
+                           bfloat16=bfloat16, audio_windows=windows, optimizer='sgd',
+                           easy_negatives='drawn')
 
 
 def random_batch(config: object) -> dict:
@@ -55,53 +54,30 @@ def random_batch(config: object) -> dict:
 def tensorflow_step(config: object, batch: dict) -> Callable[[], float]:
     """A function that trains one step."""
     import tensorflow as tf
-
-    from avts_tf.models.two_tower import build_two_tower
-    from avts_tf.training.optimizer import make_optimizer
-    model = build_two_tower(config)
-    model.compile(optimizer=make_optimizer(config))
+    model = cases.make_model(config)
     batch = {name: tf.constant(value) for name, value in batch.items()}
     step = tf.function(model.train_step)
     return lambda: step(batch)['loss'].numpy()
 
 
-def multiplications(config: object) -> float:
-    """Floating-point operations of a step by clip, in convolutions and dense layers."""
-    from avts_tf.models.two_tower import build_two_tower
-    model, total = build_two_tower(config), 0
-    audio = model.audio_tower.get_layer('audio_network')
-    for tower, passes in ((model.video_tower, 1), (audio, config.pairs.audio_windows)):
-        layers = [layer for layer in tower.layers if hasattr(layer, 'kernel')]
-        for number, layer in enumerate(layers):
-            positions = 1
-            for size in layer.output.shape[1:-1]:
-                positions *= size
-            kernel = 1
-            for size in layer.kernel.shape:
-                kernel *= size
-            # Backwards once for the weights and once for the input, which the first layer of a
-            # tower does not need.
-            total += passes * 2 * kernel * positions * (2 if number == 0 else 3)
-    return total
-
-
-def matmul(framework: str, bfloat16: bool) -> Callable[[], object]:
-    """A function that multiplies two square matrices of `MATMUL_SIZE`."""
-    if framework == 'torch':
-        import torch
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-        a = torch.ones([MATMUL_SIZE, MATMUL_SIZE], dtype=torch.bfloat16 if bfloat16
-                       else torch.float32)
-        return lambda: a @ a
-    import tensorflow as tf
-    a = tf.ones([MATMUL_SIZE, MATMUL_SIZE], tf.bfloat16 if bfloat16 else tf.float32)
-    return lambda: tf.matmul(a, a).numpy()
+def torch_matmul(bfloat16: bool) -> tuple[Callable[[], object], float]:
+    """As `cases.matmul`, in PyTorch on the CPU."""
+    import torch
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    size = 2048
+    a = torch.randn([size, size]).to(torch.bfloat16 if bfloat16 else torch.float32)
+    return lambda: a @ a, 2.0 * size**3
 
 
 def run_side(side: str, case: str, bfloat16: bool, windows: int, seconds: float) -> None:
     """Works as one side: clips, or floating-point operations of the matmul, per second."""
-    if side.endswith('matmul'):
-        step, unit = matmul(side.removesuffix('_matmul'), bfloat16), 2.0 * MATMUL_SIZE**3
+    if side == 'torch_matmul':
+        step, unit = torch_matmul(bfloat16)
+    elif side == 'tensorflow_matmul':
+        multiply, unit = cases.matmul(bfloat16)
+
+        def step() -> object:
+            return multiply().numpy()
     else:
         config = make_case(case, bfloat16, windows)
         make_step = torch_towers.make_step if side == 'torch' else tensorflow_step
@@ -112,7 +88,7 @@ def run_side(side: str, case: str, bfloat16: bool, windows: int, seconds: float)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--cases', nargs='*', default=list(CASES), choices=list(CASES))
+    parser.add_argument('--cases', nargs='*', default=list(CASES), choices=CASES)
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--seconds', type=float, default=6.0, help='length of a round of one side')
     parser.add_argument('--json', default='benchmarks/training_step.json')
@@ -125,10 +101,13 @@ def main() -> None:
         run_side(arguments.side, arguments.case, arguments.bfloat16, arguments.windows,
                  arguments.seconds)
         return
-    results = []
-    for case in arguments.cases:
-        for bfloat16 in (False, True):
-            results.append(_compare(case, bfloat16, arguments))
+    from avts_tf.training.devices import computes_bfloat16
+    number_types = [False, True]
+    if not computes_bfloat16():
+        number_types = [False]
+        print(cases.NO_BFLOAT16, flush=True)
+    results = [_compare(case, bfloat16, arguments)
+               for case in arguments.cases for bfloat16 in number_types]
     side_by_side.write_json(arguments.json, {'training_step': results})
 
 
@@ -142,7 +121,7 @@ def _compare(case: str, bfloat16: bool, arguments: argparse.Namespace):
              'torch_pairs': command('torch', 1),
              'matmul': command('tensorflow_matmul'), 'torch_matmul': command('torch_matmul')}
     rates = side_by_side.take_turns(sides, arguments.rounds)
-    operations = multiplications(make_case(case, False, 2))
+    operations = cases.multiplications(cases.make_model(make_case(case, False, 2)))
     limit = [rate / operations for rate in rates['matmul']]
     result = {
         'case': case, 'number_type': 'bfloat16' if bfloat16 else 'float32',

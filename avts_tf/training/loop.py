@@ -59,7 +59,7 @@ def run_epochs(
         UserError: the loss, weights or embeddings are NaN or infinite, there is no batch, the
             machines do not agree, or nothing can be written.
     """
-    train_step = _make_train_step(model, strategy)
+    train_step = make_train_step(model, strategy)
     read_metrics, write_metrics = _make_metric_access(model, strategy)
     gather = make_gather(strategy, len(MachineReport._fields))
     batches = own_batches(dataset, strategy)
@@ -133,7 +133,7 @@ def run_epochs(
                                  'at the end of the training')
 
 
-def _make_train_step(model: TwoTower, strategy: tf.distribute.Strategy) -> Callable:
+def make_train_step(model: TwoTower, strategy: tf.distribute.Strategy) -> Callable:
     """A function from a per-replica batch to the means over the replicas of the step's logs.
 
     They stay on the first device: `strategy.reduce` would bring them to the host, and the function

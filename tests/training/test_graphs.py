@@ -8,7 +8,7 @@ import tensorflow as tf
 from avts_tf.config import make_config
 from avts_tf.models.build import build_model
 from avts_tf.training.devices import make_strategy
-from avts_tf.training.loop import _make_train_step
+from avts_tf.training.loop import make_train_step
 from avts_tf.training.optimizer import make_optimizer
 from tests.graphs import batch_norm_shapes, copies_to_host
 from tests.helpers import light_video_network
@@ -45,7 +45,7 @@ def trace_step(case):
            for name in pairs},
         **{name: tf.TensorSpec([CLIPS], tf.int64) for name in ('example_hash', 'replaced', 'end')},
     }
-    step = _make_train_step(model, strategy).get_concrete_function(batch)
+    step = make_train_step(model, strategy).get_concrete_function(batch)
     evaluation = model.embed_batch.get_concrete_function(
         {name: batch[name] for name in ('video', 'audio')})
     return step.graph, evaluation.graph

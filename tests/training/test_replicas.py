@@ -117,11 +117,11 @@ def train_case(case, strategy):
 def read_own_batch(model, dataset, strategy):
     """What `own_batches` gives, and the first axes of the batch norms of the step that takes it."""
     from avts_tf.training.devices import own_batches
-    from avts_tf.training.loop import _make_train_step
+    from avts_tf.training.loop import make_train_step
     from tests.graphs import batch_norm_shapes
 
     batch = next(iter(own_batches(dataset, strategy)))
-    graph = _make_train_step(model, strategy).get_concrete_function(batch).graph
+    graph = make_train_step(model, strategy).get_concrete_function(batch).graph
     parts = [value for each in batch.values()
              for value in strategy.experimental_local_results(each)]
     return {'own/axes': sorted({shape[0] for shape in batch_norm_shapes(graph)}),

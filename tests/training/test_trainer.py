@@ -165,7 +165,7 @@ def counting_reads(reads):
 
     from avts_tf.training import loop
 
-    steps, tracing, make_train_step = 0, False, loop._make_train_step
+    steps, tracing, make_train_step = 0, False, loop.make_train_step
     to_array, thread = ops._EagerTensorBase._numpy, threading.current_thread()
 
     def read(tensor):
@@ -186,7 +186,7 @@ def counting_reads(reads):
         return counted
 
     with (mock.patch.object(ops._EagerTensorBase, '_numpy', read),
-          mock.patch.object(loop, '_make_train_step', make_counted)):
+          mock.patch.object(loop, 'make_train_step', make_counted)):
         yield
 
 
@@ -508,7 +508,7 @@ def test_a_bad_loss_is_found_at_the_next_look_and_names_its_own_clips(world, tmp
         batches.append(set(batch['example_hash'].numpy().tolist()))
         return {'loss': tf.constant(losses[len(batches) - 1])}
 
-    monkeypatch.setattr(loop, '_make_train_step', lambda *arguments: step)
+    monkeypatch.setattr(loop, 'make_train_step', lambda *arguments: step)
     with pytest.raises(Diverged, match='the loss is nan in epoch 1, step 3. Clips') as error:
         train_run(world, tmp_path / 'run', checkpoint_minutes=100.0, log_every=5)
     shards = find_shards(f'{world}/train-*')
