@@ -2,6 +2,7 @@
 
     shards.py      find_shards      which files, and how many records are in each
     aside.py       is_aside         which of them are not trained on
+    shares.py      Share            which of them this machine reads, of several
     reading.py     read_pass        serialised records, shuffled, each with its position
     clips.py       cut_clips        records parsed and checked; what cannot be used is noted
     sampling.py    draw_kinds       the kinds of a clip's pairs, by the mix
@@ -19,10 +20,11 @@ from avts_tf.config import Config
 from avts_tf.data.aside import count_aside, is_aside
 from avts_tf.data.clips import clip_seed, cut_clips
 from avts_tf.data.images import decode_window
-from avts_tf.data.reading import in_plain_tensorflow, ordered, read_pass
+from avts_tf.data.reading import PASS_BITS, in_plain_tensorflow, ordered, read_pass
 from avts_tf.data.records import Record, hash_name
 from avts_tf.data.sampling import NEGATIVES, Kind, draw_kinds, fill_easy, in_mix, sample_clip
 from avts_tf.data.shards import find_shards
+from avts_tf.data.shares import ALL, Share, least_trained
 from avts_tf.data.state import PipelineState
 from avts_tf.errors import UserError
 
@@ -36,7 +38,7 @@ def make_dataset(pattern: str, config: Config, *, training: bool = True,
                  passes: int | None = None,
                  batch_size: int | None = None, parameter: str = 'records',
                  shards: list[tuple[str, int]] | None = None,
-                 on_bad_record: str = 'skip') -> tf.data.Dataset:
+                 on_bad_record: str = 'skip', share: Share = ALL) -> tf.data.Dataset:
     """Batches of pairs from record shards.
 
     Args:
@@ -50,15 +52,18 @@ def make_dataset(pattern: str, config: Config, *, training: bool = True,
         state: `PipelineState`; None makes one with easy negatives.
         passes: times to go through the records, other windows each time; default
             `passes_per_epoch`, or 1 for evaluation.
-        batch_size: clips in a batch; default that of the configuration, or 32 for evaluation. A
-            last batch that is not full is left out when training.
+        batch_size: clips in a batch; default that of the configuration divided by the machines,
+            or 32 for evaluation. A last batch that is not full is left out when training.
         parameter: name of the parameter that the pattern comes from, for messages.
         shards: result of `shards.find_shards` for the pattern, where it is known already.
         on_bad_record: 'skip' leaves out what cannot be used, and notes it in `state`; 'stop' fails
             with a TensorFlow error, and `state.first_fault` says what was wrong.
+        share: the part of the records that this machine trains on. A batch and its easy negatives
+            come from it alone.
 
     Returns:
-        `tf.data.Dataset`, whose `cardinality` is that with all records used, of dicts. B is the
+        `tf.data.Dataset`, whose `cardinality` is that with all records used, when training the
+        least of all machines, of dicts. B is the
         number of clips, K that of audio windows (`audio_windows`; for evaluation the number of
         kinds):
 
@@ -87,24 +92,29 @@ def make_dataset(pattern: str, config: Config, *, training: bool = True,
     # is lost.
     shards = shards or find_shards(pattern, parameter, tolerant=not training)
     state = state or PipelineState()
-    batch_size = batch_size or (config.train.batch_size if training else EVAL_BATCH_SIZE)
+    machines = share.machines
+    batch_size = batch_size or (
+        config.train.batch_size // machines if training else EVAL_BATCH_SIZE)
     passes = passes or (config.train.passes_per_epoch if training else 1)
     stored = sum(count for _, count in shards)
-    total = _count_records(stored, training, aside)
+    total = least_trained(stored, machines) if training else (
+        (aside and count_aside(stored)) or stored)
+    each = f' for each of {machines} machines' if machines > 1 else ''
     if total < 2:
-        problem = '1 record, but an easy negative needs the audio of another; give at least 2.'
-        raise UserError(parameter, pattern, problem)
+        raise UserError(parameter, pattern, f'{total} record(s){each}, but an easy negative needs '
+                        'the audio of another; give at least 2.')
     if training and total * passes < batch_size:
         raise UserError(
-            parameter, pattern, f'{total} records make no full batch of {batch_size}; lower '
+            parameter, pattern, f'{total} records{each} make no full batch of {batch_size}; lower '
             '`batch_size`, or raise `passes_per_epoch`.')
     skip = on_bad_record == 'skip'
     seed = config.train.seed if training else EVAL_SEED
+    leaves_out = bool(count_aside(stored)) and (training or aside)
 
     def one_pass(number: tf.Tensor) -> tf.data.Dataset:
         over_all = (state.epoch.read_value() * passes if training else 0) + number
         return read_pass(shards, config, state, number, over_all, seed, skip,
-                         chosen if total < stored else None)
+                         chosen if leaves_out else None, share)
 
     def chosen(number: tf.Tensor) -> tf.Tensor:
         return tf.equal(is_aside(number, stored), aside)
@@ -153,14 +163,22 @@ def _cut_pairs(record: Record, usable: tf.Tensor, number: tf.Tensor, config: Con
     return clip
 
 
-def steps_per_epoch(shards: list[tuple[str, int]], config: Config) -> int:
-    """Steps of an epoch if no record is skipped; `shards` is the result of `shards.find_shards`."""
-    total = _count_records(sum(count for _, count in shards), training=True)
-    return total * config.train.passes_per_epoch // config.train.batch_size
+def steps_per_epoch(shards: list[tuple[str, int]], config: Config, machines: int = 1) -> int:
+    """Steps of an epoch if no record is skipped, the least of all machines.
+
+    Args:
+        shards: result of `shards.find_shards`.
+        config: `Config`.
+        machines: how many train together, each on its share.
+    """
+    clips = least_trained(sum(count for _, count in shards), machines)
+    return clips * config.train.passes_per_epoch // (config.train.batch_size // machines)
 
 
-def _count_records(stored: int, training: bool, aside: bool = False) -> int:
-    """How many of the stored records a dataset reads in a pass."""
-    if training:
-        return stored - count_aside(stored)
-    return (aside and count_aside(stored)) or stored
+def position_after(steps: int, shards: list[tuple[str, int]], config: Config, share: Share) -> int:
+    """The position of a machine in its share (see reading.py) after steps of which none left a
+    record out.
+    """
+    records = share.count_trained(sum(count for _, count in shards))
+    number, index = divmod(steps * (config.train.batch_size // share.machines), records)
+    return (number << PASS_BITS) + index
