@@ -25,7 +25,7 @@ FILES_AT_ONCE = 8
 def read_pass(shards: list[tuple[str, int]], config: Config, state: PipelineState,
               number: tf.Tensor, number_over_all: tf.Tensor, seed: int, skip: bool,
               chosen: Callable[[tf.Tensor], tf.Tensor] | None = None,
-              share: Share = ALL) -> tf.data.Dataset:
+              share: Share = ALL, places: int = 1) -> tf.data.Dataset:
     """Serialised records of one pass, from `state.start` on.
 
     Args:
@@ -39,6 +39,8 @@ def read_pass(shards: list[tuple[str, int]], config: Config, state: PipelineStat
         chosen: function from the number of a record, int64 scalar counted over all files, to
             whether it is read; None reads all.
         share: the part of the records that is read.
+        places: numbers that a record takes as its position. More than one leave room for the
+            clips that are cut from it, and these are shuffled, not the records.
 
     Returns:
         `tf.data.Dataset` of what `unpack` reads.
@@ -79,15 +81,17 @@ def read_pass(shards: list[tuple[str, int]], config: Config, state: PipelineStat
     elements = files.interleave(
         read, cycle_length=min(len(parts), FILES_AT_ONCE), num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True)
-    elements = elements.shuffle(
-        config.train.shuffle_records, seed=seed, reshuffle_each_iteration=False)
+    if places == 1:
+        elements = elements.shuffle(
+            config.train.shuffle_records, seed=seed, reshuffle_each_iteration=False)
     start = state.start.read_value()
     first = tf.bitwise.right_shift(start, PASS_BITS)
-    done = tf.bitwise.bitwise_and(start, 2**PASS_BITS - 1)
+    done = tf.bitwise.bitwise_and(start, 2**PASS_BITS - 1) // places
     skipped = tf.where(number < first, tf.constant(-1, tf.int64), 0)  # -1 skips all, unread
     done = tf.where(number == first, done, skipped)
     numbers = tf.data.Dataset.from_tensors((number, number_over_all)).repeat()
-    return tf.data.Dataset.zip((numbers, elements.enumerate().skip(done)))
+    numbered = tf.data.Dataset.zip((tf.data.Dataset.range(0, 2**PASS_BITS, places), elements))
+    return tf.data.Dataset.zip((numbers, numbered.skip(done)))
 
 
 def unpack(element: tuple) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:

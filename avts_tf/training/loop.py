@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -113,6 +113,8 @@ def run_epochs(
                 state.step += 1
                 last = batch, logs
                 listeners.on_train_batch_end(state.step - 1, logs)
+            # Where only another machine ran out, this pipeline would still read.
+            del iterator
             _exchange_skips(pipeline_state, gather)
             if not state.step:
                 raise faults.no_batch(state.records, pipeline_state.skips(), model.config)
@@ -168,10 +170,14 @@ def _make_metric_access(model: TwoTower, strategy: tf.distribute.Strategy) -> tu
     return lambda: read().numpy(), write
 
 
+def _parts(value: Any) -> Sequence[tf.Tensor]:
+    """The parts of a per-replica value that are on this machine."""
+    return value.values if hasattr(value, 'values') else [value]
+
+
 def _local(value: Any) -> np.ndarray:
     """The parts of a per-replica value that are on this machine, as one array."""
-    parts = value.values if hasattr(value, 'values') else [value]
-    return np.concatenate([part.numpy() for part in parts])
+    return np.concatenate([part.numpy() for part in _parts(value)])
 
 
 def _end(batch: dict) -> int:
@@ -181,7 +187,7 @@ def _end(batch: dict) -> int:
 
 def _has_clips(batch: dict | None) -> bool:
     """Whether this machine has a batch; beside one that has, a machine without gets no rows."""
-    return batch is not None and len(_local(batch['end'])) > 0
+    return batch is not None and any(part.shape[0] for part in _parts(batch['end']))
 
 
 def _exchange_skips(state: PipelineState, gather: Gather) -> None:

@@ -1,14 +1,11 @@
 """Each machine reads its own share of the records, and all shares together are all records once."""
 
-import collections
-
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avts_tf.data import clips, pipeline, records
+from avts_tf.data import records
 from avts_tf.data.aside import count_aside, is_aside, trained_before
 from avts_tf.data.pipeline import make_dataset, position_after, steps_per_epoch
 from avts_tf.data.shards import find_shards
@@ -59,25 +56,6 @@ def test_records_before_a_number_that_are_trained_on(stored, data):
     number = data.draw(st.integers(0, stored))
     assert trained_before(number, stored) == sum(not is_aside(one, stored)
                                                  for one in range(number))
-
-
-@pytest.fixture
-def counted(monkeypatch):
-    """How many records were parsed and how many frames decoded."""
-    counts = collections.Counter()
-
-    def counting(name, function, size):
-        def wrapped(*arguments):
-            tf.numpy_function(lambda many: counts.update({name: int(many)}),
-                              [size(arguments[0])], [])
-            return function(*arguments)
-        return wrapped
-
-    monkeypatch.setattr(clips.records, 'parse',
-                        counting('parsed', records.parse, lambda _: tf.constant(1)))
-    monkeypatch.setattr(pipeline, 'decode_window',
-                        counting('frames', pipeline.decode_window, tf.size))
-    return counts
 
 
 @pytest.mark.parametrize(('layout', 'machines'), [
