@@ -104,7 +104,7 @@ def run_epochs(
                     listeners.on_train_end()
                     raise faults.stopped(run.checkpoints, stop_signal,
                                          f'after epoch {epoch} and {state.step} steps')
-                if ends:
+                if batch is None or ends:
                     break
                 listeners.on_train_batch_begin(state.step)
                 logs = train_step(batch)

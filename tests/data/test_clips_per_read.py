@@ -90,14 +90,14 @@ def test_it_resumes_after_each_batch_and_decodes_only_the_rest(faulty, counted, 
     dataset = make_dataset(faulty, config, state=state)
     batches = collect(dataset)
     assert len(batches) == 2 * 14 * 4 // 4
-    skips = {'too_short': (4, ['short-0', 'short-1']), 'bad_picture': (8, ['blind'])}
-    unreadable = state.skips()
-    count, (name,) = unreadable.pop('unreadable')
+    skips = state.skips()
+    count, (name,) = skips.pop('unreadable')
     assert count == 2 and name.endswith('clips-0: record 6')
-    assert {reason: (many, sorted(named)) for reason, (many, named) in unreadable.items()} == skips
+    assert {reason: (many, sorted(named)) for reason, (many, named) in skips.items()} == {
+        'too_short': (4, ['short-0', 'short-1']), 'bad_picture': (8, ['blind'])}
     ends = [int(batch['end'][-1]) for batch in batches]
     assert ends == sorted(set(ends))
-    for done in (1, 5, 6, 13, 14, 27):
+    for done in (5, 6, 27):
         counted.clear()
         state.start.assign(ends[done - 1])
         rest = collect(dataset)
@@ -107,6 +107,7 @@ def test_it_resumes_after_each_batch_and_decodes_only_the_rest(faulty, counted, 
     assert counted['parsed'] <= 2 * 6 + 2
 
 
+@pytest.mark.slow
 def test_a_fault_that_stops_is_the_first(faulty):
     import tensorflow as tf
 
