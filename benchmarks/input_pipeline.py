@@ -5,7 +5,10 @@
 Sides that take turns, all of them on the same records (256 x 342 frames at 25 fps, 16 kHz audio;
 16 frames a clip):
 
-    ours          the whole pipeline: shuffle, parse, pairs, decode, crop, resize, batch
+    ours          the whole pipeline: shuffle, parse, pairs, decode, crop, resize, colour, batch
+    ours_4        ours with four clips from each read of a record
+    plain         ours without changes of colour
+    plain_4       that with four clips from each read
     decoding      nothing but `tf.io.decode_jpeg` of the frames that a clip shows, from memory, on
                   as many threads
     all_frames    a pipeline that decodes each record's frames and then chooses
@@ -16,6 +19,7 @@ its batch, and the resident memory with 100 times the records.
 """
 
 import argparse
+import functools
 import io
 import json
 import os
@@ -74,10 +78,23 @@ def make_config(**values: object) -> object:
                                           **values})
 
 
-def ours(pattern: str) -> Iterable:
-    """Endless batches of the pipeline."""
+def ours(pattern: str, **values: object) -> Iterable:
+    """Endless batches of the pipeline, which is not begun anew as `repeat` would do."""
     from avts_tf.data.pipeline import make_dataset
-    return make_dataset(pattern, make_config(shuffle_records=8)).repeat()
+    config = make_config(shuffle_records=16, passes_per_epoch=10**6, **values)
+    return make_dataset(pattern, config)
+
+
+def bytes_per_clip(pattern: str, clips_per_read: int, batches: int = 48) -> float:
+    """Bytes that this process reads for a clip, as Linux counts them, reading ahead included."""
+    def bytes_read() -> int:
+        with open('/proc/self/io') as file:
+            return int(next(line for line in file if line.startswith('rchar')).split()[1])
+
+    iterator, before = iter(ours(pattern, clips_per_read=clips_per_read)), bytes_read()
+    for _ in range(batches):
+        next(iterator)
+    return (bytes_read() - before) / (batches * make_config().train.batch_size)
 
 
 def decoding(pattern: str) -> Iterable:
@@ -119,7 +136,13 @@ def all_frames(pattern: str) -> Iterable:
     return data.batch(config.train.batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-SIDES = {'ours': ours, 'decoding': decoding, 'all_frames': all_frames, 'float_audio': ours}
+SIDES = {
+    'ours': ours,
+    'ours_4': functools.partial(ours, clips_per_read=4),
+    'plain': functools.partial(ours, colour_jitter=0.0),
+    'plain_4': functools.partial(ours, colour_jitter=0.0, clips_per_read=4),
+    'decoding': decoding, 'all_frames': all_frames, 'float_audio': ours,
+}
 
 
 def run_side(name: str, pattern: str, seconds: float) -> None:
@@ -212,6 +235,9 @@ def _measure(folder: str, arguments: argparse.Namespace):
     rates = side_by_side.take_turns(commands, arguments.rounds)
     ratios = {name: side_by_side.ratio(rates['ours'], rates[name]) for name in SIDES
               if name != 'ours'}
+    by_decoding = {name: side_by_side.ratio(rates[name], rates['decoding'])
+                   for name in ('ours', 'ours_4', 'plain', 'plain_4')}
+    read = {count: bytes_per_clip(pattern, count) for count in (1, 4)}
     print(f'clips a second; records of {arguments.record_seconds:g} s, JPEGs of '
           f'{jpeg_bytes / 1024:.0f} KB')
     for name, values in rates.items():
@@ -220,9 +246,12 @@ def _measure(folder: str, arguments: argparse.Namespace):
         print(f'  {name:<12} {middle["median"]:8.1f} [{middle["least"]:.1f}, '
               f'{middle["most"]:.1f}]{beside}')
 
+    print('  by bare decoding: ' + ', '.join(
+        f'{name} {value:.2f}' for name, value in by_decoding.items()))
+    print('  read for a clip: ' + ', '.join(
+        f'{value / 1e6:.2f} MB with {count} clip(s) per read' for count, value in read.items()))
     costs = side_by_side.ask([sys.executable, __file__, '--side=cost', f'--pattern={pattern}'])
-    print(f'  a clip takes {costs["core_ms"]:.1f} ms of one core, and '
-          f'{costs["bytes_read"] / 1e6:.2f} MB are read for it; of threads: reading '
+    print(f'  a clip takes {costs["core_ms"]:.1f} ms of one core; of threads: reading '
           f'{costs["reading_ms"]:.1f} ms, parsing {costs["parsing_ms"]:.1f}, decoding '
           f'{costs["decoding_ms"]:.1f}, resizing {costs["resizing_ms"]:.1f}')
     waited = waiting(pattern)
@@ -246,7 +275,7 @@ def _measure(folder: str, arguments: argparse.Namespace):
           f'{MEMORY_RECORDS * MEMORY_COPIES} ({growth:.3f} times)')
     side_by_side.write_json(arguments.json, {
         'input_pipeline': {name: side_by_side.summary(values) for name, values in rates.items()},
-        'ours_by': ratios, 'clip': costs,
+        'ours_by': ratios, 'by_decoding': by_decoding, 'bytes_per_clip': read, 'clip': costs,
         'waiting_part': waited, 'peak_memory_mb': peaks})
 
 

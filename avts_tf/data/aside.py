@@ -40,3 +40,16 @@ def is_aside(number: _Number, records: int) -> _Number | bool:
         [0, 10, 20]
     """
     return number * count_aside(records) % records < count_aside(records)
+
+
+def trained_before(number: int, records: int) -> int:
+    """How many of the first `number` of some records are not set aside.
+
+    Example:
+        >>> trained_before(12, records=30)  # 0 and 10 are set aside
+        10
+    """
+    # Record `number` is set aside where the multiples of `records` below or at `number * aside`
+    # are one more than those of the record before.
+    aside = count_aside(records)
+    return number - ((number - 1) * aside // records + 1 if aside else 0)

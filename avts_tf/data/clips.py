@@ -1,7 +1,7 @@
 """Serialised records to clips: parsed, checked, cut; what cannot be used is left out and noted."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import tensorflow as tf
 
@@ -20,6 +20,7 @@ PARALLEL_CLIPS = os.cpu_count()  # TensorFlow's tuning does not see a stage that
 
 # (record, number of its usable frames, number of the pass over all epochs) -> dict of tensors
 Cut = Callable[[Record, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
+Clip = dict[str, tf.Tensor]
 
 
 def cut_clips(elements: tf.data.Dataset, config: Config, state: PipelineState, skip: bool,
@@ -31,12 +32,12 @@ def cut_clips(elements: tf.data.Dataset, config: Config, state: PipelineState, s
         config: `Config`.
         state: `PipelineState`, in which is noted what cannot be used.
         skip: whether what cannot be used is left out, or fails.
-        cut: makes a clip of a record that can be used.
+        cut: makes a clip, or several, of a record that can be used.
 
     Returns:
         `tf.data.Dataset` of dicts of tensors: those of `cut`, and `position`.
     """
-    def clip(*element: tuple) -> dict[str, tf.Tensor]:
+    def clip(*element: tuple) -> Clip:
         position, number, place, serialized = unpack(element)
         # What can fail waits for the note that says so.
         with tf.control_dependencies([state.note(position, UNREADABLE, place)]):
@@ -49,23 +50,91 @@ def cut_clips(elements: tf.data.Dataset, config: Config, state: PipelineState, s
             fine = require(fault == len(CONTENT_REASONS))
         with tf.control_dependencies([fine]):
             parts = cut(record, tf.identity(usable), number)
-        with (tf.control_dependencies(list(parts.values())),
-              tf.control_dependencies([state.clear(position)])):
-            parts = {name: tf.identity(value) for name, value in parts.items()}
-            return {'position': tf.identity(position), **parts}
+        return _found_good({'position': position, **parts}, state)
 
-    clips = elements.map(clip, PARALLEL_CLIPS)
-    if not skip:
-        return clips
+    return _mapped(elements, clip, skip)
 
-    def settled(parts: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        with tf.control_dependencies([state.settle(parts['position'])]):
-            return {name: tf.identity(value) for name, value in parts.items()}
 
-    clips = clips.ignore_errors().map(settled)
+def mix_clips(clips: tf.data.Dataset, records: int, shared: Container[str]) -> tf.data.Dataset:
+    """Several clips of each record to single ones, mixed with those of other records.
+
+    They are mixed in blocks of records. A block gives one clip of each of its records in a random
+    order, then the next clip of each in another order, and so on: clips of one record lie about a
+    block apart. While the clips of a block are taken the next block is read.
+
+    Args:
+        clips: result of `cut_clips`, whose tensors have n clips as their first dimension. `seed`
+            int32 [n, 2] among them decides the order.
+        records: number of records in a block.
+        shared: names of the tensors that all clips of a record have in common.
+
+    Returns:
+        `tf.data.Dataset` of dicts of the same tensors without the first dimension. The `position`
+        of a clip is that of the first record of its block, plus its number in the block.
+    """
+    count = clips.element_spec['seed'].shape[0]
+
+    def mix(parts: dict[str, tf.data.Dataset]) -> tf.data.Dataset:
+        block = tf.data.Dataset.zip(parts)
+        first = block.take(1).get_single_element()
+
+        def one_of_each(number: tf.Tensor) -> tf.data.Dataset:
+            tf.random.set_seed(1)  # as in `read_pass`
+            chosen = block.map(lambda clip: {
+                name: value if name in shared else value[number] for name, value in clip.items()})
+            return chosen.shuffle(records, seed=tf.bitcast(first['seed'][number], tf.int64),
+                                  reshuffle_each_iteration=False)
+
+        mixed = tf.data.Dataset.range(count).flat_map(one_of_each).enumerate(first['position'])
+        return mixed.map(lambda position, clip: {**clip, 'position': position})
+
+    return clips.window(records).prefetch(1).flat_map(mix)
+
+
+def decode_clips(clips: tf.data.Dataset, state: PipelineState, skip: bool,
+                 decode: Callable[[Clip], Clip]) -> tf.data.Dataset:
+    """Clips to clips with their pictures.
+
+    Args:
+        clips: `tf.data.Dataset` of dicts with `position` and `example_id`.
+        state: `PipelineState`, in which is noted what cannot be used.
+        skip: whether what cannot be used is left out, or fails.
+        decode: makes what follows of a clip without `position` and `example_id`.
+
+    Returns:
+        `tf.data.Dataset` of dicts of tensors: those of `decode`, and `position`.
+    """
+    def decoded(clip: Clip) -> Clip:
+        position, name = clip.pop('position'), clip.pop('example_id')
+        with tf.control_dependencies([state.note(position, BAD_PICTURE, name)]):
+            clip = {name: tf.identity(value) for name, value in clip.items()}
+        return _found_good({'position': position, **decode(clip)}, state)
+
+    return _mapped(clips, lambda clip: decoded(dict(clip)), skip)
+
+
+def settle_clips(clips: tf.data.Dataset, state: PipelineState) -> tf.data.Dataset:
+    """Clips, of which each settles in a `PipelineState` that all records before it are done."""
+    def settled(clip: Clip) -> Clip:
+        with tf.control_dependencies([state.settle(clip['position'])]):
+            return {name: tf.identity(value) for name, value in clip.items()}
+
+    clips = clips.map(settled)
     # This gives no element: it only notes that the end is reached.
     end = tf.data.Dataset.from_tensors(END).filter(lambda end: state.settle(end) < 0)
     return clips.concatenate(end.flat_map(lambda _: clips))
+
+
+def _mapped(dataset: tf.data.Dataset, function: Callable, skip: bool) -> tf.data.Dataset:
+    dataset = dataset.map(function, PARALLEL_CLIPS)
+    return dataset.ignore_errors() if skip else dataset
+
+
+def _found_good(clip: Clip, state: PipelineState) -> Clip:
+    """A clip, all of which is made before what was noted at its position is taken back."""
+    with (tf.control_dependencies(list(clip.values())),
+          tf.control_dependencies([state.clear(clip['position'])])):
+        return {name: tf.identity(value) for name, value in clip.items()}
 
 
 def _content_fault(record: Record, usable: tf.Tensor, config: Config) -> tf.Tensor:

@@ -7,6 +7,8 @@ square, mirrors and colours it, all frames of a clip alike.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from avts_tf.config import Config
@@ -14,6 +16,7 @@ from avts_tf.data.records import require
 from avts_tf.lazy import tf
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the grey of an RGB pixel
+PIXELS_BESIDE = 8  # that are coloured by one product
 CROP_SCALES = 4  # the multi-scale crop draws among this many sizes, evenly spaced
 MAX_PIXELS = 2**25  # of a frame, a little more than 8K video: one that claims more takes all memory
 
@@ -156,5 +159,10 @@ def jitter(pixels: tf.Tensor, most: float, seed: tf.Tensor) -> tf.Tensor:
     factor = (1.0 + contrast) * (1.0 + saturation)
     matrix = factor * tf.eye(3) + (1.0 + contrast - factor) * grey
     moved = 255.0 * brightness - contrast * mean
-    return tf.reshape(tf.linalg.matmul(tf.reshape(pixels, [-1, 3]), matrix) + moved,
-                      tf.shape(pixels))
+    # Several pixels of a row go through it side by side: the product of so narrow a matrix is slow,
+    # and what the wider one adds is zeros.
+    beside = math.gcd(pixels.shape[2], PIXELS_BESIDE)
+    blocks = tf.eye(beside)[:, None, :, None] * matrix[None, :, None, :]
+    wide = tf.linalg.matmul(tf.reshape(pixels, [-1, 3 * beside]),
+                            tf.reshape(blocks, [3 * beside, 3 * beside]))
+    return tf.reshape(wide + tf.tile(moved, [beside]), tf.shape(pixels))

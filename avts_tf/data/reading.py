@@ -1,18 +1,18 @@
 """Record files to serialised records, pass by pass.
 
-A pass reads every record once, in an order that follows from the seed and the number of the pass.
-Every record that is read has a position in the epoch, and each clip of a batch carries its own: to
-resume after a batch, `PipelineState.start` is set to the position after its last clip, and what
-lies before is read but neither parsed nor decoded.
+A pass reads every record of a share once, in an order that follows from the seed and the number of
+the pass. Every record that is read has a position in the epoch, and each clip of a batch carries
+its own: to resume after a batch, `PipelineState.start` is set to the position after its last clip,
+and what lies before is read but neither parsed nor decoded.
 """
 
-import itertools
 from collections.abc import Callable
 
 import tensorflow as tf
 
 from avts_tf.config import Config
 from avts_tf.data.records import require
+from avts_tf.data.shares import ALL, Share
 from avts_tf.data.state import LOST, PipelineState
 
 # Nothing here needs AutoGraph, which would rewrite every function before it is traced: seconds of
@@ -24,7 +24,8 @@ FILES_AT_ONCE = 8
 
 def read_pass(shards: list[tuple[str, int]], config: Config, state: PipelineState,
               number: tf.Tensor, number_over_all: tf.Tensor, seed: int, skip: bool,
-              chosen: Callable[[tf.Tensor], tf.Tensor] | None = None) -> tf.data.Dataset:
+              chosen: Callable[[tf.Tensor], tf.Tensor] | None = None,
+              share: Share = ALL, places: int = 1) -> tf.data.Dataset:
     """Serialised records of one pass, from `state.start` on.
 
     Args:
@@ -37,6 +38,9 @@ def read_pass(shards: list[tuple[str, int]], config: Config, state: PipelineStat
         skip: whether damage to a file is noted in `state`, or fails.
         chosen: function from the number of a record, int64 scalar counted over all files, to
             whether it is read; None reads all.
+        share: the part of the records that is read.
+        places: numbers that a record takes as its position. More than one leave room for the
+            clips that are cut from it, and these are shuffled, not the records.
 
     Returns:
         `tf.data.Dataset` of what `unpack` reads.
@@ -45,27 +49,25 @@ def read_pass(shards: list[tuple[str, int]], config: Config, state: PipelineStat
     # the caller's seed out.
     tf.random.set_seed(1)
     seed = tf.constant(seed, tf.int64) * 1_000_003 + number_over_all + 1
-    paths, counts = [path for path, _ in shards], [count for _, count in shards]
-    offsets = list(itertools.accumulate(counts, initial=0))[:-1]
-    files = tf.data.Dataset.from_tensor_slices((paths, counts, offsets)).enumerate()
-    files = files.shuffle(len(shards), seed=seed, reshuffle_each_iteration=False)
+    parts = share.parts(shards)
+    files = tf.data.Dataset.from_tensor_slices(tuple(map(list, zip(*parts, strict=True))))
+    files = files.shuffle(len(parts), seed=seed, reshuffle_each_iteration=False)
 
-    def read(index: tf.Tensor, file: tuple) -> tf.data.Dataset:
-        path, count, offset = file
-        count, offset = tf.cast(count, tf.int64), tf.cast(offset, tf.int64)
+    def read(path: tf.Tensor, *numbers: tf.Tensor) -> tf.data.Dataset:
+        file, offset, first, until = (tf.cast(number, tf.int64) for number in numbers)
         # The range is counted first, so that a file which cannot be opened ends after as many
         # failures as it should hold records.
         whole = tf.data.Dataset.zip((
-            tf.data.Dataset.range(count), tf.data.Dataset.from_tensors(path).repeat(),
-            tf.data.TFRecordDataset(path)))
+            tf.data.Dataset.range(first, until), tf.data.Dataset.from_tensors(path).repeat(),
+            tf.data.TFRecordDataset(path).skip(first)))
         if skip:
             whole = whole.ignore_errors()
         end = tf.data.Dataset.from_tensors((tf.constant(-1, tf.int64), path, ''))
 
         def is_record(seen: tf.Tensor, item: tuple) -> tf.Tensor:
             def at_end() -> tf.Tensor:
-                lost = count - seen
-                key = -1 - tf.bitwise.left_shift(number, PASS_BITS) - index
+                lost = until - first - seen
+                key = -1 - tf.bitwise.left_shift(number, PASS_BITS) - file
                 noted = tf.cond(
                     lost > 0, lambda: _after(state.note(key, LOST, path, lost), True),
                     lambda: tf.constant(False))
@@ -77,17 +79,19 @@ def read_pass(shards: list[tuple[str, int]], config: Config, state: PipelineStat
         return found.filter(lambda _, item: chosen(offset + item[0])) if chosen else found
 
     elements = files.interleave(
-        read, cycle_length=min(len(shards), FILES_AT_ONCE), num_parallel_calls=tf.data.AUTOTUNE,
+        read, cycle_length=min(len(parts), FILES_AT_ONCE), num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True)
-    elements = elements.shuffle(
-        config.train.shuffle_records, seed=seed, reshuffle_each_iteration=False)
+    if places == 1:
+        elements = elements.shuffle(
+            config.train.shuffle_records, seed=seed, reshuffle_each_iteration=False)
     start = state.start.read_value()
     first = tf.bitwise.right_shift(start, PASS_BITS)
-    done = tf.bitwise.bitwise_and(start, 2**PASS_BITS - 1)
+    done = tf.bitwise.bitwise_and(start, 2**PASS_BITS - 1) // places
     skipped = tf.where(number < first, tf.constant(-1, tf.int64), 0)  # -1 skips all, unread
     done = tf.where(number == first, done, skipped)
     numbers = tf.data.Dataset.from_tensors((number, number_over_all)).repeat()
-    return tf.data.Dataset.zip((numbers, elements.enumerate().skip(done)))
+    numbered = tf.data.Dataset.zip((tf.data.Dataset.range(0, 2**PASS_BITS, places), elements))
+    return tf.data.Dataset.zip((numbers, numbered.skip(done)))
 
 
 def unpack(element: tuple) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:

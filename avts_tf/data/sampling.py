@@ -130,44 +130,49 @@ def draw_frames(seed: tf.Tensor, starts: tf.Tensor, kinds: tf.Tensor,
 
 def sample_clip(record: Record, usable: tf.Tensor, kinds: tf.Tensor, allowed: dict[Kind, tf.Tensor],
                 seed: tf.Tensor, config: Config, repeated: bool = True) -> dict[str, tf.Tensor]:
-    """Chooses the windows of one record and cuts the audio; no frame is decoded here.
+    """Chooses the windows of clips of one record and cuts the audio; no frame is decoded here.
 
     Args:
         record: `records.Record` that holds at least one window.
         usable: int64 scalar, result of `usable_frames`.
-        kinds: int32 [K], wanted kinds. A hard or super-hard negative that does not fit becomes
-            easy.
+        kinds: int32 [..., K], wanted kinds, with a leading shape for several clips. A hard or
+            super-hard negative that does not fit becomes easy.
         allowed: kinds that may be drawn, as in `draw_frames`.
         seed: int32 [2].
         config: `Config`.
         repeated: as in `draw_frames`.
 
     Returns:
-        Dict: `frame_index` int64 [frames], indices of the window's frames; `audio` int16 [K,
-        samples]; `kind` int32 [K]; `video_start_seconds` float64 scalar; `audio_start_seconds`
-        float64 [K]; `replaced` int32 scalar, the number of negatives that became easy.
+        Dict: `frame_index` int64 [..., frames], indices of the window's frames; `audio` int16 [...,
+        K, samples]; `kind` int32 [..., K]; `video_start_seconds` float64 [...];
+        `audio_start_seconds` float64 [..., K]; `replaced` int32 [...], the number of negatives
+        that became easy.
     """
     clip = config.clip
     starts = tf.cast(tf.round(record.frame_seconds[:usable] * clip.sample_rate), tf.int64)
     first, audio_frames, kind = draw_frames(seed, starts, kinds, allowed, config, repeated)
     audio_starts = tf.gather(starts, audio_frames)
     samples = tf.range(clip.window_samples, dtype=tf.int64)
-    audio = tf.gather(record.waveform, audio_starts[:, None] + samples)
+    audio = tf.gather(record.waveform, audio_starts[..., None] + samples)
     return {
         'frame_index': window_frames(record.frame_seconds, first, config),
-        'audio': tf.ensure_shape(audio, [kinds.shape[0], clip.window_samples]),
+        'audio': tf.ensure_shape(audio, [*kinds.shape, clip.window_samples]),
         'kind': kind,
-        'video_start_seconds': record.frame_seconds[first],
+        'video_start_seconds': tf.gather(record.frame_seconds, first),
         'audio_start_seconds': tf.cast(audio_starts, tf.float64) / clip.sample_rate,
-        'replaced': tf.reduce_sum(tf.cast(kind != kinds, tf.int32)),
+        'replaced': tf.reduce_sum(tf.cast(kind != kinds, tf.int32), -1),
     }
 
 
 def window_frames(frame_seconds: tf.Tensor, first: tf.Tensor, config: Config) -> tf.Tensor:
-    """Indices of the frames nearest to the time of frame `first` plus k / fps: int64 [frames]."""
+    """Indices of the frames nearest to the time of frame `first` plus k / fps: int64 [..., frames],
+    where `first` is int64 [...].
+    """
     steps = tf.range(config.clip.frames, dtype=tf.float64) / config.clip.fps
+    times = tf.gather(frame_seconds, first)[..., None] + steps
     middles = (frame_seconds[1:] + frame_seconds[:-1]) / 2
-    return tf.searchsorted(middles, frame_seconds[first] + steps, side='left', out_type=tf.int64)
+    nearest = tf.searchsorted(middles, tf.reshape(times, [-1]), side='left', out_type=tf.int64)
+    return tf.reshape(nearest, tf.shape(times))
 
 
 def sounds_at(record: Record, start_seconds: tf.Tensor, config: Config) -> tf.Tensor:

@@ -16,6 +16,8 @@ record is framed:
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -197,6 +199,21 @@ def file_stamps(shards: list[tuple[str, int]]) -> list[list[int] | None]:
         except tf.errors.OpError:
             found.append(None)
     return found
+
+
+def files_digest(shards: list[tuple[str, int]]) -> int:
+    """A number below 2^62 that is the same where files of the same names are of the same sizes
+    and hold equally many records.
+
+    Folders and times of change may differ: each of several machines can have a copy of its own.
+
+    Args:
+        shards: result of `find_shards`, perhaps of some time ago.
+    """
+    facts = [[os.path.basename(path), count, stamp and stamp[0]]
+             for (path, count), stamp in zip(shards, file_stamps(shards), strict=True)]
+    digest = hashlib.sha256(json.dumps(facts).encode()).digest()
+    return int.from_bytes(digest[:8], 'big') >> 2
 
 
 def name_hashes(shards: list[tuple[str, int]], hashes: set[int]) -> list[str]:

@@ -24,6 +24,7 @@ class PipelineState:
         mix: float32 [negatives] variable, the part of each of `sampling.NEGATIVES`; easy only to
             begin with.
         start: int64 variable, position that an epoch starts from; 0 is its beginning.
+        elsewhere: what other machines could not use, in the form of `skips`, which includes it.
 
     Example:
         >>> state = PipelineState()
@@ -34,6 +35,7 @@ class PipelineState:
     """
 
     def __init__(self) -> None:
+        self.elsewhere: Skips = {}
         with tf.device('CPU:0'):
             self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
             easy_only = [float(kind == Kind.EASY) for kind in NEGATIVES]
@@ -61,6 +63,7 @@ class PipelineState:
 
     def reset_counts(self) -> None:
         """Forgets the records that were not used."""
+        self.elsewhere = {}
         self._faults.remove(self._faults.export()[0])
         self._settled.assign(-1)
 
@@ -72,7 +75,7 @@ class PipelineState:
             records. Batches are made ahead of those that are asked for, so that records after the
             last batch may be among them.
         """
-        return self._skips_until(self._settled.numpy())
+        return merge_skips(self._skips_until(self._settled.numpy()), self.elsewhere)
 
     def first_fault(self) -> tuple[str, str] | None:
         """(reason, name) of the first record that failed, in a pipeline that stops there; or None.

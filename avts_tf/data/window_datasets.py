@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from avts_tf.config import Config
-from avts_tf.data.clips import clip_seed, cut_clips
+from avts_tf.data.clips import clip_seed, cut_clips, settle_clips
 from avts_tf.data.images import decode_window
 from avts_tf.data.pipeline import EVAL_SEED
 from avts_tf.data.reading import in_plain_tensorflow, ordered, read_pass, unpack
@@ -89,7 +89,8 @@ def make_labelled_dataset(pattern: str, config: Config, class_of: dict[str, int]
         return table.lookup(parse_labels(unpack(element)[3])[0]) >= 0
 
     elements = tf.data.Dataset.range(passes).flat_map(one_pass).filter(has_class)
-    clips = cut_clips(elements, config, state, True, random_window if training else spaced_windows)
+    cut = random_window if training else spaced_windows
+    clips = settle_clips(cut_clips(elements, config, state, True, cut), state)
     if training:
         clips = clips.batch(config.train.batch_size, drop_remainder=True)
     return ordered(clips.map(lambda clip: ({name: clip[name] for name in streams}, clip['class'])))
@@ -140,4 +141,4 @@ def make_offset_dataset(pattern: str, config: Config, offsets_seconds: Sequence[
 
     zero = tf.constant(0, tf.int64)
     elements = read_pass(shards, config, state, zero, zero, EVAL_SEED, skip=True)
-    return ordered(cut_clips(elements, config, state, True, shifted))
+    return ordered(settle_clips(cut_clips(elements, config, state, True, shifted), state))

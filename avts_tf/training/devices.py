@@ -1,8 +1,7 @@
 """Where a training runs: the devices of one machine, or several machines that `TF_CONFIG` names.
 
-Every machine runs the same command and reads the same records in the same order; of each global
-batch it takes the part that is its own. The first one, the chief, writes the run folder and the
-messages.
+Every machine runs the same command, reads its own share of the records and makes its own part of
+each global batch. The first one, the chief, writes the run folder and the messages.
 """
 
 import contextlib
@@ -12,8 +11,10 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
 import tensorflow as tf
 
+from avts_tf.data.shares import Share
 from avts_tf.errors import UserError
 
 
@@ -108,6 +109,12 @@ def refuse_several_machines(name: str, value: object, problem: str) -> None:
         raise UserError(name, value, problem)
 
 
+def machine_share() -> Share:
+    """The share of the training records that this machine reads."""
+    workers, index = _task()
+    return Share(index, workers)
+
+
 def is_chief() -> bool:
     """Whether this machine is the one that writes."""
     return _task()[1] == 0
@@ -128,34 +135,27 @@ def logging_of_chief_only() -> Iterator[None]:
 
 @tf.autograph.experimental.do_not_convert
 def own_batches(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Iterable[dict]:
-    """What this machine's replicas take of a dataset of global batches, for `strategy.run`.
+    """Batches of this machine divided among its replicas, for `strategy.run`.
 
     Args:
-        dataset: `tf.data.Dataset` of dicts of tensors [B, ...].
-        strategy: result of `make_strategy`; B must be a multiple of its replicas.
+        dataset: `tf.data.Dataset` of dicts of tensors [B, ...], this machine's part of each global
+            batch.
+        strategy: result of `make_strategy`; B must be a multiple of this machine's replicas.
 
     Returns:
         An iterable of per-replica dicts of tensors [B / replicas, ...], which TensorFlow copies to
-        the devices ahead of the steps. int32 has become int64. With several machines they hold
-        `digest` int64 [B / replicas] too, a number that is the same on all of them if they read
-        the same global batch.
+        the devices ahead of the steps. int32 has become int64. It ends where no machine has a
+        batch; until then one that has none gets tensors without rows.
     """
-    replicas, (workers, index) = strategy.num_replicas_in_sync, _task()
-    local = replicas // workers
+    replicas = strategy.num_replicas_in_sync
+    local = replicas // worker_count()
 
     def pieces(batch: dict) -> tf.data.Dataset:
-        if workers > 1:
-            rows = tf.shape(batch['kind'])[0]
-            pairs = batch['audio_hash'] * 5 + tf.cast(batch['kind'], tf.int64)
-            content = batch['example_hash'] * 3 + tf.reduce_sum(pairs, 1)
-            order = tf.range(1, tf.cast(rows, tf.int64) + 1)
-            batch = {**batch, 'digest': tf.fill([rows], tf.reduce_sum(content * order))}
         # A shape that is known spares the strategy to ask all replicas whether they have a batch.
-        parts = {name: tf.reshape(value, [replicas, (value.shape[0] or -replicas) // replicas,
-                                          *value.shape[1:]])
-                 for name, value in batch.items()}
         return tf.data.Dataset.from_tensor_slices(
-            {name: value[index * local:(index + 1) * local] for name, value in parts.items()})
+            {name: tf.reshape(value, [local, (value.shape[0] or -local) // local,
+                                      *value.shape[1:]])
+             for name, value in batch.items()})
 
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
@@ -176,28 +176,39 @@ def _without_int32(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             for name, value in batch.items()}
 
 
-def make_gather(
-    strategy: tf.distribute.Strategy, count: int
-) -> Callable[[Sequence[int]], list[Sequence[int]]]:
+Gather = Callable[[Sequence[int]], list[Sequence[int]]]
+
+
+def make_gather(strategy: tf.distribute.Strategy) -> Gather:
     """A function that gathers some numbers from all machines.
 
     Args:
         strategy: result of `make_strategy`.
-        count: of numbers.
 
     Returns:
-        Function from a list of integers to a list of such lists, one per replica. All machines
-        must call it equally often. With several machines it waits for the devices, whose network
-        it uses; with one it gives back what it is given.
+        Function from a list of integers to a list of such lists, one per machine. All machines
+        must call it equally often, each time with equally many numbers. With several machines it
+        waits for the devices, whose network it uses; with one it gives back what it is given.
     """
-    if worker_count() == 1:
+    workers = worker_count()
+    if workers == 1:
         return lambda numbers: [numbers]
+    local = strategy.num_replicas_in_sync // workers
 
-    @tf.function(input_signature=[tf.TensorSpec([count], tf.int64)], autograph=False)
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False)
     def gather(numbers: tf.Tensor) -> tf.Tensor:
         def of_replica(numbers: tf.Tensor) -> tf.Tensor:
             context = tf.distribute.get_replica_context()
             return context.all_gather(tf.identity(numbers)[None], axis=0)
         return strategy.experimental_local_results(strategy.run(of_replica, args=(numbers,)))[0]
 
-    return lambda numbers: gather(tf.constant(numbers, tf.int64)).numpy().tolist()
+    return lambda numbers: gather(tf.constant(numbers, tf.int64)).numpy()[::local].tolist()
+
+
+def gather_texts(gather: Gather, text: str) -> list[str]:
+    """The texts of all machines, of which each gives its own; `gather` is that of `make_gather`."""
+    content = text.encode()
+    lengths = [length for length, in gather([len(content)])]
+    padded = np.frombuffer(content.ljust(max(lengths)), np.uint8)
+    return [bytes(row[:length]).decode()
+            for row, length in zip(gather(padded.tolist()), lengths, strict=True)]

@@ -27,28 +27,28 @@ class MachineReport(NamedTuple):
 
     Attributes:
         epoch, step: where it is.
-        has_batch: whether it has a batch, or the epoch is at its end.
-        digest: a number that is the same on all machines that read the same batch.
+        records: a number that is the same on all machines that see the same record files.
+        has_batch: whether it has a batch. The epoch ends where one of them has none.
         stop_signal: number of the signal that asks it to stop, or 0.
         checkpoint_due: whether it is time for a checkpoint.
     """
 
     epoch: int
     step: int
+    records: int
     has_batch: int
-    digest: int
     stop_signal: int
     checkpoint_due: int
 
 
 def check_agreement(reports: list[MachineReport]) -> None:
-    """Raises a `UserError` where the machines are not at the same step with the same batch."""
-    if len({report[:4] for report in reports}) > 1:
+    """Raises a `UserError` where the machines are not at the same step with the same records."""
+    if len({report[:3] for report in reports}) > 1:
         raise UserError(
-            None, None, 'the machines do not train on the same batch: they see other records, or '
-            'other checkpoints. Every machine must see the same record files and the same '
-            '`run_dir`. Each machine\'s (epoch, step, has a batch, digest): '
-            f'{"; ".join(str(tuple(report[:4])) for report in reports)}.')
+            None, None, 'the machines do not train together: they see other records, or other '
+            'checkpoints. Every machine must see the same record files and the same `run_dir`. '
+            'Each machine\'s (epoch, step, digest of names, sizes and numbers of records of the '
+            f'files): {"; ".join(str(tuple(report[:3])) for report in reports)}.')
 
 
 def check_loss(

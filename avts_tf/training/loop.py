@@ -5,22 +5,24 @@ Keras's own loop cannot start within an epoch, nor stop there in agreement with 
 
 import dataclasses
 import functools
+import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from avts_tf.data.state import PipelineState
+from avts_tf.data.shards import files_digest
+from avts_tf.data.state import PipelineState, merge_skips
 from avts_tf.models.losses import mean_over_replicas
 from avts_tf.models.two_tower import TwoTower
 from avts_tf.signals import note_signals
 from avts_tf.training import faults
 from avts_tf.training.curriculum import Curriculum
-from avts_tf.training.devices import make_gather, own_batches
+from avts_tf.training.devices import Gather, gather_texts, machine_share, make_gather, own_batches
 from avts_tf.training.faults import MachineReport
 from avts_tf.training.run_folder import RunFolder
 from avts_tf.training.state import TrainingState
@@ -42,7 +44,7 @@ def run_epochs(
     Args:
         model: compiled `TwoTower`.
         strategy: what it was built in.
-        dataset: global batches of `make_dataset`.
+        dataset: batches of `make_dataset`, this machine's part of each global batch.
         pipeline_state: that of the dataset.
         state: `TrainingState`, which is kept up to date.
         curriculum: `Curriculum`.
@@ -61,7 +63,8 @@ def run_epochs(
     """
     train_step = make_train_step(model, strategy)
     read_metrics, write_metrics = _make_metric_access(model, strategy)
-    gather = make_gather(strategy, len(MachineReport._fields))
+    gather, machine = make_gather(strategy), machine_share().number
+    records = files_digest(state.shard_counts())
     batches = own_batches(dataset, strategy)
     listeners = keras.callbacks.CallbackList(callbacks, model=model)
     saved, saved_at = (state.epochs, state.step), time.monotonic()
@@ -79,7 +82,7 @@ def run_epochs(
             clips = functools.partial(_local, batch['example_hash'])
             faults.check_loss(float(logs['loss']), clips, state, epoch, step)
         state.logs = {name: float(value) for name, value in logs.items()}
-        state.start = _end(batch)
+        state.start = [end for end, in gather([_end(batch)])]
         unread.clear()
         return state.logs
 
@@ -90,7 +93,7 @@ def run_epochs(
             if state.step:
                 write_metrics(metric_values)
             pipeline_state.reset_counts()
-            pipeline_state.start.assign(state.start)
+            pipeline_state.start.assign(state.start[machine] if state.step else 0)
             listeners.on_epoch_begin(epoch)
             iterator = iter(batches)
             while True:
@@ -98,12 +101,13 @@ def run_epochs(
                 due = ((epoch, state.step) != saved
                        and time.monotonic() - saved_at >= 60 * checkpoint_minutes)
                 reports = [MachineReport(*numbers) for numbers in gather(
-                    MachineReport(epoch, state.step, batch is not None, _digest(batch),
+                    MachineReport(epoch, state.step, records, _has_clips(batch),
                                   interruption.signal_number, due))]
                 faults.check_agreement(reports)
+                ends = not all(report.has_batch for report in reports)
                 stop_signal = max(report.stop_signal for report in reports)
                 save_now = stop_signal or any(report.checkpoint_due for report in reports)
-                if unread and (save_now or batch is None):
+                if unread and (save_now or ends):
                     read_steps()
                 if save_now and (epoch, state.step) != saved:
                     faults.check_weights(model, state, epoch)
@@ -112,7 +116,7 @@ def run_epochs(
                     listeners.on_train_end()
                     raise faults.stopped(run.checkpoints, stop_signal,
                                          f'after epoch {epoch} and {state.step} steps')
-                if batch is None:
+                if batch is None or ends:
                     break
                 listeners.on_train_batch_begin(state.step)
                 unread.append(({name: batch[name] for name in ('example_hash', 'end')},
@@ -121,11 +125,14 @@ def run_epochs(
                 # Keras makes a Python number of each log that it is given, which waits.
                 logs = read_steps() if state.step % log_every == 0 else None
                 listeners.on_train_batch_end(state.step - 1, logs)
+            # Where only another machine ran out, this pipeline would still read.
+            del iterator
+            _exchange_skips(pipeline_state, gather)
             if not state.step:
                 raise faults.no_batch(state.records, pipeline_state.skips(), model.config)
             faults.check_weights(model, state, epoch)
             listeners.on_epoch_end(epoch, dict(state.logs))
-            state.epochs, state.step, state.start = epoch + 1, 0, 0
+            state.epochs, state.step, state.start = epoch + 1, 0, []
             save()
         listeners.on_train_end()
         if interruption.signal_number:
@@ -182,10 +189,14 @@ def _make_metric_access(model: TwoTower, strategy: tf.distribute.Strategy) -> tu
     return lambda: read().numpy(), write
 
 
+def _parts(value: Any) -> Sequence[tf.Tensor]:
+    """The parts of a per-replica value that are on this machine."""
+    return value.values if hasattr(value, 'values') else [value]
+
+
 def _local(value: Any) -> np.ndarray:
     """The parts of a per-replica value that are on this machine, as one array."""
-    parts = value.values if hasattr(value, 'values') else [value]
-    return np.concatenate([part.numpy() for part in parts])
+    return np.concatenate([part.numpy() for part in _parts(value)])
 
 
 def _end(batch: dict) -> int:
@@ -193,6 +204,14 @@ def _end(batch: dict) -> int:
     return int(_local(batch['end'])[-1])
 
 
-def _digest(batch: dict | None) -> int:
-    """A number that is the same on all machines that read the same batch; 0 for one machine."""
-    return int(_local(batch['digest'])[0]) if batch and 'digest' in batch else 0
+def _has_clips(batch: dict | None) -> bool:
+    """Whether this machine has a batch; beside one that has, a machine without gets no rows."""
+    return batch is not None and any(part.shape[0] for part in _parts(batch['end']))
+
+
+def _exchange_skips(state: PipelineState, gather: Gather) -> None:
+    """Notes in a pipeline's state what the pipelines of other machines could not use."""
+    texts = gather_texts(gather, json.dumps(state.skips()))
+    del texts[machine_share().number]
+    for text in texts:
+        state.elsewhere = merge_skips(state.elsewhere, json.loads(text))

@@ -10,7 +10,8 @@ class TrainingState:
     Attributes:
         epochs: whole epochs that are done.
         step: steps of the next epoch that are done.
-        start: position in the records after that step (see `PipelineState.start`).
+        start: position of each machine in its share of the records after that step (see
+            `PipelineState.start`).
         logs: what the last step returned: means over its epoch so far.
         rows: rows of history.csv.
         records: glob of the records.
@@ -22,7 +23,7 @@ class TrainingState:
 
     epochs: int = 0
     step: int = 0
-    start: int = 0
+    start: list[int] = dataclasses.field(default_factory=list)
     logs: dict = dataclasses.field(default_factory=dict)
     rows: list = dataclasses.field(default_factory=list)
     records: str = ''

@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from avts_tf.config import Config
 from avts_tf.data.aside import count_aside
-from avts_tf.data.pipeline import make_dataset, steps_per_epoch
+from avts_tf.data.pipeline import make_dataset, position_after, steps_per_epoch
 from avts_tf.data.shards import file_stamps, find_shards, same_files
+from avts_tf.data.shares import Share
 from avts_tf.data.state import PipelineState
 from avts_tf.errors import UserError
 from avts_tf.models.build import build_model
@@ -34,6 +35,7 @@ from avts_tf.training.devices import (
     computes_bfloat16,
     is_chief,
     logging_of_chief_only,
+    machine_share,
     make_strategy,
     worker_count,
 )
@@ -119,7 +121,7 @@ def train(
         strategy = _strategy(devices, config)
         pipeline_state = PipelineState()
         dataset = make_dataset(records, config, state=pipeline_state, shards=state.shard_counts(),
-                               on_bad_record=on_bad_record)
+                               on_bad_record=on_bad_record, share=machine_share())
         fixed_batches = _fixed_batches(inputs, config, state)
         run = RunFolder(run_dir, config, {**inputs, **origin}, keep_checkpoints)
         with strategy.scope():
@@ -141,6 +143,7 @@ def train(
             steps = f' and {state.step} steps' if state.step else ''
             logger.info(f'Resuming after epoch {state.epochs}{steps}.')
             run.write_history(state.rows)
+            _place_machines(state, config)
         elif first_run:
             start_from(first_run, model, state)
         else:
@@ -193,10 +196,22 @@ def _initial_state(newest: Checkpoint | None, records: str, config: Config, run_
     if newest and state.records == records:
         return state
     shards = find_shards(records)
+    steps = steps_per_epoch(shards, config, worker_count())
     return dataclasses.replace(
-        state, records=records, steps_per_epoch=steps_per_epoch(shards, config),
+        state, records=records, steps_per_epoch=steps,
         shards=[(path, count, stamp)
                 for (path, count), stamp in zip(shards, file_stamps(shards), strict=True)])
+
+
+def _place_machines(state: TrainingState, config: Config) -> None:
+    """Gives each machine a place within an epoch that another number of machines began."""
+    machines = worker_count()
+    if state.step and len(state.start) != machines:
+        logger.info(f'The checkpoint is of {len(state.start)} machine(s), this training is on '
+                    f'{machines}. They go on at the same step, but with their own shares of the '
+                    'records: some come twice in this epoch and some not at all.')
+        state.start = [position_after(state.step, state.shard_counts(), config,
+                                      Share(number, machines)) for number in range(machines)]
 
 
 def _refuse_other_records(run_dir: str, records: str, inputs: dict) -> None:
@@ -227,6 +242,10 @@ def _strategy(devices: str | int, config: Config) -> tf.distribute.Strategy:
     if config.train.batch_size % replicas:
         raise UserError('batch_size', config.train.batch_size, f'cannot be divided among '
                         f'{replicas} devices (`devices={devices}`); use a multiple.')
+    if config.train.batch_size < 2 * worker_count():
+        raise UserError('batch_size', config.train.batch_size, 'leaves each of '
+                        f'{worker_count()} machines one clip, among which there is no easy '
+                        'negative; use at least twice their number.')
     return strategy
 
 
@@ -253,7 +272,10 @@ def _fixed_batches(inputs: dict, config: Config, state: TrainingState) -> list[d
 
 def _adapt_front_end(model: TwoTower, config: Config, state: TrainingState,
                      curriculum: Curriculum, on_bad_record: str) -> dict:
-    """Gives the front end the mean and deviation of the training audio; returns the first batch."""
+    """Gives the front end the mean and deviation of the training audio; returns the first batch.
+
+    All machines read the same batches for it, so that their front ends are the same.
+    """
     pipeline_state = PipelineState()
     pipeline_state.mix.assign(curriculum.mix(0).vector())
     dataset = make_dataset(state.records, config, state=pipeline_state,

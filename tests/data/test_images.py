@@ -86,9 +86,9 @@ def test_crops_lie_inside_and_reach_every_size_and_edge():
         assert part.min() < 0.15 and part.max() > 0.85 and 0.4 < part.mean() < 0.6
 
 
-@pytest.mark.parametrize('seed', [[1, 2], [3, 4], [5, 6]])
-def test_jitter_is_contrast_then_saturation_then_brightness(seed):
-    pixels = np.random.default_rng(0).uniform(0, 255, [4, 5, 6, 3]).astype(np.float32)
+@pytest.mark.parametrize(('seed', 'width'), [([1, 2], 6), ([3, 4], 16), ([5, 6], 7)])
+def test_jitter_is_contrast_then_saturation_then_brightness(seed, width):
+    pixels = np.random.default_rng(0).uniform(0, 255, [4, 5, width, 3]).astype(np.float32)
     brightness, contrast, saturation = tf.random.stateless_uniform([3], seed, -0.4, 0.4).numpy()
     mean = (pixels[::4].mean((0, 1, 2)) * LUMA).sum()
     expected = (pixels - mean) * (1 + contrast) + mean

@@ -85,23 +85,29 @@ def main(folder, run_dir, options):
 
 
 def gather_and_read():
-    """Prints what one of two machines gathers from both, and what it reads of two batches."""
+    """Prints what one of two machines gathers from both, and what it reads where it has two batches
+    and the other one.
+    """
     import tensorflow as tf
 
-    from avts_tf.training.devices import is_chief, make_gather, make_strategy, own_batches
+    from avts_tf.training.devices import (
+        gather_texts,
+        machine_share,
+        make_gather,
+        make_strategy,
+        own_batches,
+    )
 
-    strategy = make_strategy('auto')
-    gather = make_gather(strategy, 2)
-    clips = tf.range(8, dtype=tf.int64)
-    dataset = tf.data.Dataset.from_tensor_slices(
-        {'example_hash': clips, 'audio_hash': clips[:, None], 'kind': tf.zeros([8, 1], tf.int32)})
-    batches = [{name: strategy.experimental_local_results(value)[0].numpy()
-                for name, value in batch.items()}
-               for batch in own_batches(dataset.batch(4), strategy)]
-    digests = [gather([int(batch['digest'][0]), 0]) for batch in batches]
-    print(json.dumps({'gathered': [list(row) for row in gather([int(not is_chief()), 7])],
-                      'clips': [batch['example_hash'].tolist() for batch in batches],
-                      'same_digest': all(one == other for one, other in digests)}), flush=True)
+    strategy, machine = make_strategy('auto'), machine_share().number
+    gather = make_gather(strategy)
+    clips = tf.range(8 - 4 * machine, dtype=tf.int64)
+    dataset = tf.data.Dataset.from_tensor_slices({'clips': clips, 'more': clips[:, None]})
+    batches = [strategy.experimental_local_results(batch['clips'])[0].numpy().tolist()
+               for batch in own_batches(dataset.batch(4, drop_remainder=True), strategy)]
+    print(json.dumps({'gathered': [list(row) for row in gather([machine, 7])],
+                      'more': [list(row) for row in gather([machine] * 3)],
+                      'texts': gather_texts(gather, 'äh' * machine),
+                      'batches': batches}), flush=True)
 
 
 @pytest.fixture
@@ -535,11 +541,31 @@ def test_machines_that_see_other_records_are_told(tmp_path):
     from avts_tf.errors import UserError
     from avts_tf.training.faults import MachineReport, check_agreement
 
-    one = MachineReport(0, 3, 1, 11, 0, 0)
-    check_agreement([MachineReport(0, 3, 1, 11, 15, 1), one])  # one of them has to stop, or to save
-    for other in ([0, 3, 1, 12], [0, 4, 1, 11], [1, 3, 1, 11], [0, 3, 0, 11]):
-        with pytest.raises(UserError, match='do not train on the same batch'):
-            check_agreement([one, MachineReport(*other, 0, 0)])
+    one = MachineReport(0, 3, 11, 1, 0, 0)
+    # One of them has to stop, or to save, or has no batch left.
+    check_agreement([MachineReport(0, 3, 11, 0, 15, 1), one])
+    for other in ([0, 3, 12], [0, 4, 11], [1, 3, 11]):
+        with pytest.raises(UserError, match='do not train together: they see other records'):
+            check_agreement([one, MachineReport(*other, 1, 0, 0)])
+    assert check_files_digest(tmp_path)
+
+
+def check_files_digest(folder):
+    """The digest of files follows from names, sizes and counts, not from where they lie or when
+    they were written.
+    """
+    from avts_tf.data.shards import files_digest
+
+    (folder / 'copy').mkdir()
+    for name, content in (('a', b'12'), ('b', b'345'), ('copy/a', b'67')):
+        (folder / name).write_bytes(content)
+    os.utime(folder / 'copy' / 'a', (1, 1))
+    one = files_digest([(f'{folder}/a', 4)])
+    assert 0 <= one < 2**62 and one == files_digest([(f'{folder}/copy/a', 4)])
+    (folder / 'copy' / 'a').write_bytes(b'678')
+    others = ([(f'{folder}/copy/a', 4)], [(f'{folder}/a', 5)], [(f'{folder}/gone', 4)],
+              [(f'{folder}/a', 4), (f'{folder}/b', 4)])
+    return one not in [files_digest(other) for other in others]
 
 
 @pytest.mark.slow
@@ -561,16 +587,17 @@ def test_a_loss_that_is_nan_stops_and_names_epoch_step_and_clips(world, tmp_path
 # Several machines: processes of this one, with the same run folder.
 
 
-def start_workers(world, run, tmp_path, **options):
-    """A process for each of two machines; each leaves its weights in tmp_path/worker-N.npz."""
-    sockets = [socket.create_server(('localhost', 0)) for _ in range(2)]
+def start_workers(world, run, tmp_path, machines=2, **options):
+    """A process for each machine; each leaves its weights in tmp_path/worker-N.npz."""
+    sockets = [socket.create_server(('localhost', 0)) for _ in range(machines)]
     cluster = {'worker': [f'localhost:{one.getsockname()[1]}' for one in sockets]}
     for one in sockets:
         one.close()
     return [start_run(world, run,
                       {'TF_CONFIG': json.dumps({'cluster': cluster,
                                                 'task': {'type': 'worker', 'index': index}})},
-                      weights=f'{tmp_path}/worker-{index}.npz', **options) for index in range(2)]
+                      weights=f'{tmp_path}/worker-{index}.npz', **options)
+            for index in range(machines)]
 
 
 def ends(processes):
@@ -591,80 +618,88 @@ def assert_close(values, model):
         np.testing.assert_allclose(value, weight.numpy(), rtol=1e-4, atol=1e-5, err_msg=weight.path)
 
 
+def assert_same_weights(tmp_path, machines, expected=None):
+    """All machines ended with the same weights and batch-norm statistics; returns them."""
+    found = [weights(tmp_path / f'worker-{index}.npz') for index in range(machines)]
+    for other in found if expected is None else [expected, *found]:
+        for value, wanted in zip(other, found[0], strict=True):
+            np.testing.assert_array_equal(value, wanted)
+    return found[0]
+
+
 @pytest.mark.slow
-def test_two_machines_gather_numbers_and_read_their_halves(tmp_path):
+def test_two_machines_gather_numbers_and_read_their_own_batches(tmp_path):
     finished = ends(start_workers('', '', tmp_path, task='gather'))
     assert [status for status, _ in finished] == [0, 0], finished
+    gathered = {'gathered': [[0, 7], [1, 7]], 'more': [[0] * 3, [1] * 3], 'texts': ['', 'äh']}
+    # The other one waits for as many batches as the first has, without clips.
     assert [json.loads(output) for _, output in finished] == [
-        {'gathered': [[0, 7], [1, 7]], 'clips': [[0, 1], [4, 5]], 'same_digest': True},
-        {'gathered': [[0, 7], [1, 7]], 'clips': [[2, 3], [6, 7]], 'same_digest': True}]
+        {**gathered, 'batches': [[0, 1, 2, 3], [4, 5, 6, 7]]},
+        {**gathered, 'batches': [[0, 1, 2, 3], []]}]
 
 
 @pytest.mark.slow
-def test_two_machines_resume_as_one_would(world, unbroken, tmp_path):
-    # From the middle of a training on one machine.
-    run = tmp_path / 'run'
-    shutil.copytree(unbroken[0], run)
-    os.remove(run / 'checkpoints' / names(run)[-1])
-    check_finished(start_workers(world, run, tmp_path, checkpoint_minutes=100.0), run, unbroken,
-                   tmp_path)
-
-
-@pytest.mark.slow
-def test_two_machines_train_stop_and_resume_as_one(world, unbroken, tmp_path):
-    run = tmp_path / 'run'
-    processes = start_workers(world, run, tmp_path)
-    assert wait_for_step(processes[0], run, 1, 2), ends(processes)
-    # to one of them: both stop, at the same step
-    processes[1].send_signal(signal.SIGTERM)
-    stopped = ends(processes)
-    assert [status for status, _ in stopped] == [143, 143], stopped
-    assert 'resumes from there' in stopped[0][1] and names(run)[-1] > 'epoch-0001-step-000002'
-    check_finished(start_workers(world, run, tmp_path), run, unbroken, tmp_path)
-
-
-def check_finished(processes, run, unbroken, tmp_path):
-    """Two machines end with the same weights, and to rounding with the results of one."""
-    finished = ends(processes)
-    assert [status for status, _ in finished] == [0, 0], finished
-    assert 'on 2 machines' in finished[0][1] and 'Resuming after epoch 1' in finished[0][1]
-    assert finished[1][1].strip() == ''                        # one of them speaks
-    first, second = weights(tmp_path / 'worker-0.npz'), weights(tmp_path / 'worker-1.npz')
-    for one, other in zip(first, second, strict=True):         # weights and batch-norm statistics
-        np.testing.assert_array_equal(one, other)
-    assert_close(first, unbroken[1])
-    rows = []
-    for folder in (run, unbroken[0]):
-        header, *lines = files(folder)['history.csv'].decode().splitlines()
-        rows.append([dict(zip(header.split(','), line.split(','), strict=True)) for line in lines])
-    for row, expected in zip(*rows, strict=True):
-        for name in ('loss', 'spread', 'distance_positive', 'pairs_easy', 'pairs_hard',
-                     'too_short_for_kind'):
-            np.testing.assert_allclose(float(row[name]), float(expected[name]), rtol=1e-4,
-                                       err_msg=name)
-
-
-@pytest.mark.slow
-def test_two_machines_interrupted_end_with_the_bits_of_two_that_were_not(world, tmp_path):
-    ends(start_workers(world, tmp_path / 'unbroken', tmp_path, checkpoint_minutes=100.0))
-    expected = weights(tmp_path / 'worker-0.npz')
-    run = tmp_path / 'run'
-    processes = start_workers(world, run, tmp_path)
-    assert wait_for_step(processes[0], run, 0, 4)
+@pytest.mark.parametrize('machines', [2, 4])
+def test_machines_train_on_their_shares_and_resume_to_the_same_bits(world, tmp_path, machines):
+    unbroken, run = tmp_path / 'unbroken', tmp_path / 'run'
+    settings = {'batch_size': 8}
+    options = {'machines': machines, 'settings': settings}
+    finished = ends(start_workers(world, unbroken, tmp_path, checkpoint_minutes=100.0, **options))
+    assert [status for status, _ in finished] == [0] * machines, finished
+    assert f'on {machines} machines' in finished[0][1]
+    assert [output.strip() for _, output in finished[1:]] == [''] * (machines - 1)
+    expected = assert_same_weights(tmp_path, machines)
+    rows = (unbroken / 'history.csv').read_text().splitlines()
+    # The record that cannot be used is in the last share, and the chief tells of it. It may come
+    # after the last batch where that machine has more of them than others.
+    training = json.loads((unbroken / 'result.json').read_text())['training']
+    skipped = training['skipped_records']['too_short']
+    assert skipped['first'] == ['clip-99'] and (4 if machines == 2 else 2) <= skipped['times'] <= 4
+    assert len(rows) == 3
+    processes = start_workers(world, run, tmp_path, **options)
+    assert wait_for_step(processes[0], run, 0, 2), ends(processes)
     for process in processes:
         process.kill()
     ends(processes)
+    processes = start_workers(world, run, tmp_path, **options)
+    assert wait_for_step(processes[0], run, 1, 1), ends(processes)
+    # To one of them: all stop, at the same step.
+    processes[-1].send_signal(signal.SIGTERM)
+    stopped = ends(processes)
+    assert [status for status, _ in stopped] == [143] * machines, stopped
+    assert 'resumes from there' in stopped[0][1] and names(run)[-1] > 'epoch-0001-step-000001'
+    finished = ends(start_workers(world, run, tmp_path, **options))
+    assert [status for status, _ in finished] == [0] * machines, finished
+    assert 'Resuming after epoch 1 and' in finished[0][1]
+    assert_same_weights(tmp_path, machines, expected)
+    assert files(run) == files(unbroken)
+
+
+@pytest.mark.slow
+def test_two_machines_go_on_with_what_one_began(world, unbroken, tmp_path):
+    run = tmp_path / 'run'
+    status, _ = signal_at(world, run, 1, 3, signal.SIGTERM)
+    assert status == 143
+    step = int(names(run)[-1][-10:-4])
+    finished = ends(start_workers(world, run, tmp_path, checkpoint_minutes=100.0))
+    assert [status for status, _ in finished] == [0, 0], finished
+    assert f'Resuming after epoch 1 and {step} steps' in finished[0][1]
+    assert 'The checkpoint is of 1 machine(s), this training is on 2.' in finished[0][1]
+    assert_same_weights(tmp_path, 2)
+    first, other = ((folder / 'history.csv').read_text().splitlines() for folder
+                    in (unbroken[0], run))
+    assert first[:2] == other[:2] and len(other) == 3
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_gone_is_told(world, tmp_path):
+    run = tmp_path / 'run'
     processes = start_workers(world, run, tmp_path)
-    assert wait_for_step(processes[0], run, 1, 4)
+    assert wait_for_step(processes[0], run, 0, 2)
     processes[1].kill()
     # The other one does not hang: TensorFlow's heartbeats tell it within a minute or two.
     status, output = ends(processes[:1])[0]
     assert status == 2 and 'another machine is gone' in output, (status, output)
-    finished = ends(start_workers(world, run, tmp_path))
-    assert [status for status, _ in finished] == [0, 0], finished
-    for value, other in zip(expected, weights(tmp_path / 'worker-1.npz'), strict=True):
-        np.testing.assert_array_equal(value, other)
-    assert files(run) == files(tmp_path / 'unbroken')
 
 
 @pytest.mark.slow
