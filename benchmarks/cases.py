@@ -37,8 +37,8 @@ def make_model(config: object, xla: bool = False) -> object:
 def make_batches(pattern: str, config: object, strategy: object) -> Iterator[dict]:
     """Batches of records by the whole input pipeline, as a training takes them."""
     from avts_tf.data.pipeline import make_dataset
-    from avts_tf.training.devices import own_batches
-    return iter(own_batches(make_dataset(pattern, config), strategy))
+    from avts_tf.training.devices import machine_share, own_batches
+    return iter(own_batches(make_dataset(pattern, config, share=machine_share()), strategy))
 
 
 def in_memory(batches: Iterator[dict]) -> Iterator[dict]:
