@@ -147,8 +147,7 @@ def own_batches(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> I
         the devices ahead of the steps. int32 has become int64. It ends where no machine has a
         batch; until then one that has none gets tensors without rows.
     """
-    replicas = strategy.num_replicas_in_sync
-    local = replicas // worker_count()
+    local = strategy.num_replicas_in_sync // worker_count()
 
     def pieces(batch: dict) -> tf.data.Dataset:
         # A shape that is known spares the strategy to ask all replicas whether they have a batch.
@@ -160,7 +159,7 @@ def own_batches(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> I
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     dataset = dataset.map(_without_int32)
-    if replicas > 1:
+    if local > 1:
         dataset = dataset.flat_map(pieces)
     dataset = dataset.with_options(options)
     return strategy.distribute_datasets_from_function(lambda _: dataset)

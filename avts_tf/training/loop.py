@@ -64,7 +64,7 @@ def run_epochs(
     train_step = make_train_step(model, strategy)
     read_metrics, write_metrics = _make_metric_access(model, strategy)
     gather, machine = make_gather(strategy), machine_share().number
-    records = files_digest(state.shard_counts())
+    records, position = files_digest(state.shard_counts()), 0
     batches = own_batches(dataset, strategy)
     listeners = keras.callbacks.CallbackList(callbacks, model=model)
     saved, saved_at = (state.epochs, state.step), time.monotonic()
@@ -78,11 +78,12 @@ def run_epochs(
 
     def read_steps() -> dict[str, float]:
         """Waits for the device, checks the losses that were not read; the logs of the last step."""
+        nonlocal position
         for step, (batch, logs) in enumerate(unread, state.step - len(unread) + 1):
             clips = functools.partial(_local, batch['example_hash'])
             faults.check_loss(float(logs['loss']), clips, state, epoch, step)
         state.logs = {name: float(value) for name, value in logs.items()}
-        state.start = [end for end, in gather([_end(batch)])]
+        position = _end(batch)
         unread.clear()
         return state.logs
 
@@ -111,6 +112,7 @@ def run_epochs(
                     read_steps()
                 if save_now and (epoch, state.step) != saved:
                     faults.check_weights(model, state, epoch)
+                    state.start = [end for end, in gather([position])]
                     save()
                 if stop_signal:
                     listeners.on_train_end()
