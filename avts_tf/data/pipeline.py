@@ -111,8 +111,8 @@ def make_dataset(pattern: str, config: Config, *, training: bool = True,
                         'the audio of another; give at least 2.')
     if training and total * passes * clips_per_read < batch_size:
         raise UserError(
-            parameter, pattern, f'{total} records{each} make no full batch of {batch_size}; lower '
-            '`batch_size`, or raise `passes_per_epoch`.')
+            parameter, pattern, f'{total} records to train on{each} make no full batch of '
+            f'{batch_size}; lower `batch_size`, or raise `passes_per_epoch`.')
     block, places = _mixing(config, batch_size) if training else (1, 1)
     skip = on_bad_record == 'skip'
     seed = config.train.seed if training else EVAL_SEED

@@ -232,9 +232,9 @@ def _noting(figure, axes):
                             'held-sustained-difficulty0.5-32px-25fps-16000hz':
                                 (128, 0.5, 101, 'sustained')}),
     ({'difficulty': 0.1, 'quick': True},
-     {'train-difficulty0.1-32px-25fps-16000hz-quick': (48, 0.1, 100, 'struck'),
+     {'train-difficulty0.1-32px-25fps-16000hz-quick': (53, 0.1, 100, 'struck'),
       'held-difficulty0.1-32px-25fps-16000hz-quick': (16, 0.1, 101, 'struck'),
-      'train-sustained-difficulty0.1-32px-25fps-16000hz-quick': (48, 0.1, 100, 'sustained'),
+      'train-sustained-difficulty0.1-32px-25fps-16000hz-quick': (53, 0.1, 100, 'sustained'),
       'held-sustained-difficulty0.1-32px-25fps-16000hz-quick': (16, 0.1, 101, 'sustained')}),
 ])
 def test_each_world_is_written_with_its_difficulty(made, tmp_path, changed, written):
