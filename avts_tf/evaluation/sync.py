@@ -197,7 +197,7 @@ def describe(results: dict) -> Iterator[str]:
     where = ('records not trained on' if results['held_out'] else
              'the TRAINING records (others give an unbiased figure)')
     threshold_clips = f'{results["threshold_clips"]} ' + (
-        'clips set aside from training' if results['threshold_set_aside'] else 'training clips')
+        'clips set aside from training' if results.get('threshold_set_aside') else 'training clips')
     yield (f'Measured on {results["clips"]} windows of {results["examples"]} {where}; in brackets '
            f'95 % intervals; threshold {results["threshold"]:.3f} from {threshold_clips}; chance '
            'is 50 % and 0.5.')
