@@ -86,15 +86,12 @@ def ours(pattern: str, **values: object) -> Iterable:
 
 
 def bytes_per_clip(pattern: str, clips_per_read: int, batches: int = 48) -> float:
-    """Bytes that this process reads for a clip, as Linux counts them, reading ahead included."""
-    def bytes_read() -> int:
-        with open('/proc/self/io') as file:
-            return int(next(line for line in file if line.startswith('rchar')).split()[1])
-
-    iterator, before = iter(ours(pattern, clips_per_read=clips_per_read)), bytes_read()
+    """Bytes that this process reads for a clip, reading ahead included."""
+    before = side_by_side.bytes_read()
+    iterator = iter(ours(pattern, clips_per_read=clips_per_read))
     for _ in range(batches):
         next(iterator)
-    return (bytes_read() - before) / (batches * make_config().train.batch_size)
+    return (side_by_side.bytes_read() - before) / (batches * make_config().train.batch_size)
 
 
 def decoding(pattern: str) -> Iterable:
@@ -159,8 +156,10 @@ def run_side(name: str, pattern: str, seconds: float) -> None:
 
 def cost(pattern: str) -> dict[str, float]:
     """What `phases.input_phases` finds of ours."""
-    batches = iter(ours(pattern))
-    return phases.input_phases(lambda: next(batches), make_config().train.batch_size)
+    with phases.counting() as totals:
+        batches = iter(ours(pattern))
+    return phases.input_phases(lambda: next(batches), totals, make_config().train.batch_size,
+                               pattern)
 
 
 def waiting(pattern: str, steps: int = 60) -> dict[str, float]:
@@ -253,7 +252,7 @@ def _measure(folder: str, arguments: argparse.Namespace):
     costs = side_by_side.ask([sys.executable, __file__, '--side=cost', f'--pattern={pattern}'])
     print(f'  a clip takes {costs["core_ms"]:.1f} ms of one core; of threads: reading '
           f'{costs["reading_ms"]:.1f} ms, parsing {costs["parsing_ms"]:.1f}, decoding '
-          f'{costs["decoding_ms"]:.1f}, resizing {costs["resizing_ms"]:.1f}')
+          f'{costs["decoding_ms"]:.1f}')
     waited = waiting(pattern)
     for preset, part in waited.items():
         print(f'  waiting for input in a training, {preset}: {100 * part:.2f} % of the time')

@@ -1,97 +1,107 @@
 """Where the time of a training goes on one machine, phase by phase.
 
-The input is counted by TensorFlow's profiler, in the process that does the work: the operations
-that parse a record and decode a frame are counted as they run, and timed. These times are those of
-threads. Where there are more threads than processors they hold the wait for a processor too;
-`core_ms`, the processor time of the whole process, does not.
+The input is counted in the graph of the process that does the work: while a pipeline is built, the
+operations that parse a record and decode a frame get a counter and a clock. These times are those
+of threads. Where there are more threads than processors they hold the wait for a processor too;
+`core_ms`, the processor time of the whole process, does not. TensorFlow's profiler would tell more,
+but now and then it ends the process where a pipeline's threads go on while it stops.
 
 The step is timed with the other machines and alone, on the same part of a batch that lies in
 memory. What it takes longer together is exchange: gradients, the statistics of batch norm, and
 waiting for the slowest. The gradient's sum over the machines is timed on its own beside it.
 """
 
-import collections
-import glob
-import os
+import contextlib
+import itertools
 import statistics
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import cases
 import side_by_side
 
-# From the last part of an event's name to the phase that it belongs to.
-EVENTS = {'TFRecord': 'reading', 'ParseSequenceExampleV2': 'parsing',
-          'DecodeAndCropJpeg': 'decoding', 'DecodeJpeg': 'decoding', 'ResizeBilinear': 'resizing'}
-COUNTED_CLIPS = 128  # batches that are made ahead come and go: few clips would be counted wrongly
+COUNTED_CLIPS = 256  # batches that are made ahead come and go: few clips would be counted wrongly
+READ_RECORDS = 32
 WARM_UP_STEPS = 3
-HOST_TRACER_LEVEL = 2  # operations and iterators, without what is cheap
 
 
-def input_phases(take: Callable[[], Any], clips: int) -> dict[str, float]:
+@contextlib.contextmanager
+def counting() -> Iterator[dict[str, Any]]:
+    """Pipelines that are built within it count and time what they parse and decode.
+
+    Yields:
+        Of `parsing` and `decoding`, a float64 variable [2]: how often, and seconds in all.
+    """
+    import tensorflow as tf
+    with tf.device('CPU:0'):
+        totals = {name: tf.Variable(tf.zeros([2], tf.float64), trainable=False)
+                  for name in ('parsing', 'decoding')}
+
+    def counted(function: Callable[..., Any], total: tf.Variable) -> Callable[..., Any]:
+        def call(first: tf.Tensor, *others: Any, **options: Any) -> Any:
+            with tf.control_dependencies([first]):
+                before = tf.timestamp()
+            with tf.control_dependencies([before]):
+                result = function(tf.identity(first), *others, **options)
+            with tf.control_dependencies(tf.nest.flatten(result, expand_composites=True)):
+                seconds = tf.timestamp() - before
+            with tf.control_dependencies([total.assign_add(tf.stack([1.0, seconds]))]):
+                return tf.nest.map_structure(tf.identity, result, expand_composites=True)
+        return call
+
+    with contextlib.ExitStack() as stack:
+        for name, phase in (('parse_single_sequence_example', 'parsing'),
+                            ('decode_and_crop_jpeg', 'decoding')):
+            stack.enter_context(mock.patch.object(
+                tf.io, name, counted(getattr(tf.io, name), totals[phase])))
+        yield totals
+
+
+def input_phases(
+    take: Callable[[], Any], totals: dict[str, Any], clips: int, pattern: str
+) -> dict[str, float]:
     """What the input pipeline does for a clip that this machine trains on.
 
     Args:
         take: takes the next batch.
+        totals: of `counting`, in which the pipeline was built.
         clips: of a batch that are this machine's.
+        pattern: glob of the records.
 
     Returns:
         `core_ms`, processor time of the process; `bytes_read`; `records_parsed` and
-        `frames_decoded`; and `reading_ms`, `parsing_ms`, `decoding_ms` and `resizing_ms`, times of
-        threads. All of them are by clip.
+        `frames_decoded`; and times of threads: `parsing_ms`, `decoding_ms`, and `reading_ms`, in
+        which one thread reads as many records. All of them are by clip.
     """
     steps = max(4, COUNTED_CLIPS // clips)
     done = clips * steps
     for _ in range(steps):  # some were made ahead
         take()
-    cores, read = time.process_time(), _bytes_read()
+    before = {name: total.numpy() for name, total in totals.items()}
+    cores, read = time.process_time(), side_by_side.bytes_read()
     for _ in range(steps):
         take()
-    figures = {'core_ms': 1000 * (time.process_time() - cores) / done,
-               'bytes_read': (_bytes_read() - read) / done}
-    counts, seconds = _profile(take, steps)
-    figures |= {'records_parsed': counts['parsing'] / done,
-                'frames_decoded': counts['decoding'] / done}
-    phases = dict.fromkeys(EVENTS.values())
-    return figures | {f'{phase}_ms': 1000 * seconds[phase] / done for phase in phases}
+    cores, read = time.process_time() - cores, side_by_side.bytes_read() - read
+    (records, parsing), (frames, decoding) = (
+        (totals[name].numpy() - before[name]) / done for name in ('parsing', 'decoding'))
+    return {'core_ms': 1000 * cores / done, 'bytes_read': read / done, 'records_parsed': records,
+            'frames_decoded': frames, 'parsing_ms': 1000 * parsing, 'decoding_ms': 1000 * decoding,
+            'reading_ms': 1000 * records * _seconds_to_read(pattern)}
 
 
-def _bytes_read():
-    """Bytes that this process has read from files."""
-    with open('/proc/self/io') as file:
-        return int(file.read().split()[1])
-
-
-def _profile(take: Callable[[], Any], steps: int):
-    """Number and seconds of the events of each phase."""
+def _seconds_to_read(pattern: str):
+    """Seconds in which one thread reads a record and checks it."""
     import tensorflow as tf
-    from tensorflow.tsl.profiler.protobuf import xplane_pb2
-    options = tf.profiler.experimental.ProfilerOptions(
-        host_tracer_level=HOST_TRACER_LEVEL, python_tracer_level=0, device_tracer_level=0)
-    with tempfile.TemporaryDirectory() as folder:
-        tf.profiler.experimental.start(folder, options)
-        for _ in range(steps):
-            take()
-        tf.profiler.experimental.stop()
-        paths = glob.glob(os.path.join(folder, '**', '*.xplane.pb'), recursive=True)
-        space = xplane_pb2.XSpace()
-        for path in paths:
-            with open(path, 'rb') as file:
-                space.MergeFromString(file.read())
-    counts: collections.Counter = collections.Counter()
-    seconds: collections.Counter = collections.Counter()
-    for plane in space.planes:
-        # `Iterator::...[0]::TFRecord#arguments#`, `name/of/a/node:Operation`
-        phases = {key: EVENTS.get(event.name.split('#')[0].split(':')[-1])
-                  for key, event in plane.event_metadata.items()}
-        for line in plane.lines:
-            for event in line.events:
-                if phase := phases[event.metadata_id]:
-                    counts[phase] += 1
-                    seconds[phase] += event.duration_ps / 1e12
-    return counts, seconds
+
+    from avts_tf.data.shards import find_shards
+    records = iter(tf.data.TFRecordDataset([path for path, _ in find_shards(pattern)]).repeat())
+    next(records)
+    started = time.perf_counter()
+    for _ in itertools.islice(records, READ_RECORDS):
+        pass
+    return (time.perf_counter() - started) / READ_RECORDS
 
 
 def machine_phases(config: object, pattern: str, steps: int) -> dict[str, float]:
@@ -113,7 +123,8 @@ def machine_phases(config: object, pattern: str, steps: int) -> dict[str, float]
     with strategy.scope():
         model = cases.make_model(config)
     step = cases.make_step(model, strategy)
-    batches = cases.make_batches(pattern, config, strategy)
+    with counting() as totals:
+        batches = cases.make_batches(pattern, config, strategy)
     for _ in range(WARM_UP_STEPS):
         step(next(batches)).numpy()
     waited, started = 0.0, time.perf_counter()
@@ -143,7 +154,7 @@ def machine_phases(config: object, pattern: str, steps: int) -> dict[str, float]
                 'gradient_bytes': 4.0 * sum(variable.numpy().size
                                             for variable in model.trainable_variables)}
     clips = config.train.batch_size // worker_count()
-    return figures | input_phases(lambda: next(batches), clips)
+    return figures | input_phases(lambda: next(batches), totals, clips, pattern)
 
 
 def _reduction(model: object, strategy: object):

@@ -125,6 +125,12 @@ def peak_resident_bytes() -> int:
         return next(1024 * int(line.split()[1]) for line in file if line.startswith('VmHWM'))
 
 
+def bytes_read() -> int:
+    """Bytes that this process has read from files, as Linux counts them."""
+    with open('/proc/self/io') as file:
+        return next(int(line.split()[1]) for line in file if line.startswith('rchar'))
+
+
 def write_json(path: str, results: dict[str, Any]) -> None:
     """Writes the results with what they were measured on."""
     machine = {'cores': len(os.sched_getaffinity(0)), 'processor': processor()}
