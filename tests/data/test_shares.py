@@ -117,8 +117,8 @@ def test_what_a_file_has_lost_is_counted_by_the_machines_whose_share_it_was(fold
 
 
 def test_a_share_that_is_too_small_for_a_batch_is_told(folder):
-    with pytest.raises(UserError, match='9 records for each of 4 machines make no full batch of '
-                                        '16; lower `batch_size`'):
+    with pytest.raises(UserError, match='9 records to train on for each of 4 machines make no full '
+                                        'batch of 16; lower `batch_size`'):
         make_dataset(f'{folder}/few/*', config_of(batch_size=64), share=Share(0, 4))
     with pytest.raises(UserError, match=r'0 record\(s\) for each of 30 machines, but an easy'):
         make_dataset(f'{folder}/few/*', config_of(batch_size=60), share=Share(0, 30))

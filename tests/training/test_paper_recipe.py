@@ -15,10 +15,10 @@ def test_the_papers_recipe_trains_through_both_stages(tmp_path):
     for name, videos, seed in (('train', 640, 0), ('eval', 128, 1)):
         write_world(str(tmp_path / name), videos=videos, seed=seed)
     config = make_config('paper', frame_size=24, video_width=0.125, audio_width=0.25,
-                         regime='easy:28,easy=0.75+hard=0.25:8')
+                         regime='easy:20,easy=0.75+hard=0.25:4')
     train(config, f'{tmp_path}/train-*', str(tmp_path / 'run'), eval_records=f'{tmp_path}/eval-*')
     rows = RunFolder(str(tmp_path / 'run'), config).history()
-    first, second = rows[:28], rows[28:]
+    first, second = rows[:20], rows[20:]
     # Epochs on the plateau, where all distances are the same, and then it is left.
     assert first[3]['loss'] > CONSTANT_LOSS and first[3]['auc_easy'] < 0.6
     assert first[-1]['loss'] < 0.85 * CONSTANT_LOSS and first[-1]['auc_easy'] > 0.7
@@ -26,6 +26,6 @@ def test_the_papers_recipe_trains_through_both_stages(tmp_path):
     # The second stage begins with its own counter and the whole learning rate, and keeps what was
     # learned.
     assert second[0]['learning_rate'] == pytest.approx(0.01)
-    assert [row['stage'] for row in rows] == [0] * 28 + [1] * 8
+    assert [row['stage'] for row in rows] == [0] * 20 + [1] * 4
     assert all('distance_hard' in row for row in second)
     assert min(row['auc_easy'] for row in second) > 0.7
