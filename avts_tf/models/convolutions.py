@@ -57,19 +57,24 @@ class FramewiseConv3D(keras.layers.Conv3D):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel, padding = tf.convert_to_tensor(self.kernel), self.padding.upper()
-        strides, kept = self.strides[1:], (1, 1)
+        strides = self.strides[1:]
         if self.kernel_size == (1, 1, 1):
-            strides, kept = (1, 1), strides
+            inputs, strides = _positions(inputs, strides), (1, 1)
         if not _is_for_cpu():
-            inputs = inputs[:, :, ::kept[0], ::kept[1]]
             return tf.nn.conv3d(inputs, kernel, [1, 1, *strides, 1], padding)
         batch, frames = tf.shape(inputs)[0], inputs.shape[1]
         images = tf.reshape(inputs, [-1, *inputs.shape[2:]])        # [batch * frames, h, w, c]
-        if max(kept) > 1:
-            # A pool of single positions: a strided slice and its gradient take five times as long.
-            images = tf.nn.max_pool2d(images, 1, kept, 'VALID')
         images = tf.nn.conv2d(images, tf.squeeze(kernel, 0), strides, padding)
         return tf.reshape(images, [batch, frames, *images.shape[1:]])
+
+
+def _positions(x: tf.Tensor, strides: tuple[int, int]) -> tf.Tensor:
+    """The positions that strides leave: [batch, frames, h, w, c] -> the same with smaller h, w."""
+    if not _is_for_cpu():
+        return x[:, :, ::strides[0], ::strides[1]]
+    # A pool of single positions: on a CPU a slice and its gradient take up to five times as long.
+    images = tf.nn.max_pool2d(tf.reshape(x, [-1, *x.shape[2:]]), 1, strides, 'VALID')
+    return tf.reshape(images, [tf.shape(x)[0], x.shape[1], *images.shape[1:]])
 
 
 # With fewer channels the passes over memory take longer than the multiplications that they save.
