@@ -65,14 +65,10 @@ def main(run_dir: str, output: str) -> None:
 
 def training_curves(run_dir: str, path: str) -> None:
     """Draws loss, learning rate, distances and AUC of a run over its epochs."""
-    from avts_tf import plots
-    from avts_tf.training.curriculum import parse_regime
-    from avts_tf.training.run_folder import RunFolder, load_config
+    from avts_tf.training.run_folder import RunFolder, draw_training_curves, load_config
 
     config = load_config(run_dir)
-    stages = parse_regime(config.train.regime, config.train.epochs).stages
-    plots.training_curves(RunFolder(run_dir, config).history(), path,
-                          [str(stage.mix) for stage in stages])
+    draw_training_curves(RunFolder(run_dir, config), config, path)
     shrink(path)
 
 

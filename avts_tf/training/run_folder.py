@@ -328,11 +328,17 @@ def plot_path(run_dir: str, name: str) -> str:
     return os.path.join(folder, name)
 
 
-def draw_training_curves(run: RunFolder, config: Config) -> None:
-    """Draws `plots/training.png` of a run from its history."""
+def draw_training_curves(run: RunFolder, config: Config, path: str | None = None) -> None:
+    """Draws a run's loss, learning rate, distances and AUC over its epochs, from its history.
+
+    Args:
+        run: the run.
+        config: its `Config`.
+        path: PNG file; None is `plots/training.png` of the run.
+    """
     rows, stages = run.history(), parse_regime(config.train.regime, config.train.epochs).stages
     with writing(run.path):
-        plots.training_curves(rows, plot_path(run.path, 'training.png'),
+        plots.training_curves(rows, path or plot_path(run.path, 'training.png'),
                               [str(stage.mix) for stage in stages])
 
 
