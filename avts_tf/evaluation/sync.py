@@ -84,11 +84,12 @@ def evaluate_sync(
         labels = read_labels(measured_on, label_prefix, parameter)
     shards = find_shards(records, tolerant=True)
     set_aside = count_aside(sum(count for _, count in shards))
-    windows = max(1, min(THRESHOLD_WINDOWS, THRESHOLD_CLIPS // max(1, set_aside)))
+    windows = min(THRESHOLD_WINDOWS, THRESHOLD_CLIPS // max(1, set_aside))
     threshold_pairs, _ = _pairs(model, records, windows, 'records', aside=True, shards=shards)
     threshold = metrics.best_threshold(metrics.of_kind(threshold_pairs, Kind.POSITIVE)[0],
                                        metrics.of_kind(threshold_pairs, Kind.EASY)[0])
-    pairs, skips = _pairs(model, measured_on, windows_per_record, parameter)
+    pairs, skips = _pairs(model, measured_on, windows_per_record, parameter,
+                          shards=None if eval_records else shards)
     results = metrics.sync_metrics(pairs, threshold)
     if label_prefix is not None:
         hashes = hash_name(list(labels)).numpy().tolist()

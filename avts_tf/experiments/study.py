@@ -292,24 +292,29 @@ def _draw_curves(
 
 
 def _differences_text(differences: Sequence[Mapping[str, Any]], measure: str):
-    rows = [f'| {found["group"]} | {found["arm"]} − {found["minus"]} | {_figures(found)} |'
-            for found in differences]
-    head = [f'### Differences in {measure}, seed by seed', '',
-            '| world, recipe | arms | per seed, points | mean [95 % interval] |',
-            '|---|---|---|---|']
-    return '\n'.join([*head, *rows, ''])
+    return _table(
+        f'Differences in {measure}, seed by seed',
+        ['world, recipe', 'arms', 'per seed, points', 'mean [95 % interval]'],
+        [[found['group'], f'{found["arm"]} − {found["minus"]}', _figures(found)]
+         for found in differences])
 
 
 def _claim_text(claim: Sequence[Mapping[str, Any]], measure: str):
-    rows = [f'| {found["group"]} | {found["condition"]} | {_figures(found)} | {found["verdict"]} |'
-            for found in claim]
-    head = [f"### The paper's claim, in {measure}", '',
-            '| world, recipe | condition | per seed | mean [95 % interval] | verdict |',
-            '|---|---|---|---|---|']
+    table = _table(
+        f"The paper's claim, in {measure}",
+        ['world, recipe', 'condition', 'per seed', 'mean [95 % interval]', 'verdict'],
+        [[found['group'], found['condition'], _figures(found), found['verdict']]
+         for found in claim])
     shown = [group for group in dict.fromkeys(found['group'] for found in claim)
              if all(found['verdict'] == 'shown' for found in claim if found['group'] == group)]
     conclusion = f'All of its conditions are shown in: {"; ".join(shown) or "none"}.'
-    return '\n'.join([*head, *rows, '', conclusion, ''])
+    return '\n'.join([table, conclusion, ''])
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]):
+    """A table in Markdown under its title; an empty line ends it."""
+    head, *lines = [f'| {" | ".join(cells)} |' for cells in (columns, *rows)]
+    return '\n'.join([f'### {title}', '', head, '|---' * len(columns) + '|', *lines, ''])
 
 
 def _figures(found: Mapping[str, Any]):
