@@ -28,8 +28,8 @@ FLAGS = {
     'Protocol': [
         Flag('features', 'tower', 'conv5 of the audio tower of --run_dir (or of --tower), frozen; '
              'the same with random weights; 26 numbers from MFCCs; the tower trained from '
-             'scratch on the sounds; conv5 of SoundNet with the weights of --weights, frozen; the '
-             'same with random weights.',
+             'scratch on the sounds; a layer of SoundNet with the weights of --weights, frozen, '
+             'chosen on the training folds; the same with random weights.',
              choices=('tower', 'random', 'mfcc', 'scratch', 'soundnet', 'soundnet_random')),
         WEIGHTS,
         Flag('classifier', 'svm', 'What classifies the features.',
@@ -125,7 +125,7 @@ def exported_tower(path: str) -> 'ProbedTower':
     tower = load_tower(path)
     if not isinstance(tower, AudioTower):
         raise UserError('tower', path, 'is a video tower; sounds need an audio tower.')
-    return ProbedTower(tower.rate, conv5=lambda windows: tower.run(windows)['conv5'])
+    return ProbedTower(tower.rate, layers=lambda windows: {'conv5': tower.run(windows)['conv5']})
 
 
 def _draw(

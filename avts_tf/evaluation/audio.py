@@ -8,15 +8,17 @@ Features:
              averaged. One-vs-all linear SVMs on the windows; a clip's scores are the means of those
              of its windows.
     random   the same tower with random weights.
-    soundnet SoundNet with its published weights, frozen: its conv5, of the same windows.
+    soundnet SoundNet with its published weights, frozen: its conv5, conv6 or conv7, whichever the
+             training folds choose, of the same windows.
     soundnet_random  SoundNet with random weights.
     mfcc     26 numbers of the whole clip, see `mfcc.py`, and Piczak's classifiers and settings.
     scratch  the audio tower trained on the collection itself, see `subnet.py`.
 
 Each published fold is tested once, by a classifier trained on all others. All that is fitted or
 chosen comes from the training folds: mean and standard deviation of the front end's bands and of
-the features, and C, by a cross-validation in which clips of one recording stay together. Sounds are
-decoded from their files and padded with silence or cut to the length that the collection states.
+the features, and C and SoundNet's layer, by a cross-validation in which clips of one recording stay
+together. Sounds are decoded from their files and padded with silence or cut to the length that the
+collection states.
 """
 
 import logging
@@ -130,7 +132,7 @@ def classify_sounds(
     plan_folds(sources, input_path, protocol.make_folds, protocol.seed)
     if tower and tower.config:
         config = tower.config
-    exported = tower is not None and tower.conv5 is not None
+    exported = tower is not None and tower.layers is not None
     if protocol.features in ('tower', 'random') and (exported or config.towers.system != 'avts'):
         protocol = protocol._replace(pooling='mean')  # these have no maps
     if protocol.features == 'mfcc':
@@ -211,17 +213,17 @@ def _outcomes(
                            np.stack([conv5.mean(0) for _, conv5 in found]), fold.test)
     elif protocol.features == 'mfcc':
         shown = progress.bar(waveforms, 'features', unit='clip', leave=False)
-        features = np.stack([mfcc.clip_features(waveform) for waveform in shown])
+        numbers = np.stack([mfcc.clip_features(waveform) for waveform in shown])
         for fold in folds:
             model = piczak_classifier(protocol.classifier, protocol.seed, len(fold.train))
-            model.fit(features[fold.train], labels[fold.train])
-            predicted = model.predict(features[fold.test])
-            yield _Outcome(np.eye(class_count)[predicted], {}, features, everything)
+            model.fit(numbers[fold.train], labels[fold.train])
+            predicted = model.predict(numbers[fold.test])
+            yield _Outcome(np.eye(class_count)[predicted], {}, numbers, everything)
     else:
         fixed = None
-        if tower and tower.conv5:
+        if tower and tower.layers:
             samples = round(WINDOW_SECONDS * tower.sample_rate)
-            fixed = window_features(tower.conv5, waveforms, samples, window_count, 'features')
+            fixed = window_features(tower.layers, waveforms, samples, window_count, 'features')
         for fold in folds:
             if fixed is not None:
                 features = fixed
@@ -231,10 +233,15 @@ def _outcomes(
                     protocol.pooling, protocol.seed)
                 features = window_features(
                     extract, waveforms, samples, window_count, f'{fold.name}: features')
-            scores, chosen = probe(
-                protocol.classifier, features[fold.train], labels[fold.train], groups[fold.train],
-                features[fold.test], class_count, protocol.seed, fold.name)
-            yield _Outcome(scores, chosen, features.mean(1), everything)
+            tried = {
+                layer: probe(protocol.classifier, vectors[fold.train], labels[fold.train],
+                             groups[fold.train], vectors[fold.test], class_count, protocol.seed,
+                             f'{fold.name}, {layer}')
+                for layer, vectors in features.items()}
+            layer = max(tried, key=lambda name: max(
+                tried[name][1].get('inner_accuracy', {}).values(), default=0.0))
+            scores, chosen = tried[layer]
+            yield _Outcome(scores, {'layer': layer, **chosen}, features[layer].mean(1), everything)
 
 
 def report(scores: np.ndarray, labels: np.ndarray, names: Sequence[str],

@@ -1,4 +1,4 @@
-"""conv5 of an audio tower, or of SoundNet, as features of windows of 2 s."""
+"""Layers of an audio tower, or of SoundNet, as features of windows of 2 s."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ from avts_tf.models.build import build_model
 from avts_tf.models.published import soundnet
 
 WINDOW_SECONDS = 2.0
+SOUNDNET_LAYERS = 'conv5', 'conv6', 'conv7'  # of which the training folds choose one
 CELLS = 2, 5  # of conv5's time and bands, for pooling "cells"
 
 
@@ -24,22 +25,23 @@ class ProbedTower(NamedTuple):
 
     Attributes:
         sample_rate: Hz.
-        audio_tower: that of a `TwoTower`; None where there is `conv5`.
-        config: its `Config`; None where there is `conv5`.
-        conv5: of a network that cannot be adapted, an exported tower or SoundNet: function of int16
-            [B, samples] of any length that returns float32 [B, D].
+        audio_tower: that of a `TwoTower`; None where there is `layers`.
+        config: its `Config`; None where there is `layers`.
+        layers: of a network that cannot be adapted, an exported tower or SoundNet: function of
+            int16 [B, samples] of any length that returns a dict of float32 [B, D] by the name of a
+            layer.
     """
 
     sample_rate: int
     audio_tower: keras.Model | None = None
     config: Config | None = None
-    conv5: Callable[[np.ndarray], np.ndarray] | None = None
+    layers: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
 
 
 def adapted_features(
     config: Config, tower: keras.Model | None, waveforms: Sequence[np.ndarray], pooling: str,
     seed: int,
-) -> tuple[Callable[[np.ndarray], tf.Tensor], int]:
+) -> tuple[Callable[[np.ndarray], dict[str, tf.Tensor]], int]:
     """A tower over windows of 2 s, its front end set to the statistics of given sounds.
 
     Args:
@@ -50,7 +52,8 @@ def adapted_features(
         seed: of random weights.
 
     Returns:
-        A function int16 [B, samples] -> float32 [B, D], and the number of samples of a window.
+        A function int16 [B, samples] -> `conv5`, float32 [B, D] in a dict, and the number of
+        samples of a window.
     """
     if config.towers.system != 'avts':
         if tower is None:
@@ -74,28 +77,28 @@ def adapted_features(
     conv5 = keras.Model(network.inputs, network.get_layer('conv5_relu').output)
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def extract(windows: tf.Tensor) -> tf.Tensor:
-        return pool(conv5(front_end(windows), training=False), pooling)
+    def extract(windows: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {'conv5': pool(conv5(front_end(windows), training=False), pooling)}
 
     return extract, longer.clip.window_samples
 
 
 def _over_parts(
     tower: keras.Model, part_samples: int,
-) -> Callable[[np.ndarray], tf.Tensor]:
-    """A function int16 [B, samples] -> float32 [B, C]: mean of conv5 over consecutive parts.
+) -> Callable[[np.ndarray], dict[str, tf.Tensor]]:
+    """A function int16 [B, samples] -> `conv5`, float32 [B, C], its mean over consecutive parts.
 
     The last part is padded; a part counts as much as it has samples that are no padding.
     """
     @tf.function(reduce_retracing=True, autograph=False)
-    def extract(windows: tf.Tensor) -> tf.Tensor:
+    def extract(windows: tf.Tensor) -> dict[str, tf.Tensor]:
         samples = windows.shape[1]
         count = -(-samples // part_samples)
         unpadded = np.minimum(part_samples, samples - part_samples * np.arange(count)) / samples
         windows = tf.pad(windows, [[0, 0], [0, count * part_samples - samples]])
         vectors = embed_waveform(tower, tf.reshape(windows, [-1, part_samples]))['conv5']
         vectors = tf.reshape(vectors, [-1, count, vectors.shape[-1]])
-        return tf.einsum('bpc,p->bc', vectors, tf.constant(unpadded, vectors.dtype))
+        return {'conv5': tf.einsum('bpc,p->bc', vectors, tf.constant(unpadded, vectors.dtype))}
 
     return extract
 
@@ -126,44 +129,50 @@ def soundnet_tower(weights: str, pooling: str, seed: int) -> ProbedTower:
 
     Args:
         weights: file of its published weights; '' draws random ones by the seed.
-        pooling: 'mean' or 'cells', see `pool`; conv5 has no bands, so that the cells are 2.
+        pooling: 'mean' over the window; or 'cells', its maximum, as of a layer without bands.
         seed: of random weights.
+
+    Returns:
+        A `ProbedTower` with the layers of `SOUNDNET_LAYERS`.
 
     Raises:
         UserError: the file is missing or holds other weights.
 
     Example:
-        >>> soundnet_tower('sound8.npy', 'cells', 0).conv5(windows).shape  # of 3 windows
+        >>> soundnet_tower('sound8.npy', 'cells', 0).layers(windows)['conv6'].shape  # 3 windows
         TensorShape([3, 512])
     """
     keras.utils.set_random_seed(seed)
     net = soundnet.load_soundnet(weights) if weights else soundnet.build_soundnet()
-    network = keras.Model(net.inputs, net.output['conv5'])
+    network = keras.Model(net.inputs, {name: net.output[name] for name in SOUNDNET_LAYERS})
+    over_time = tf.reduce_mean if pooling == 'mean' else tf.reduce_max
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def conv5(windows: tf.Tensor) -> tf.Tensor:
-        return pool(network(windows, training=False)[:, :, None], pooling)
+    def layers(windows: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {name: over_time(steps, 1)
+                for name, steps in network(windows, training=False).items()}
 
-    return ProbedTower(soundnet.SAMPLE_RATE, conv5=conv5)
+    return ProbedTower(soundnet.SAMPLE_RATE, layers=layers)
 
 
 def window_features(
-    extract: Callable[[np.ndarray], tf.Tensor], waveforms: Sequence[np.ndarray], samples: int,
-    window_count: int, title: str,
-) -> np.ndarray:
+    extract: Callable[[np.ndarray], dict[str, tf.Tensor]], waveforms: Sequence[np.ndarray],
+    samples: int, window_count: int, title: str,
+) -> dict[str, np.ndarray]:
     """Features of the windows of all clips.
 
     Args:
-        extract: function int16 [K, samples] -> float32 [K, D].
+        extract: function int16 [K, samples] -> dict of float32 [K, D] by the name of a layer.
         waveforms: int16 [length] each.
         samples: length of a window.
         window_count: K, windows of a clip.
         title: of the progress bar.
 
     Returns:
-        float32 [N, K, D].
+        Dict of float32 [N, K, D] by the name of a layer.
     """
     parts = []
     for waveform in progress.bar(waveforms, title, unit='clip', leave=False):
-        parts.append(np.asarray(extract(cut_windows(waveform, samples, window_count))))
-    return np.stack(parts)
+        found = extract(cut_windows(waveform, samples, window_count))
+        parts.append({name: np.asarray(vectors) for name, vectors in found.items()})
+    return {name: np.stack([part[name] for part in parts]) for name in parts[0]}

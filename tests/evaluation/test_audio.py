@@ -13,10 +13,11 @@ from avts_tf.config import make_config
 from avts_tf.errors import UserError
 from avts_tf.evaluation import audio
 from avts_tf.evaluation.folds import Fold
+from avts_tf.evaluation.tower_features import ProbedTower
 from avts_tf.models.two_tower import build_two_tower
 from avts_tf.training.optimizer import make_optimizer
 from avts_tf.training.run_folder import RunFolder, update_result
-from tests.evaluation.sounds import sound
+from tests.evaluation.sounds import RATE, sound
 
 
 @pytest.fixture(scope='module')
@@ -108,6 +109,19 @@ def test_the_command_separates_tones_from_noise(
     assert all(os.path.getsize(path) > 5000 for path in results['plots'].values())
     shown = capsys.readouterr().out
     assert '2 of 30 sounds left out' in caplog.text and 'chance is 35.7 %' in shown
+
+
+def test_a_layer_is_chosen_on_the_training_folds_alone(collection, few_windows):
+    def layers(windows):
+        spectrum = np.abs(np.fft.rfft(windows[:, :4096] / 32768.0))
+        known = np.log(spectrum[:, :2048].reshape(-1, 32, 64).mean(2) + 1e-3)
+        nothing = np.random.default_rng(0).standard_normal([len(windows), 8])
+        return {'nothing': nothing, 'known': known}
+
+    tower = ProbedTower(RATE, layers=layers)
+    found = audio.classify_sounds(str(collection), '', audio.Protocol(), make_config('tiny'), tower)
+    assert {chosen['layer'] for chosen in found.results['chosen'].values()} == {'known'}
+    assert found.results['accuracy'] > 0.85
 
 
 @pytest.mark.slow

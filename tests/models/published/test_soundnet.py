@@ -58,9 +58,11 @@ def test_every_layer_as_in_numpy(tmp_path, weights):
     for name, value in expected.items():
         np.testing.assert_allclose(found[name][0], value, rtol=1e-3, atol=1e-3 * value.max())
     tower = soundnet_tower(str(tmp_path / 'weights.npy'), 'cells', 0)
-    half = expected['conv5'][:12], expected['conv5'][12:]
-    np.testing.assert_allclose(tower.conv5(waveform[None])[0],
-                               np.concatenate([part.max(0) for part in half]), rtol=1e-3, atol=0.02)
+    for name, vectors in tower.layers(waveform[None]).items():
+        np.testing.assert_allclose(vectors[0], expected[name].max(0), rtol=1e-3, atol=0.02)
+    mean = soundnet_tower(str(tmp_path / 'weights.npy'), 'mean', 0).layers(waveform[None])
+    np.testing.assert_allclose(mean['conv6'][0], expected['conv6'].mean(0), rtol=1e-3, atol=0.02)
+    assert list(mean) == ['conv5', 'conv6', 'conv7']
     assert tower.sample_rate == 22050
 
 
