@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import scipy.special
 import tensorflow as tf
 
 from avts_tf.data import images
@@ -25,6 +26,7 @@ LEAST_POSITIONS = 0.25  # share of them that must have audio at an offset for it
 SILENT_SAMPLE = 8       # |sample| up to here is digital silence, as shifted or padded audio ends in
 EDGE_STEPS = 3          # neighbours that the lowest point needs on both sides, to be a minimum
 RIVAL_DEPTH = 0.9       # share of the lowest point's depth from which another minimum is a rival
+LEAST_VARIANCE = 1e-6   # of depths, against division by zero
 _BATCH = 64
 
 
@@ -182,18 +184,30 @@ def _pixels(frames: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def confidence_of(depth: float, calibration: dict) -> float | None:
-    """How confident it is that a curve is of audio that belongs to its video.
+    """How likely a curve's lowest point is the offset, if half of all curves are of audio in sync.
+
+    A discriminant of one variable: depths of right answers and of wrong ones are taken to be
+    normally distributed with one variance (Fisher 1936). On videos unlike those of the calibration
+    curves are less deep, so that the answer is less confident.
 
     Args:
         depth: of the curve, see `OffsetCurve.best`.
         calibration: results of `offset_calibration.calibrate`, or {}.
 
     Returns:
-        Share of the N curves of foreign audio, and of one more that is taken to be deeper, that are
-        less deep: 0 to N / (N + 1), so that a few never give full confidence. None without any.
+        0 to N / (N + 1), so that N right or wrong answers never give full confidence where they are
+        few. None without two of each.
     """
-    depths = calibration.get('foreign_depths')
-    return float(np.searchsorted(depths, depth) / (len(depths) + 1)) if depths else None
+    right, wrong = (np.array(calibration.get(name, [])) for name in ('right_depths',
+                                                                     'wrong_depths'))
+    count = min(len(right), len(wrong))
+    if count < 2:
+        return None
+    variance = max((right.var(ddof=1) + wrong.var(ddof=1)) / 2, LEAST_VARIANCE)
+    # Towers that have learned nothing have wrong answers that are as deep.
+    apart = max(right.mean() - wrong.mean(), 0.0)
+    odds = apart / variance * (depth - (right.mean() + wrong.mean()) / 2)
+    return float(min(scipy.special.expit(odds), count / (count + 1)))
 
 
 def doubt(

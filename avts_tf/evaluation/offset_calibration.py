@@ -1,10 +1,11 @@
 """The errors and the confidence of offsets, on records whose audio is shifted by known amounts.
 
 The median error, the bias, is subtracted from the answers for files. Audio of other records, which
-belongs to no moment of the video, gives the confidence of an answer: the share of such curves that
-are less deep.
+belongs to no moment of the video, and the answers that are wrong, give the confidence of an answer:
+how likely a curve so deep is one of the right answers (`offset.confidence_of`).
 """
 
+import itertools
 import logging
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -17,7 +18,13 @@ from avts_tf.data import images
 from avts_tf.data import records as record_files
 from avts_tf.data.shards import find_shards
 from avts_tf.errors import UserError
-from avts_tf.evaluation.offset import EmbeddedVideo, doubt, embed_video, offset_curve
+from avts_tf.evaluation.offset import (
+    EmbeddedVideo,
+    OffsetCurve,
+    doubt,
+    embed_video,
+    offset_curve,
+)
 from avts_tf.models.two_tower import TwoTower
 
 # Most are no multiple of a frame at any usual rate, like the offsets of files.
@@ -76,9 +83,11 @@ def calibrate(
     Returns:
         An `OffsetCalibration`. Its `results` have `records`, `left_out`, `measurements`;
         `median_error_ms`, `p90_error_ms` (of absolute errors), `bias_ms`, `within_a_frame` (share);
-        `by_shift_ms`, shift -> median absolute error; `foreign_depths`, sorted; `short_side`,
-        median in pixels; `min_confidence`, `determined` (number of answers that pass it) and
-        `determined_within_a_frame` (share of these, None without any); `max_offset_seconds`.
+        `by_shift_ms`, shift -> median absolute error; `right_depths` and `wrong_depths`, sorted:
+        of the answers within a frame, and of the others and of audio of other records;
+        `short_side`, median in pixels; `min_confidence`, `determined` (number of answers that pass
+        it) and `determined_within_a_frame` (share of these, None without any);
+        `max_offset_seconds`.
 
     Raises:
         UserError: there is no record that is long enough.
@@ -90,7 +99,9 @@ def calibrate(
     clip = model.config.clip
     shifts = [shift for shift in SHIFTS_SECONDS if abs(shift) <= max_offset_seconds]
     errors: dict[float, list[float]] = {shift: [] for shift in shifts}
-    curves, foreign = [], []
+    curves: list[tuple[OffsetCurve, float]] = []
+    depths: list[float] = []
+    foreign: list[float] = []
     sides, left_out, total, other_audio = [], 0, 0, None
     for serialized in _read(eval_records):
         total += 1
@@ -110,6 +121,7 @@ def calibrate(
             if curve and curve.best:
                 errors[shift].append(1000 * (curve.best[0] - shift))
                 curves.append((curve, errors[shift][-1]))
+                depths.append(curve.best[1])
                 found = True
         left_out += not found
         if found:
@@ -125,6 +137,7 @@ def calibrate(
                         f'none of {total} records has {clip.fps:g} fps, {clip.sample_rate} Hz and '
                         f'a window of {clip.window_seconds:g} s to measure the offset on.')
     frame_ms = 1000 / clip.fps
+    is_right = np.array([abs(error) < frame_ms for _, error in curves])
     results = {
         'records': total, 'left_out': left_out, 'measurements': len(measured),
         'max_offset_seconds': max_offset_seconds,
@@ -134,7 +147,9 @@ def calibrate(
         'within_a_frame': float(np.mean(np.abs(measured) < frame_ms)),
         'by_shift_ms': {f'{1000 * shift:g}': float(np.median(np.abs(values)))
                         for shift, values in errors.items() if values},
-        'foreign_depths': sorted(foreign), 'short_side': int(np.median(sides)),
+        'right_depths': sorted(itertools.compress(depths, is_right)),
+        'wrong_depths': sorted([*foreign, *itertools.compress(depths, ~is_right)]),
+        'short_side': int(np.median(sides)),
     }
     determined = [abs(error) < frame_ms for curve, error in curves
                   if not doubt(curve, results, max_offset_seconds, min_confidence)]
@@ -176,7 +191,7 @@ def describe(results: dict, fps: float) -> Iterator[str]:
         yield (f'{least}, {results["determined"]} of them are determined, '
                f'{100 * results["determined_within_a_frame"]:.1f} % of these within one frame.')
     else:
-        foreign = len(results['foreign_depths'])
-        yield (f'{least}, none of them is determined: with audio of {foreign} other records the '
-               f'confidence is {foreign / (foreign + 1):.2f} at most; more records or more '
+        count = min(len(results['right_depths']), len(results['wrong_depths']))
+        yield (f'{least}, none of them is determined: with {count} right or wrong answers to go by '
+               f'the confidence is {count / (count + 1):.2f} at most; more records or more '
                'training raise it.')

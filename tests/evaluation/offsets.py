@@ -17,7 +17,8 @@ CONFIG = make_config('tiny')
 CLIP = CONFIG.clip
 FRAME_SAMPLES = round(CLIP.sample_rate / CLIP.fps)
 CALIBRATION = {'bias_ms': 0.0, 'max_offset_seconds': 1.0,
-                          'foreign_depths': np.linspace(0, 0.1, 20).tolist()}
+               'right_depths': np.linspace(0.3, 0.9, 20).tolist(),
+               'wrong_depths': np.linspace(0, 0.1, 20).tolist()}
 OPTIONS = media.MediaOptions(fps=CLIP.fps, short_side=0, sample_rate=CLIP.sample_rate)
 
 

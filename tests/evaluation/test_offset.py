@@ -80,7 +80,31 @@ def test_what_cannot_be_determined(distance, expected):
 
 def test_without_a_calibration_for_it_nothing_is_determined():
     curve = _curve([1, 1, 1, 0.2, 1, 1, 1])
-    for calibration in ({}, {**CALIBRATION, 'foreign_depths': []}):
+    for calibration in ({}, {**CALIBRATION, 'right_depths': []},
+                        {**CALIBRATION, 'wrong_depths': [0.1]}, {'foreign_depths': [0.1] * 20}):
         assert offset.doubt(curve, calibration, 1.0, 0.0)[0] == 'no_calibration'
     assert offset.doubt(curve, CALIBRATION, 1.5, 0.0)[0] == 'no_calibration'
     assert offset.doubt(curve, CALIBRATION, 0.5, 0.0) is None
+
+
+def test_confidence_is_the_share_of_right_answers_at_a_depth():
+    # Normal depths of one variance, as many right as wrong: the oracle counts.
+    rng = np.random.default_rng(0)
+    right, wrong = rng.normal(0.8, 0.15, 100_000), rng.normal(0.4, 0.15, 100_000)
+    calibration = {'right_depths': right[:2000].tolist(), 'wrong_depths': wrong[:2000].tolist()}
+    for depth in (0.4, 0.5, 0.6, 0.7, 0.75):
+        near = [np.sum(abs(depths - depth) < 0.01) for depths in (right, wrong)]
+        found = offset.confidence_of(depth, calibration)
+        assert found == pytest.approx(near[0] / sum(near), abs=0.05)
+    found = [offset.confidence_of(depth, calibration) for depth in np.linspace(-1, 3, 50)]
+    assert found == sorted(found) and found[-1] == 2000 / 2001
+
+
+def test_confidence_is_low_where_few_or_no_answers_were_right():
+    few = {'right_depths': [1.0, 1.1, 1.2], 'wrong_depths': [0.0, 0.1, 0.2]}
+    assert offset.confidence_of(5.0, few) == 0.75
+    # Foreign audio makes curves that are as deep: the towers know nothing.
+    nothing = {'right_depths': [0.3, 0.4, 0.5], 'wrong_depths': [0.4, 0.5, 0.6]}
+    assert offset.confidence_of(5.0, nothing) == 0.5
+    alike = {'right_depths': [0.9] * 9, 'wrong_depths': [0.1] * 9}
+    assert offset.confidence_of(0.2, alike) == 0.0 and offset.confidence_of(0.8, alike) == 0.9

@@ -26,15 +26,17 @@ def test_shift_audio_makes_late_and_keeps_the_length():
     np.testing.assert_array_equal(shift_audio(sound, 0), sound)
 
 
-def test_calibration_gives_the_error_and_foreign_depths(tmp_path):
+def test_calibration_gives_the_error_and_the_depths_of_right_and_wrong_answers(tmp_path):
     shard = write_records(tmp_path / 'clips-00000-of-00001',
                           [records.encode(video_of(seed)) for seed in range(6)])
     result, errors_ms = calibrate(model(), shard, 1.0, 0.8)
     assert sum(map(len, errors_ms.values())) == 18
     assert result['measurements'] == 18 and result['left_out'] == 0
-    assert len(result['foreign_depths']) == 5
+    assert len(result['right_depths']) == 18 and len(result['wrong_depths']) == 5
     assert result['median_error_ms'] < 12 and result['within_a_frame'] == 1.0
-    assert confidence_of(np.median(result['foreign_depths']), result) == pytest.approx(0.5, abs=0.2)
+    assert min(result['right_depths']) > max(result['wrong_depths'])
+    middle = (np.mean(result['right_depths']) + np.mean(result['wrong_depths'])) / 2
+    assert confidence_of(middle, result) == pytest.approx(0.5)
     assert confidence_of(9.0, result) == 5 / 6 and confidence_of(0.1, {}) is None
     assert result['determined'] == 18 and result['determined_within_a_frame'] == 1.0
     assert result['short_side'] == 40

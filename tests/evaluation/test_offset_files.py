@@ -61,13 +61,13 @@ def test_answers_are_freed_of_the_bias_and_seen_at_the_size_of_the_calibration(t
     (tmp_path / 'in').mkdir()
     write_file(tmp_path / 'in' / 'clip.mp4', 3, 0.3)
     calibration = {'bias_ms': 40.0, 'max_offset_seconds': 1.0, 'short_side': 36,
-                   'foreign_depths': [-1.0, 9.0, 9.0]}
+                   'right_depths': [-1.0, 1.0], 'wrong_depths': [-1.0, 1.0]}
     shapes, embed_video = [], offset.embed_video
     monkeypatch.setattr(offset_files, 'embed_video', lambda model, frames, seconds: shapes.append(
         tuple(tf.io.extract_jpeg_shape(frames[0])[:2].numpy()))
         or embed_video(model, frames, seconds))
     answer, = _measure(tmp_path, calibration, min_confidence=0.2)
-    assert answer['offset_ms'] == pytest.approx(260, abs=25) and answer['confidence'] == 0.25
+    assert answer['offset_ms'] == pytest.approx(260, abs=25) and answer['confidence'] == 0.5
     assert shapes == [(36, 43)]
 
 
@@ -121,7 +121,7 @@ def test_a_name_too_long_for_its_curve_costs_the_curve_alone(tmp_path, capsys):
 
 @pytest.mark.parametrize(('calibration', 'options', 'reason'), [
     ({}, {}, 'no_calibration'),
-    ({**CALIBRATION, 'foreign_depths': [9.0] * 20}, {}, 'low_confidence'),
+    ({**CALIBRATION, 'right_depths': [9.0, 10.0]}, {}, 'low_confidence'),
     (CALIBRATION, {'max_offset_seconds': 0.29}, 'at_edge'),
 ])
 def test_what_is_undetermined_is_left_as_it_is(tmp_path, monkeypatch, capsys, calibration, options,
