@@ -19,7 +19,7 @@ MAIN = [str(ROOT / 'main.py')]
 PROGRAMS = {'main.py': MAIN} | {
     module: ['-m', module]
     for module in ('tfrecords_tools.write', 'tfrecords_tools.inspect', 'tfrecords_tools.synthetic',
-                   'tfrecords_tools.beam', 'avts_tf.inference.client')}
+                   'tfrecords_tools.beam', 'tfrecords_tools.disguise', 'avts_tf.inference.client')}
 SLOW_IMPORTS = ('tensorflow', 'keras', 'matplotlib', 'apache_beam', 'sklearn')
 # Runs a program as Python does, and tells at its end which of these it has imported.
 TELLING = f'''
