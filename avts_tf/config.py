@@ -87,6 +87,10 @@ class TowerConfig:
     head_spans: int = _parameter(
         8, 'spans of head=spans; must divide `embedding_size`', minimum=1)
     bfloat16: bool = _parameter(False, 'compute in bfloat16 (weights stay float32)')
+    remove_static: str = _parameter(
+        'none', 'towers that take from each pixel, or from each mel band, its mean over the '
+        'window, so that they see what changes alone: not what a face looks like, but how it moves',
+        choices=('none', 'video', 'audio', 'both'))
     sync_batchnorm: bool = _parameter(
         False, 'take batch-norm statistics over all replicas instead of over each')
 
@@ -120,10 +124,26 @@ class AugmentConfig:
     crop_scale_min: float = _parameter(
         0.66, 'smallest side of the multi-scale crop; 1 is the centre crop', unit='of the frame',
         minimum=0.1, maximum=1.0)
+    aspect_change: float = _parameter(
+        0.0, "greatest relative change of the crop's height to its width", minimum=0.0,
+        maximum=1.0)
     flip: bool = _parameter(True, 'mirror half of the clips')
     colour_jitter: float = _parameter(
         0.0, 'greatest relative change of brightness, contrast and saturation; 0 is none',
         minimum=0.0, maximum=0.9)
+    grey_share: float = _parameter(
+        0.0, 'share of the clips that lose their colours', minimum=0.0, maximum=1.0)
+    speed_change: float = _parameter(
+        0.0, 'greatest relative change of speed, of video and audio alike: pitch goes with it; '
+        'each pass through the records has one speed', minimum=0.0, maximum=0.5)
+    gain_db: float = _parameter(
+        0.0, 'greatest change of the loudness', unit='dB', minimum=0.0, maximum=40.0)
+    tilt: float = _parameter(
+        0.0, 'greatest coefficient of a filter that makes audio brighter or duller', minimum=0.0,
+        maximum=0.9)
+    ramp_epochs: int = _parameter(
+        0, 'time in which augmentation grows from none to its strength, but for `flip` and '
+        '`spec_augment`: what is hard to learn at first is easy later', unit='epochs', minimum=0)
     spec_augment: bool = _parameter(
         False, "mask bands and times of the log-mel with tensorflow-io's SpecAugment")
     spec_freq_bands: int = _parameter(
@@ -233,14 +253,22 @@ class Config:
 _RECIPE = {
     'audio_windows': 2, 'head': 'spans', 'easy_negatives': 'weighted', 'sync_batchnorm': True,
 }
+_SMALL = {
+    **_RECIPE, 'frame_size': 48, 'video_width': 0.25, 'audio_width': 0.25, 'batch_size': 32,
+    'optimizer': 'adamw', 'learning_rate': 3e-3, 'schedule': 'cosine', 'warmup_steps': 50,
+    'crop_scale_min': 0.9, 'margin': 1.3,
+}
 # What the presets change of the defaults above, which are those of the paper (docs/method.md).
 PRESETS = {
     'paper': {},
     'large': {**_RECIPE, 'frame_size': 112, 'colour_jitter': 0.2, 'bfloat16': True},
-    'small': {
-        **_RECIPE, 'frame_size': 48, 'video_width': 0.25, 'audio_width': 0.25, 'batch_size': 32,
-        'optimizer': 'adamw', 'learning_rate': 3e-3, 'schedule': 'cosine', 'warmup_steps': 50,
-        'crop_scale_min': 0.9, 'margin': 1.3,
+    'small': _SMALL,
+    # Few people are enough to learn how faces and voices go together (docs/results.md): what people
+    # look and sound like is taken away, or changed as much as that of others may differ.
+    'faces': {
+        **_SMALL, 'remove_static': 'both', 'crop_scale_min': 0.6, 'aspect_change': 0.3,
+        'colour_jitter': 0.4, 'grey_share': 0.3, 'speed_change': 0.2, 'gain_db': 10.0, 'tilt': 0.5,
+        'ramp_epochs': 3, 'regime': 'mixed', 'epochs': 20, 'passes_per_epoch': 5,
     },
     'tiny': {
         **_RECIPE, 'frames': 12, 'frame_size': 32, 'video_width': 0.125, 'audio_width': 0.25,
@@ -285,8 +313,8 @@ def make_config(preset: str = 'small', **overrides: Any) -> Config:
 
     Args:
         preset: a key of `PRESETS`: `paper`, the method of the paper, for several GPUs; `large`,
-            this project's recipe for a GPU; `small` and `tiny`, for CPUs. The default is that of
-            the command line.
+            this project's recipe for a GPU; `small` and `tiny`, for CPUs; `faces`, `small` for
+            talking faces. The default is that of the command line.
         **overrides: parameter values by name; None leaves the preset's.
 
     Returns:
@@ -355,6 +383,11 @@ def _check_together(config: Config) -> None:
     if towers.head == 'spans' and towers.embedding_size % towers.head_spans:
         raise UserError('head_spans', towers.head_spans, 'must divide `embedding_size='
                         f'{towers.embedding_size}`.')
+    varied = [name for name in ('speed_change', 'gain_db', 'tilt') if getattr(augment, name)]
+    if pairs.easy_place == 'same' and varied:
+        raise UserError(varied[0], getattr(augment, varied[0]), 'cannot be had with `easy_place='
+                        'same`, whose easy negatives come from whole audio as it is recorded; '
+                        'use 0, or `easy_place=any`.')
     if config.train.loss == 'infonce' and pairs.audio_windows < 2:
         raise UserError('audio_windows', pairs.audio_windows, 'InfoNCE needs the positive window '
                         'of every clip; use 2 or more.')

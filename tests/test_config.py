@@ -39,7 +39,7 @@ def test_presets_are_allowed_values_and_go_through_json(preset):
 def test_each_parameter_is_described_with_unit_range_and_default():
     described = {field.name: describe_parameter(field) for _, field in parameters()}
     assert described['sample_rate'] == 'audio sample rate [Hz, at least 1000]. Default: 16000.'
-    assert 'Default: 224 (large 112, small 48, tiny 32)' in described['frame_size']
+    assert 'Default: 224 (large 112, small 48, faces 48, tiny 32)' in described['frame_size']
     assert described['momentum'] == 'momentum of SGD [0.0 to 1.0]. Default: 0.9.'
     assert '[pixels, at least 8]' in described['frame_size']
     assert '[mc2, mc3, i3d]' in described['video_tower']

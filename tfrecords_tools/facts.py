@@ -88,7 +88,7 @@ def read_records(found: Iterable[tuple[str, int]]) -> Iterator[records.Record]:
                     None, path, f'record {i} (counted from 0) is not in the form that '
                     f'avts_tf/data/records.py describes: {error.message.splitlines()[0]}'
                 ) from error
-            yield records.Record(*(value.numpy() for value in record))
+            yield records.as_numpy(record)
 
 
 def facts_of(record: records.Record) -> Facts:

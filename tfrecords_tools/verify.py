@@ -85,7 +85,7 @@ def _fault(serialized: bytes):
                    for value in feature.bytes_list.value)
     if len(raw) % 2:
         return name, f'{len(raw)} bytes of audio, no whole number of 16-bit samples'
-    record = records.Record(*(value.numpy() for value in records.parse(serialized)))
+    record = records.as_numpy(records.parse(serialized))
     facts = facts_of(record)
     if heard:
         stated = context[records.NUM_SAMPLES].int64_list.value[0]

@@ -74,7 +74,8 @@ def decode_square(jpeg: tf.Tensor, shape: tf.Tensor, size: int) -> tf.Tensor:
     return to_uint8(resize(pixels, size))
 
 
-def decode_window(frames: tf.Tensor, config: Config, seed: tf.Tensor | None) -> tf.Tensor:
+def decode_window(frames: tf.Tensor, config: Config, seed: tf.Tensor | None,
+                  strength: tf.Tensor | float = 1.0) -> tf.Tensor:
     """Decodes, crops and, for training, augments the frames of a window.
 
     All frames of a window are cropped, mirrored and coloured alike.
@@ -83,6 +84,7 @@ def decode_window(frames: tf.Tensor, config: Config, seed: tf.Tensor | None) -> 
         frames: string [frames], JPEGs.
         config: `Config`.
         seed: int32 [2] of the augmentation; None takes the largest centred square as it is.
+        strength: of the augmentation, float32 scalar in [0, 1] (see `augment.strength_at`).
 
     Returns:
         uint8 [frames, size, size, 3].
@@ -98,8 +100,9 @@ def decode_window(frames: tf.Tensor, config: Config, seed: tf.Tensor | None) -> 
     if seed is None:
         window = centred_window(height, width)
     else:
-        seeds = tf.random.split(seed, 5)
-        window = _random_window(seeds[:3], height, width, augment.crop_scale_min)
+        seeds = tf.random.split(seed, 4)
+        window = _random_window(seeds[0], height, width, augment.crop_scale_min,
+                                augment.aspect_change, strength)
     with tf.control_dependencies([require(is_frame_size(height, width))]):
         window = tf.identity(window)
     pixels, shapes = tf.map_fn(
@@ -111,32 +114,46 @@ def decode_window(frames: tf.Tensor, config: Config, seed: tf.Tensor | None) -> 
         pixels = tf.identity(pixels)
     pixels = resize(pixels, size)
     if seed is not None and augment.flip:
-        mirrored = tf.random.stateless_uniform([], seeds[3]) < 0.5
+        mirrored = tf.random.stateless_uniform([], seeds[1]) < 0.5
         # As one tall image, whose rows TensorFlow mirrors fast.
         tall = tf.reshape(pixels, [-1, size, 3])
         tall = tf.cond(mirrored, lambda: tf.reverse(tall, [1]), lambda: tall)
         pixels = tf.reshape(tall, tf.shape(pixels))
-    if seed is not None and augment.colour_jitter > 0:
-        pixels = tf.clip_by_value(jitter(pixels, augment.colour_jitter, seeds[4]), 0.0, 255.0)
+    if seed is not None and (augment.colour_jitter or augment.grey_share):
+        grey = tf.random.stateless_uniform([], seeds[3]) < augment.grey_share * strength
+        pixels = jitter(pixels, augment.colour_jitter * strength, seeds[2], grey)
+        pixels = tf.clip_by_value(pixels, 0.0, 255.0)
     return tf.ensure_shape(to_uint8(pixels), [config.clip.frames, size, size, 3])
 
 
-def _random_window(seeds: tf.Tensor, height: tf.Tensor, width: tf.Tensor,
-                   scale_min: float) -> tf.Tensor:
-    """A square of one of `CROP_SCALES` sizes: int32 [4], (top, left, side, side)."""
-    shorter = tf.minimum(height, width)
+def _random_window(seed: tf.Tensor, height: tf.Tensor, width: tf.Tensor, scale_min: float,
+                   aspect_change: float, strength: tf.Tensor | float) -> tf.Tensor:
+    """A rectangle, a square of one of `CROP_SCALES` sizes but for the change of its aspect: int32
+    [4], (top, left, height, width).
+    """
+    seeds = tf.random.split(seed, 4)
+    shorter = tf.cast(tf.minimum(height, width), tf.float32)
     step = tf.random.stateless_uniform([], seeds[0], 0, CROP_SCALES, tf.int32)
-    scale = 1.0 - (1.0 - scale_min) * tf.cast(step, tf.float32) / (CROP_SCALES - 1)
-    side = tf.cast(tf.round(tf.cast(shorter, tf.float32) * scale), tf.int32)
-    if scale_min < 1.0:
-        top = tf.random.stateless_uniform([], seeds[1], 0, height - side + 1, tf.int32)
-        left = tf.random.stateless_uniform([], seeds[2], 0, width - side + 1, tf.int32)
-    else:
-        top, left = (height - side) // 2, (width - side) // 2
-    return tf.stack([top, left, side, side])
+    part = tf.cast(step, tf.float32) / (CROP_SCALES - 1)
+    side = shorter * (1.0 - (1.0 - scale_min) * strength * part)
+    stretch = tf.random.stateless_uniform([], seeds[1], -0.5, 0.5) * strength
+    stretch = tf.pow(1.0 + aspect_change, stretch)  # height / stretch ** 2 is the width
+
+    def length(side: tf.Tensor, whole: tf.Tensor) -> tf.Tensor:
+        return tf.clip_by_value(tf.cast(tf.round(side), tf.int32), 1, whole)
+
+    def place(seed: tf.Tensor, spare: tf.Tensor) -> tf.Tensor:
+        if scale_min == 1.0 and not aspect_change:
+            return spare // 2
+        return tf.random.stateless_uniform([], seed, 0, spare + 1, tf.int32)
+
+    rows, columns = length(side * stretch, height), length(side / stretch, width)
+    return tf.stack([place(seeds[2], height - rows), place(seeds[3], width - columns), rows,
+                     columns])
 
 
-def jitter(pixels: tf.Tensor, most: float, seed: tf.Tensor) -> tf.Tensor:
+def jitter(pixels: tf.Tensor, most: tf.Tensor | float, seed: tf.Tensor,
+           grey: tf.Tensor | bool = False) -> tf.Tensor:
     """Changes brightness, contrast and saturation, of all frames alike.
 
     Brightness is moved by up to `most` of the full range. Contrast, the distance from the clip's
@@ -146,20 +163,22 @@ def jitter(pixels: tf.Tensor, most: float, seed: tf.Tensor) -> tf.Tensor:
         pixels: float32 [frames, height, width, 3] in [0, 255].
         most: in [0, 1].
         seed: int32 [2].
+        grey: bool scalar, whether the saturation becomes 0.
 
     Returns:
         float32 [frames, height, width, 3], which may leave [0, 255].
     """
     brightness, contrast, saturation = tf.unstack(
-        tf.random.stateless_uniform([3], seed, -most, most))
-    grey = tf.constant([[weight] * 3 for weight in LUMA])  # pixels @ grey: as bright, no colour
+        tf.random.stateless_uniform([3], seed, -1.0, 1.0) * most)
+    saturation = tf.where(grey, -1.0, saturation)
+    luma = tf.constant([[weight] * 3 for weight in LUMA])  # pixels @ luma: as bright, no colour
     # Every fourth frame is enough: frames of a clip are alike. A strided slice would take several
     # times as long.
     some = tf.gather(pixels, tf.range(0, tf.shape(pixels)[0], 4))
-    mean = tf.linalg.matvec(grey, tf.reduce_mean(some, [0, 1, 2]), transpose_a=True)
+    mean = tf.linalg.matvec(luma, tf.reduce_mean(some, [0, 1, 2]), transpose_a=True)
     # All three are linear: one matrix for the colours of a pixel.
     factor = (1.0 + contrast) * (1.0 + saturation)
-    matrix = factor * tf.eye(3) + (1.0 + contrast - factor) * grey
+    matrix = factor * tf.eye(3) + (1.0 + contrast - factor) * luma
     moved = 255.0 * brightness - contrast * mean
     # Several pixels of a row go through it side by side: the product of so narrow a matrix is slow,
     # and what the wider one adds is zeros.

@@ -5,10 +5,12 @@
     shares.py      Share            which of them this machine reads, of several
     reading.py     read_pass        serialised records, shuffled, each with its position
     clips.py       cut_clips        records parsed and checked; what cannot be used is noted
+    augment.py     change_speed     played faster or slower
     sampling.py    draw_kinds       the kinds of a clip's pairs, by the mix
                    sample_clip      its windows (where they lie: places.py)
     clips.py       mix_clips        only with several clips of a record: these among those of others
     images.py      decode_window    the frames of its video window
+    augment.py     change_audio     its audio windows louder or quieter, brighter or duller
     sampling.py    fill_easy        easy negatives, across the batch
 
 With several clips of a record (`clips_per_read`) it is they that are shuffled, as JPEGs: a window
@@ -22,6 +24,7 @@ import tensorflow as tf
 
 from avts_tf.config import Config
 from avts_tf.data.aside import count_aside, is_aside
+from avts_tf.data.augment import change_audio, change_speed, strength_at
 from avts_tf.data.clips import Clip, clip_seed, cut_clips, decode_clips, mix_clips, settle_clips
 from avts_tf.data.images import decode_window
 from avts_tf.data.reading import PASS_BITS, in_plain_tensorflow, ordered, read_pass
@@ -127,11 +130,18 @@ def make_dataset(pattern: str, config: Config, *, training: bool = True,
         return tf.equal(is_aside(number, stored), aside)
 
     def cut(record: Record, usable: tf.Tensor, number: tf.Tensor) -> Clip:
+        if training:
+            strength = strength_at(config, state.epoch.read_value())
+            record, usable = change_speed(record, usable, config, number, strength)
         return _cut_pairs(record, usable, number, config, training, state)
 
     def decode(clip: Clip) -> Clip:
-        frames, seed = clip.pop('frames'), clip.pop('picture_seed')
-        return {**clip, 'video': decode_window(frames, config, seed if training else None)}
+        frames, seed = clip.pop('frames'), clip.pop('augment_seed')
+        if not training:
+            return {**clip, 'video': decode_window(frames, config, None)}
+        seeds, strength = tf.random.split(seed, 2), strength_at(config, state.epoch.read_value())
+        return {**clip, 'video': decode_window(frames, config, seeds[0], strength),
+                'audio': change_audio(clip['audio'], config, seeds[1], strength)}
 
     elements = tf.data.Dataset.range(passes).flat_map(one_pass)
     if clips_per_read == 1:
@@ -177,7 +187,7 @@ def _cut_pairs(record: Record, usable: tf.Tensor, number: tf.Tensor, config: Con
         kinds, allowed = tf.range(len(Kind)), dict.fromkeys(NEGATIVES, tf.constant(True))
     clip = sample_clip(record, usable, kinds, allowed, seeds[1], config, repeated=training)
     clip['frames'] = tf.gather(record.frames, clip.pop('frame_index'))
-    clip['picture_seed'], clip['seed'] = (
+    clip['augment_seed'], clip['seed'] = (
         tf.random.split(seed, shape[0]) if shape else seed for seed in (seeds[2], seeds[3]))
     clip['example_hash'] = hash_name(record.example_id)
     if shape:

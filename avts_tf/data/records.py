@@ -113,6 +113,8 @@ class Record(NamedTuple):
         label_index: int64 [L].
         label_string: string [L].
         finite_audio: bool scalar; False where float audio held NaN or infinite samples.
+        speed: float64 scalar, where the record is played at so many times its speed: then
+            `frame_seconds` are the times at which its frames are seen; `waveform` is as recorded.
     """
 
     example_id: tf.Tensor
@@ -124,6 +126,7 @@ class Record(NamedTuple):
     label_index: tf.Tensor
     label_string: tf.Tensor
     finite_audio: tf.Tensor
+    speed: tf.Tensor | None = None
 
 
 def _bytes(*values):
@@ -203,6 +206,11 @@ def encode(video: Video, audio_encoding: str = 'pcm16') -> bytes:
             name: tf.train.FeatureList(feature=features) for name, features in lists.items()}),
     )
     return example.SerializeToString(deterministic=True)
+
+
+def as_numpy(record: Record) -> Record:
+    """A parsed record with NumPy values in place of tensors."""
+    return Record(*(value if value is None else value.numpy() for value in record))
 
 
 def parse(serialized: tf.Tensor) -> Record:

@@ -152,11 +152,10 @@ def sample_clip(record: Record, usable: tf.Tensor, kinds: tf.Tensor, allowed: di
     starts = tf.cast(tf.round(record.frame_seconds[:usable] * clip.sample_rate), tf.int64)
     first, audio_frames, kind = draw_frames(seed, starts, kinds, allowed, config, repeated)
     audio_starts = tf.gather(starts, audio_frames)
-    samples = tf.range(clip.window_samples, dtype=tf.int64)
-    audio = tf.gather(record.waveform, audio_starts[..., None] + samples)
+    audio = cut_audio(record, audio_starts, clip.window_samples)
     return {
         'frame_index': window_frames(record.frame_seconds, first, config),
-        'audio': tf.ensure_shape(audio, [*kinds.shape, clip.window_samples]),
+        'audio': audio,
         'kind': kind,
         'video_start_seconds': tf.gather(record.frame_seconds, first),
         'audio_start_seconds': tf.cast(audio_starts, tf.float64) / clip.sample_rate,
@@ -187,10 +186,46 @@ def sounds_at(record: Record, start_seconds: tf.Tensor, config: Config) -> tf.Te
         int16 [..., samples].
     """
     first = tf.cast(tf.round(start_seconds * config.clip.sample_rate), tf.int64)
-    place = first[..., None] + tf.range(config.clip.window_samples, dtype=tf.int64)
-    length = clip_samples(record)
-    sound = tf.gather(record.waveform, tf.clip_by_value(place, 0, length - 1))
-    return tf.where((place >= 0) & (place < length), sound, tf.cast(0, tf.int16))
+    return cut_audio(record, first, config.clip.window_samples)
+
+
+def cut_audio(record: Record, first: tf.Tensor, samples: int) -> tf.Tensor:
+    """Audio windows, with silence outside of the clip.
+
+    Where the record is played at another speed, samples lie between those recorded: they are
+    interpolated by Keys's cubic convolution (IEEE TASSP 29, 1981).
+
+    Args:
+        record: `records.Record`.
+        first: int64 [...], their first samples, as played.
+        samples: length of a window.
+
+    Returns:
+        int16 [..., samples].
+    """
+    place = first[..., None] + tf.range(samples, dtype=tf.int64)
+    last = tf.size(record.waveform, out_type=tf.int64) - 1
+    outside = (place < 0) | (place >= clip_samples(record))
+
+    def recorded(place: tf.Tensor) -> tf.Tensor:
+        return tf.gather(record.waveform, tf.clip_by_value(place, 0, last))
+
+    if record.speed is None:
+        audio = recorded(place)
+    else:
+        position = tf.cast(place, tf.float64) * record.speed
+        whole = tf.floor(position)
+        part = tf.cast(position - whole, tf.float32)
+        before, here, after, later = (
+            tf.cast(recorded(tf.cast(whole, tf.int64) + k), tf.float32) for k in (-1, 0, 1, 2))
+        slope = after - before
+        square = 2.0 * before - 5.0 * here + 4.0 * after - later
+        cube = 3.0 * (here - after) + later - before
+        values = here + 0.5 * part * (slope + part * (square + part * cube))
+        values = tf.clip_by_value(tf.round(values), tf.int16.min, tf.int16.max)
+        audio = tf.cast(values, tf.int16)
+    audio = tf.where(outside, tf.cast(0, tf.int16), audio)
+    return tf.ensure_shape(audio, [*first.shape, samples])
 
 
 def usable_frames(record: Record, config: Config) -> tf.Tensor:
@@ -212,8 +247,11 @@ def usable_frames(record: Record, config: Config) -> tf.Tensor:
 
 
 def clip_samples(record: Record) -> tf.Tensor:
-    """Samples of the clip within which windows may lie: int64 scalar."""
-    return tf.size(record.waveform, out_type=tf.int64)
+    """Samples of the clip within which windows may lie, as it is played: int64 scalar."""
+    samples = tf.size(record.waveform, out_type=tf.int64)
+    if record.speed is None:
+        return samples
+    return tf.cast(tf.cast(samples, tf.float64) / record.speed, tf.int64)
 
 
 def fill_easy(batch: dict[str, tf.Tensor], config: Config) -> dict[str, tf.Tensor]:

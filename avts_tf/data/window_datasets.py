@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from avts_tf.config import Config
+from avts_tf.data.augment import change_audio, change_speed, strength_at
 from avts_tf.data.clips import clip_seed, cut_clips, settle_clips
 from avts_tf.data.images import decode_window
 from avts_tf.data.pipeline import EVAL_SEED
@@ -57,19 +58,25 @@ def make_labelled_dataset(pattern: str, config: Config, class_of: dict[str, int]
         list(class_of), tf.constant(list(class_of.values()), tf.int32))
     table = tf.lookup.StaticHashTable(entries, -1)
 
-    def window(record: Record, first: tf.Tensor, seed: tf.Tensor | None) -> dict[str, tf.Tensor]:
+    def window(record: Record, first: tf.Tensor, seed: tf.Tensor | None,
+               strength: tf.Tensor | float = 1.0) -> dict[str, tf.Tensor]:
         inputs = {}
         if 'video' in streams:
             frames = tf.gather(record.frames, window_frames(record.frame_seconds, first, config))
-            inputs['video'] = decode_window(frames, config, seed)
+            inputs['video'] = decode_window(frames, config, seed, strength)
         if 'audio' in streams:
             inputs['audio'] = sounds_at(record, record.frame_seconds[first], config)
         return inputs
 
     def random_window(record: Record, usable: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
-        seeds = tf.random.split(clip_seed(record, seed, number), 2)
+        seeds = tf.random.split(clip_seed(record, seed, number), 3)
+        strength = strength_at(config, state.epoch.read_value())
+        record, usable = change_speed(record, usable, config, number, strength)
         first = tf.random.stateless_uniform([], seeds[0], 0, usable, tf.int64)
-        return {**window(record, first, seeds[1]), 'class': table.lookup(record.example_id)}
+        inputs = window(record, first, seeds[1], strength)
+        if 'audio' in streams:
+            inputs['audio'] = change_audio(inputs['audio'], config, seeds[2], strength)
+        return {**inputs, 'class': table.lookup(record.example_id)}
 
     def spaced_windows(record: Record, usable: tf.Tensor, number: tf.Tensor) -> dict[str,
                                                                                      tf.Tensor]:

@@ -35,7 +35,10 @@ def build_audio_network(config: Config, steps: int) -> keras.Model:
     """
     towers, bands = config.towers, config.logmel.mel_bands
     spectrogram = keras.Input([steps, bands], name='spectrogram')
-    x = keras.layers.Reshape([steps, bands, 1], name='add_channel')(spectrogram)
+    x = spectrogram
+    if towers.remove_static in ('audio', 'both'):
+        x = x - keras.ops.mean(x, axis=1, keepdims=True)
+    x = keras.layers.Reshape([steps, bands, 1], name='add_channel')(x)
     # [batch, steps, bands, 1]; after the pools, at full width and 40 bands:
     # pool1 [batch, steps / 2, 20, 64], pool2 [batch, steps / 4, 10, 192],
     # conv5 [batch, steps / 4, 10, 256], pool5 [batch, steps / 4, 5, 256].

@@ -14,19 +14,20 @@ PIXEL_DEVIATION = (0.22803, 0.22145, 0.216989)
 
 @keras.saving.register_keras_serializable('avts_tf')
 class NormalizePixels(keras.layers.Layer):
-    """uint8 [..., 3] -> float [..., 3].
+    """uint8 [..., frames, height, width, 3] -> float of the same shape.
 
     Args:
         symmetric: bool. Whether pixels come to lie in [-1, 1], or are standardised by channel.
+        remove_static: bool. Whether each pixel's mean over the frames is taken from it.
 
     Example:
         >>> NormalizePixels(True)(tf.constant([[0, 0, 255]], tf.uint8)).numpy().tolist()
         [[-1.0, -1.0, 1.0]]
     """
 
-    def __init__(self, symmetric: bool, **kwargs) -> None:
+    def __init__(self, symmetric: bool, remove_static: bool = False, **kwargs) -> None:
         super().__init__(autocast=False, **kwargs)
-        self.symmetric = symmetric
+        self.symmetric, self.remove_static = symmetric, remove_static
 
     def call(self, frames: tf.Tensor) -> tf.Tensor:
         pixels = tf.cast(frames, tf.float32) / 255.0
@@ -34,10 +35,13 @@ class NormalizePixels(keras.layers.Layer):
             pixels = 2.0 * pixels - 1.0
         else:
             pixels = (pixels - tf.constant(PIXEL_MEAN)) / tf.constant(PIXEL_DEVIATION)
+        if self.remove_static:
+            pixels -= tf.reduce_mean(pixels, -4, keepdims=True)
         return tf.cast(pixels, self.compute_dtype)
 
     def get_config(self) -> dict:
-        return {**super().get_config(), 'symmetric': self.symmetric}
+        return {**super().get_config(), 'symmetric': self.symmetric,
+                'remove_static': self.remove_static}
 
 
 def build_video_tower(config: Config) -> keras.Model:
@@ -60,7 +64,9 @@ def build_video_tower(config: Config) -> keras.Model:
     network, symmetric = find_video_network(towers.video_tower)
     size = clip.frame_size
     frames = keras.Input([clip.frames, size, size, 3], dtype='uint8', name='frames')
-    pixels = NormalizePixels(symmetric, name='normalize_pixels')(frames)      # as frames, floats
+    normalize = NormalizePixels(
+        symmetric, towers.remove_static in ('video', 'both'), name='normalize_pixels')
+    pixels = normalize(frames)                                                # as frames, floats
     x = network(pixels, towers.video_width, towers.sync_batchnorm)   # [batch, time, h, w, channels]
     time, channels = x.shape[1], x.shape[-1]
     x = keras.layers.Reshape([time, -1, channels], name='join_space')(x)  # [batch, time, h * w, c]

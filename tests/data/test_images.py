@@ -86,6 +86,36 @@ def test_crops_lie_inside_and_reach_every_size_and_edge():
         assert part.min() < 0.15 and part.max() > 0.85 and 0.4 < part.mean() < 0.6
 
 
+def test_the_aspect_changes_within_its_limits_and_inside_the_frame():
+    rows, columns = np.meshgrid(np.arange(64), np.arange(96), indexing='ij')
+    picture = np.stack([columns * 2 + 20, rows * 3 + 20, np.full_like(rows, 128)],
+                       -1).astype(np.uint8)
+    jpeg = tf.io.encode_jpeg(picture, quality=100, chroma_downsampling=False).numpy()
+    aspects = []
+    config = config_of(frame_size=16, crop_scale_min=0.5, aspect_change=0.5)
+    for _, clip in augmented_clips([(jpeg, picture)], config, 100):
+        along, down = (clip[0, :, :, 0].mean(0) - 20) / 2, (clip[0, :, :, 1].mean(1) - 20) / 3
+        aspects.append((down[-1] - down[0]) / (along[-1] - along[0]))
+        assert along.min() > -1 and along.max() < 96 and down.min() > -1 and down.max() < 64
+    assert 0.62 < min(aspects) < 0.75 and 1.35 < max(aspects) < 1.6
+
+
+@pytest.mark.parametrize(('strength', 'share'), [(1.0, 0.5), (0.5, 0.25), (0.0, 0.0)])
+def test_a_share_of_the_clips_is_grey_and_as_bright_as_before(strength, share, stills):
+    config, grey = config_of(grey_share=0.5), 0
+    for number in range(60):
+        jpeg, pixels = stills[0]
+        frames = tf.constant([jpeg] * 12)
+        video = decode_window(frames, config, [number, 3], strength).numpy().astype(int)
+        centre = pixels[:, 8:40]
+        if abs(video[..., 0] - video[..., 1]).max() <= 1:  # products are rounded
+            grey += 1
+            np.testing.assert_allclose(video[0, ..., 0], centre @ np.array(LUMA), atol=1)
+        else:
+            np.testing.assert_allclose(video[0], centre, atol=1)
+    assert abs(grey / 60 - share) < 0.2 and (grey > 0) == (share > 0)
+
+
 @pytest.mark.parametrize(('seed', 'width'), [([1, 2], 6), ([3, 4], 16), ([5, 6], 7)])
 def test_jitter_is_contrast_then_saturation_then_brightness(seed, width):
     pixels = np.random.default_rng(0).uniform(0, 255, [4, 5, width, 3]).astype(np.float32)

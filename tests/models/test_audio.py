@@ -49,3 +49,16 @@ def test_audio_tower_takes_integers_and_floats():
     for sound in (waveform, (waveform / np.float32(32768))):
         for name, value in embed_waveform(tower, tf.constant(sound)).items():
             np.testing.assert_allclose(value, outputs[name], rtol=1e-4, atol=1e-5)
+
+
+def test_without_what_is_static_a_louder_or_filtered_sound_changes_nothing():
+    # A filter adds a constant to each band of the log-mel.
+    config = make_config('tiny', **SMALL, remove_static='audio')
+    network = randomize(build_audio_network(config, 46))
+    plain = randomize(build_audio_network(make_config('tiny', **SMALL), 46))
+    rng = np.random.default_rng(0)
+    spectrogram = rng.normal(size=[2, 46, 40]).astype(np.float32)
+    filtered = spectrogram + rng.normal(size=[2, 1, 40]).astype(np.float32)
+    one, other = (network(x)['embedding'].numpy() for x in (spectrogram, filtered))
+    np.testing.assert_allclose(one, other, atol=1e-4 * abs(one).max())
+    assert abs(plain(spectrogram)['embedding'] - plain(filtered)['embedding']).numpy().max() > 1e-2

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from avts_tf.config import make_config
-from avts_tf.models.video import NormalizePixels, build_video_tower
+from avts_tf.models.video import PIXEL_DEVIATION, NormalizePixels, build_video_tower
 from tests.models.twins import SMALL, i3d_twin, mcx_twin, randomize
 
 
@@ -39,3 +39,18 @@ def test_pixels():
     standard = NormalizePixels(False)(black_white).numpy()
     np.testing.assert_allclose(standard[0, 1] - standard[0, 0],
                                [1 / 0.22803, 1 / 0.22145, 1 / 0.216989], rtol=1e-5)
+
+
+def test_without_what_is_static_a_constant_picture_changes_nothing():
+    # The mean over the frames is taken from each pixel, whatever stands still behind the motion.
+    layer = NormalizePixels(False, remove_static=True)
+    rng = np.random.default_rng(0)
+    moving = rng.integers(0, 100, (2, 6, 5, 5, 3))
+    still = rng.integers(0, 150, (2, 1, 5, 5, 3))
+    alone, behind = (layer(tf.constant(frames.astype(np.uint8))).numpy()
+                     for frames in (moving, moving + still))
+    np.testing.assert_allclose(alone, behind, atol=1e-5)
+    np.testing.assert_allclose(alone.mean(1), 0, atol=1e-5)
+    expected = (moving - moving.mean(1, keepdims=True)) / 255 / np.array(PIXEL_DEVIATION)
+    np.testing.assert_allclose(alone, expected, atol=1e-5)
+    assert NormalizePixels.from_config(layer.get_config()).remove_static
