@@ -185,8 +185,8 @@ def test_damaged_shard_is_named(world, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('flags', 'words'), [
-    (['--on_bad_record=stop'], 'clip.: bad_picture.*on_bad_record=skip'),
-    ([], 'no full batch of usable clips.*8 bad_picture'),
+    (['--on_bad_record=stop'], 'clip.: bad_frame.*on_bad_record=skip'),
+    ([], 'no full batch of usable clips.*8 bad_frame'),
 ])
 def test_frames_that_are_no_pictures(tmp_path, flags, words):
     sound = np.zeros(48000, np.int16)

@@ -60,10 +60,9 @@ def disguise(path: str, output_path: str, name: str) -> None:
             if not getattr(source.streams, kind):
                 raise ValueError(f'no {kind}')
         filters = dict(zip(('video', 'audio'), DISGUISES[name], strict=True))
-        pictures, sounds = [], []
-        for kind, frames in (('video', pictures), ('audio', sounds)):
-            frames.extend(_filtered(source, kind, filters[kind]))
-            source.seek(0)
+        pictures = list(_filtered(source, 'video', filters['video']))
+        source.seek(0)
+        sounds = list(_filtered(source, 'audio', filters['audio']))
         rate = source.streams.video[0].average_rate
     with av.open(output_path, 'w') as target:
         video = target.add_stream('libx264', rate, {'crf': '12'})

@@ -24,6 +24,7 @@ import numpy as np
 from absl import flags
 
 from avts_tf import program, progress
+from avts_tf.data.shards import total_records
 from avts_tf.errors import UserError
 from tfrecords_tools.contact_sheet import draw_contact_sheet
 from tfrecords_tools.facts import Facts, facts_of, find_shards, read_records
@@ -59,7 +60,7 @@ def inspect(
                                                         'or '
                         'name another.')
     shards = find_shards(patterns)
-    total = sum(count for _, count in shards)
+    total = total_records(shards)
     # Spread over the set, because neighbours are often of one class.
     places = np.linspace(0, total - 1, min(records, total)).round().astype(int)
     chosen = set(places) if contact_sheet else ()

@@ -13,8 +13,8 @@ from avts_tf.data.sampling import usable_frames
 from avts_tf.data.state import END, PipelineState
 
 # Why a record is not used, besides `state.LOST`.
-UNREADABLE, BAD_PICTURE = 'unreadable', 'bad_picture'
-CONTENT_REASONS = ('no_frames', 'no_frame_times', 'bad_frame_times', 'no_audio', 'bad_sound',
+UNREADABLE, BAD_FRAME = 'unreadable', 'bad_frame'
+CONTENT_REASONS = ('no_frames', 'no_frame_times', 'bad_frame_times', 'no_audio', 'bad_audio',
                    'other_sample_rate', 'too_short')
 PARALLEL_CLIPS = os.cpu_count()  # TensorFlow's tuning does not see a stage that leaves errors out
 
@@ -45,7 +45,7 @@ def cut_clips(elements: tf.data.Dataset, config: Config, state: PipelineState, s
         usable = usable_frames(record, config)
         fault = _content_fault(record, usable, config)
         # A record without a fault may still hold a frame that cannot be decoded.
-        reason = tf.gather([*CONTENT_REASONS, BAD_PICTURE], fault)
+        reason = tf.gather([*CONTENT_REASONS, BAD_FRAME], fault)
         with tf.control_dependencies([state.note(position, reason, record.example_id)]):
             fine = require(fault == len(CONTENT_REASONS))
         with tf.control_dependencies([fine]):
@@ -106,7 +106,7 @@ def decode_clips(clips: tf.data.Dataset, state: PipelineState, skip: bool,
     """
     def decoded(clip: Clip) -> Clip:
         position, name = clip.pop('position'), clip.pop('example_id')
-        with tf.control_dependencies([state.note(position, BAD_PICTURE, name)]):
+        with tf.control_dependencies([state.note(position, BAD_FRAME, name)]):
             clip = {name: tf.identity(value) for name, value in clip.items()}
         return _found_good({'position': position, **decode(clip)}, state)
 

@@ -30,7 +30,7 @@ from avts_tf.data.images import decode_window
 from avts_tf.data.reading import PASS_BITS, in_plain_tensorflow, ordered, read_pass
 from avts_tf.data.records import Record, hash_name
 from avts_tf.data.sampling import NEGATIVES, Kind, draw_kinds, fill_easy, in_mix, sample_clip
-from avts_tf.data.shards import find_shards
+from avts_tf.data.shards import find_shards, total_records
 from avts_tf.data.shares import ALL, Share, least_trained
 from avts_tf.data.state import PipelineState
 from avts_tf.errors import UserError
@@ -105,7 +105,7 @@ def make_dataset(pattern: str, config: Config, *, training: bool = True,
         config.train.batch_size // machines if training else EVAL_BATCH_SIZE)
     passes = passes or (config.train.passes_per_epoch if training else 1)
     clips_per_read = config.train.clips_per_read if training else 1
-    stored = sum(count for _, count in shards)
+    stored = total_records(shards)
     total = least_trained(stored, machines) if training else (
         (aside and count_aside(stored)) or stored)
     each = f' for each of {machines} machines' if machines > 1 else ''
@@ -220,7 +220,7 @@ def steps_per_epoch(shards: list[tuple[str, int]], config: Config, machines: int
         machines: how many train together, each on its share.
     """
     train = config.train
-    records = least_trained(sum(count for _, count in shards), machines) * train.passes_per_epoch
+    records = least_trained(total_records(shards), machines) * train.passes_per_epoch
     return records * train.clips_per_read // (train.batch_size // machines)
 
 
@@ -231,6 +231,6 @@ def position_after(steps: int, shards: list[tuple[str, int]], config: Config, sh
     batch_size = config.train.batch_size // share.machines
     block, places = _mixing(config, batch_size)
     blocks, clip = divmod(steps * batch_size, block * config.train.clips_per_read)
-    records = share.count_trained(sum(count for _, count in shards))
+    records = share.count_trained(total_records(shards))
     number, index = divmod(blocks * block, records)
     return (number << PASS_BITS) + index * places + clip

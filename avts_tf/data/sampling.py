@@ -174,7 +174,7 @@ def window_frames(frame_seconds: tf.Tensor, first: tf.Tensor, config: Config) ->
     return tf.reshape(nearest, tf.shape(times))
 
 
-def sounds_at(record: Record, start_seconds: tf.Tensor, config: Config) -> tf.Tensor:
+def audio_at(record: Record, start_seconds: tf.Tensor, config: Config) -> tf.Tensor:
     """Audio windows that start at given times, with silence outside of the clip.
 
     Args:

@@ -64,6 +64,11 @@ def summary_path(prefix: str) -> str:
     return f'{prefix}.json'
 
 
+def total_records(shards: Iterable[tuple[str, int]]) -> int:
+    """The number of records in the result of `find_shards`."""
+    return sum(count for _, count in shards)
+
+
 def find_shards(pattern: str | None, parameter: str = 'records',
                 tolerant: bool = False) -> list[tuple[str, int]]:
     """Record files of a glob, or of several separated by commas, and the number of records in each.

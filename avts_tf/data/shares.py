@@ -10,6 +10,7 @@ import itertools
 from typing import NamedTuple
 
 from avts_tf.data.aside import trained_before
+from avts_tf.data.shards import total_records
 
 
 class Part(NamedTuple):
@@ -47,7 +48,7 @@ class Share(NamedTuple):
     def parts(self, shards: list[tuple[str, int]]) -> list[Part]:
         """What is read of each file; `shards` is the result of `shards.find_shards`."""
         offsets = itertools.accumulate((count for _, count in shards), initial=0)
-        low, high = self._bounds(sum(count for _, count in shards))
+        low, high = self._bounds(total_records(shards))
         parts = [Part(path, file, offset, max(low - offset, 0), min(high - offset, count))
                  for file, ((path, count), offset) in enumerate(zip(shards, offsets, strict=False))]
         return [part for part in parts if part.first < part.end]

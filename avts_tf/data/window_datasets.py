@@ -12,7 +12,7 @@ from avts_tf.data.images import decode_window
 from avts_tf.data.pipeline import EVAL_SEED
 from avts_tf.data.reading import in_plain_tensorflow, ordered, read_pass, unpack
 from avts_tf.data.records import Record, parse_labels
-from avts_tf.data.sampling import clip_samples, sounds_at, window_frames
+from avts_tf.data.sampling import audio_at, clip_samples, window_frames
 from avts_tf.data.shards import find_shards
 from avts_tf.data.state import PipelineState
 
@@ -65,7 +65,7 @@ def make_labelled_dataset(pattern: str, config: Config, class_of: dict[str, int]
             frames = tf.gather(record.frames, window_frames(record.frame_seconds, first, config))
             inputs['video'] = decode_window(frames, config, seed, strength)
         if 'audio' in streams:
-            inputs['audio'] = sounds_at(record, record.frame_seconds[first], config)
+            inputs['audio'] = audio_at(record, record.frame_seconds[first], config)
         return inputs
 
     def random_window(record: Record, usable: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -140,7 +140,7 @@ def make_offset_dataset(pattern: str, config: Config, offsets_seconds: Sequence[
         frames = tf.gather(record.frames, window_frames(record.frame_seconds, first, config))
         return {
             'video': decode_window(frames, config, None)[None],
-            'audio': sounds_at(record, starts, config)[None],
+            'audio': audio_at(record, starts, config)[None],
             'fits': (first_samples >= 0) & (ends <= clip_samples(record)),
             'example_id': record.example_id,
             'label_string': record.label_string,

@@ -12,7 +12,7 @@ from avts_tf.data.aside import count_aside
 from avts_tf.data.pipeline import make_dataset
 from avts_tf.data.records import hash_name
 from avts_tf.data.sampling import NEGATIVES, Kind
-from avts_tf.data.shards import files_of, find_shards
+from avts_tf.data.shards import files_of, find_shards, total_records
 from avts_tf.data.state import PipelineState, skips_as_json
 from avts_tf.data.window_datasets import make_offset_dataset
 from avts_tf.errors import UserError
@@ -83,7 +83,7 @@ def evaluate_sync(
     if label_prefix is not None:  # first: a missing label should not cost a wait
         labels = read_labels(measured_on, label_prefix, parameter)
     shards = find_shards(records, tolerant=True)
-    set_aside = count_aside(sum(count for _, count in shards))
+    set_aside = count_aside(total_records(shards))
     windows = min(THRESHOLD_WINDOWS, THRESHOLD_CLIPS // max(1, set_aside))
     threshold_pairs, _ = _pairs(model, records, windows, 'records', aside=True, shards=shards)
     threshold = metrics.best_threshold(metrics.of_kind(threshold_pairs, Kind.POSITIVE)[0],

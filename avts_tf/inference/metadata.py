@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 import avts_tf
-from avts_tf.data.shards import find_shards, summary_path
+from avts_tf.data.shards import find_shards, summary_path, total_records
 from avts_tf.errors import UserError
 from avts_tf.inference.signatures import TowerSignatures
 from avts_tf.training.run_folder import load_inputs, load_result
@@ -136,7 +136,7 @@ def _describe_records(pattern: str | None) -> dict[str, Any] | None:
         with (contextlib.suppress(tf.errors.NotFoundError, ValueError),
               tf.io.gfile.GFile(summary_path(prefix)) as file):
             names.add(json.load(file).get('dataset_name') or '')
-    return {'glob': _base_names(pattern), 'records': sum(count for _, count in shards),
+    return {'glob': _base_names(pattern), 'records': total_records(shards),
             'datasets': sorted(names - {''})}
 
 

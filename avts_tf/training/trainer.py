@@ -15,7 +15,7 @@ import tensorflow as tf
 from avts_tf.config import Config
 from avts_tf.data.aside import count_aside
 from avts_tf.data.pipeline import make_dataset, position_after, steps_per_epoch
-from avts_tf.data.shards import file_stamps, find_shards, same_files
+from avts_tf.data.shards import file_stamps, find_shards, same_files, total_records
 from avts_tf.data.shares import Share
 from avts_tf.data.state import PipelineState
 from avts_tf.errors import UserError
@@ -227,7 +227,7 @@ def _refuse_other_records(run_dir: str, records: str, inputs: dict) -> None:
 
 def _describe_records(state: TrainingState) -> str:
     """How many records are trained on and how many are not, in words."""
-    stored = sum(count for _, count in state.shard_counts())
+    stored = total_records(state.shard_counts())
     aside = count_aside(stored)
     kept = f', of which {aside} are set aside for the threshold' if aside else ''
     return f'{stored} records in {len(state.shards)} file(s){kept}'

@@ -94,7 +94,7 @@ def test_it_resumes_after_each_batch_and_decodes_only_the_rest(faulty, counted, 
     count, (name,) = skips.pop('unreadable')
     assert count == 2 and name.endswith('clips-0: record 6')
     assert {reason: (many, sorted(named)) for reason, (many, named) in skips.items()} == {
-        'too_short': (4, ['short-0', 'short-1']), 'bad_picture': (8, ['blind'])}
+        'too_short': (4, ['short-0', 'short-1']), 'bad_frame': (8, ['blind'])}
     ends = [int(batch['end'][-1]) for batch in batches]
     assert ends == sorted(set(ends))
     for done in (5, 6, 27):
@@ -114,7 +114,7 @@ def test_a_fault_that_stops_is_the_first(faulty):
     state = state_of()
     with pytest.raises(tf.errors.InvalidArgumentError):
         collect(make_dataset(faulty, config_of(**SETTINGS), state=state, on_bad_record='stop'))
-    assert state.first_fault()[0] in ('too_short', 'bad_picture', 'unreadable')
+    assert state.first_fault()[0] in ('too_short', 'bad_frame', 'unreadable')
     whole = state_of()
     collect(make_dataset(faulty, config_of(**SETTINGS), state=whole))
     assert state.first_fault() == whole.first_fault()

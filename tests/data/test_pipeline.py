@@ -213,7 +213,7 @@ def test_only_the_frames_of_the_window_are_decoded(encoded, tmp_path):
     state = state_of(epoch=1)
     with pytest.raises(tf.errors.InvalidArgumentError):
         collect(make_dataset(spoilt, config_of(), state=state, on_bad_record='stop'))
-    assert state.first_fault()[0] == 'bad_picture'
+    assert state.first_fault()[0] == 'bad_frame'
 
 
 @pytest.mark.slow
