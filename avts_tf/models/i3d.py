@@ -18,6 +18,17 @@ MIXED = {
 SYMMETRIC_PIXELS = True  # in [-1, 1], as the published net was trained
 
 
+def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    """What padding "same" adds before and behind an axis.
+
+    Example:
+        >>> same_padding(25, 7, 2), same_padding(224, 7, 2)
+        ((3, 3), (2, 3))
+    """
+    total = max(0, (-(-length // stride) - 1) * stride + kernel - length)
+    return total // 2, total - total // 2
+
+
 def i3d(x: keras.KerasTensor, width: float = 1.0, synchronized: bool = True) -> keras.KerasTensor:
     """The convolutions of I3D.
 
@@ -34,7 +45,15 @@ def i3d(x: keras.KerasTensor, width: float = 1.0, synchronized: bool = True) -> 
         (None, 4, 7, 7, 1024)
     """
     def unit(x: keras.KerasTensor, channels: int, kernel: int, stride: int, name: str):
-        x = keras.layers.Conv3D(scaled(channels, width), kernel, strides=stride, padding='same',
+        padding = 'same'
+        if stride > 1:
+            # Said beforehand and not by the operation: oneDNN's gradient of a strided kernel is
+            # wrong, or ends the process, where the window has an odd number of frames not above
+            # the kernel's, on processors with AVX-512 (TensorFlow 2.21).
+            beside = [same_padding(length, kernel, stride) for length in x.shape[1:-1]]
+            x = keras.layers.ZeroPadding3D(beside, name=f'{name}_pad')(x)
+            padding = 'valid'
+        x = keras.layers.Conv3D(scaled(channels, width), kernel, strides=stride, padding=padding,
                                 use_bias=False, kernel_initializer='he_normal', name=name)(x)
         # Inception's batch norm has no scale: the ReLU that follows makes it redundant.
         x = BatchNorm(scale=False, synchronized=synchronized, name=f'{name}_bn')(x)

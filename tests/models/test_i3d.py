@@ -48,3 +48,25 @@ def test_i3d_equals_its_twin(shape):
     x = tf.constant(np.random.default_rng(0).normal(size=[2, *shape, 3]), tf.float32)
     expected = i3d_twin(x, model).numpy()
     np.testing.assert_allclose(model(x), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize('frames', [3, 5, 7, 8, 25])
+def test_the_first_kernel_has_its_gradient_with_short_windows_too(frames):
+    inputs = keras.Input([frames, 32, 32, 3])
+    network = randomize(keras.Model(inputs, i3d(inputs, 0.0625)))
+    layer = network.get_layer('conv1a')
+    padded = keras.Model(inputs, layer.input)
+    rng = np.random.default_rng(frames)
+    x = padded(rng.standard_normal([2, frames, 32, 32, 3]).astype(np.float32))
+    with tf.GradientTape() as tape:
+        output = layer(x)
+        direction = rng.standard_normal(output.shape).astype(np.float32)
+        total = tf.reduce_sum(output * direction)
+    found = tape.gradient(total, layer.kernel.value).numpy()
+    # A convolution is linear in its kernel: the gradient gives the change along any step.
+    step = rng.standard_normal(found.shape).astype(np.float32)
+    kernel = layer.kernel.numpy()
+    layer.kernel.assign(step)
+    assert np.sum(found * step) == pytest.approx(float(tf.reduce_sum(layer(x) * direction)),
+                                                 rel=1e-3, abs=1.0)
+    layer.kernel.assign(kernel)
