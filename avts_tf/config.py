@@ -385,9 +385,9 @@ def _check_together(config: Config) -> None:
                         f'{towers.embedding_size}`.')
     varied = [name for name in ('speed_change', 'gain_db', 'tilt') if getattr(augment, name)]
     if pairs.easy_place == 'same' and varied:
-        raise UserError(varied[0], getattr(augment, varied[0]), 'cannot be had with `easy_place='
-                        'same`, whose easy negatives come from whole audio as it is recorded; '
-                        'use 0, or `easy_place=any`.')
+        raise UserError(varied[0], getattr(augment, varied[0]), 'cannot be combined with '
+                        '`easy_place=same`, which takes easy negatives from audio that is not '
+                        'augmented; use 0, or `easy_place=any`.')
     if config.train.loss == 'infonce' and pairs.audio_windows < 2:
         raise UserError('audio_windows', pairs.audio_windows, 'InfoNCE needs the positive window '
                         'of every clip; use 2 or more.')

@@ -8,6 +8,7 @@ augmentation has nothing to do with, change the size, place, proportions and col
 and the pitch and the timbre of the voice. The files get the `DISGUISES` in turn.
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ import av
 from absl import flags
 
 from avts_tf import program, progress
+from avts_tf.data import media
 from avts_tf.data.datasets import find_sources
 from avts_tf.errors import UserError
 
@@ -52,17 +54,17 @@ def disguise(path: str, output_path: str, name: str) -> None:
         name: a key of `DISGUISES`.
 
     Raises:
-        av.FFmpegError: the file cannot be read.
-        ValueError: it has no video or no audio.
+        media.Unsuitable: the file has no video or no audio, or is a list of other files.
+        av.FFmpegError, OSError: it cannot be read, or its copy not written.
     """
-    with av.open(path) as source:
+    of_video, of_audio = DISGUISES[name]
+    with media.open_file(path) as source:
         for kind in ('video', 'audio'):
             if not getattr(source.streams, kind):
-                raise ValueError(f'no {kind}')
-        filters = dict(zip(('video', 'audio'), DISGUISES[name], strict=True))
-        pictures = list(_filtered(source, 'video', filters['video']))
+                raise media.Unsuitable(f'no {kind}', 'it needs both')
+        pictures = list(_filtered(source, 'video', of_video))
         source.seek(0)
-        sounds = list(_filtered(source, 'audio', filters['audio']))
+        sounds = list(_filtered(source, 'audio', of_audio))
         rate = source.streams.video[0].average_rate
     with av.open(output_path, 'w') as target:
         video = target.add_stream('libx264', rate, {'crf': '12'})
@@ -118,13 +120,13 @@ def disguise_all(paths: list[str], output: str) -> int:
     for name in DISGUISES:
         os.makedirs(os.path.join(output, name), exist_ok=True)
     written = 0
-    for number, path in enumerate(progress.bar(paths, 'disguised', unit='file')):
-        name = list(DISGUISES)[number % len(DISGUISES)]
+    names = itertools.cycle(DISGUISES)
+    for path, name in zip(progress.bar(paths, 'disguised', unit='file'), names, strict=False):
         stem = os.path.splitext(os.path.basename(path))[0]
         try:
             disguise(path, os.path.join(output, name, f'{stem}.mp4'), name)
             written += 1
-        except (av.FFmpegError, ValueError, OSError) as error:
+        except (media.Unsuitable, av.FFmpegError, OSError) as error:
             print(f'{path}: left out: {error}')
     return written
 
