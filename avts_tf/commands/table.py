@@ -35,6 +35,8 @@ FLAGS = {
              'of each world.', float, minimum=0.0, maximum=1.0),
         Flag('quick', False, 'Few videos and 2 epochs: shows that all steps run; the figures say '
              'nothing.'),
+        Flag('recipes', '', f'Recipes of {STUDY}, separated by commas. Default: all four, on given '
+             'records the paper\'s alone.'),
         DEVICES,
     ],
     'Data': [RECORDS, EVAL_RECORDS, LABEL_PREFIX, *map(_data_flag, RECORD_SETS + SOUND_SETS),
@@ -73,6 +75,7 @@ def run(flags: SimpleNamespace) -> None:
         seeds=tuple(range(first, first + flags.seeds)), difficulty=flags.world_difficulty,
         records=flags.records, eval_records=flags.eval_records, label_prefix=flags.label_prefix,
         data={name: getattr(flags, name) for name in (*RECORD_SETS, *SOUND_SETS, 'weights')},
-        devices=flags.devices, quick=flags.quick)
+        devices=flags.devices, quick=flags.quick,
+        recipes=tuple(filter(None, map(str.strip, flags.recipes.split(',')))))
     with naming_damage(flags.records, flags.eval_records):
         make_table(flags.table, settings)

@@ -48,6 +48,8 @@ class Settings(NamedTuple):
         data: from the name of a data set's parameter, or `weights`, to its value, or None.
         devices: see `devices.make_strategy`.
         quick: whether the synthetic worlds are so small that their figures say nothing.
+        recipes: those of the study (keys of `study.recipes`); () takes all of them, and on given
+            records `study.RECORDS_RECIPES`.
     """
 
     table_dir: str
@@ -61,6 +63,7 @@ class Settings(NamedTuple):
     data: dict[str, str | None]
     devices: str
     quick: bool = False
+    recipes: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:

@@ -15,6 +15,7 @@ from scipy.stats import t as student
 from avts_tf import files
 from avts_tf.config import PRESETS, make_config
 from avts_tf.data.sampling import NEGATIVES
+from avts_tf.errors import UserError
 from avts_tf.experiments import plots
 from avts_tf.experiments.cells import FIRST_STAGE, Figure, Settings, records_step
 from avts_tf.experiments.render import as_markdown, mean_and_deviation
@@ -27,7 +28,7 @@ WORLDS = ('struck', 'sustained')
 ARMS = ('easy', 'mixed', 'hard', FIRST_STAGE, 'curriculum_easy', 'curriculum_mixed',
         'curriculum_hard')
 RECORDS_ARMS = ('easy', 'hard', 'curriculum_mixed')  # on given records
-RECORDS_RECIPES = ('paper',)
+RECORDS_RECIPES = ('paper',)  # where none are asked for
 # Parameters of a preset that are no part of a recipe: how large and how long, not how.
 SIZES = ('frames', 'frame_size', 'video_width', 'audio_width', 'embedding_size', 'batch_size',
          'epochs', 'bfloat16')
@@ -102,8 +103,16 @@ def study_cells(settings: Settings, sets: Mapping[str, str]) -> dict[tuple[str, 
         settings: what it is made with.
         sets: globs of records by '`WORLD` train' and '`WORLD` held', or, with given records, by
             'train' and 'held'.
+
+    Raises:
+        UserError: a recipe that is asked for is not known.
     """
     given = settings.records is not None
+    all_recipes = recipes(settings.preset)
+    chosen = settings.recipes or (RECORDS_RECIPES if given else tuple(all_recipes))
+    for name in chosen:
+        if name not in all_recipes:
+            raise UserError('recipes', name, f'not known; known are {", ".join(all_recipes)}.')
     columns = [(ACCURACY, 'avts_accuracy', 100.0)]
     if not given or settings.label_prefix:
         columns += [('easy, same class', 'accuracy_easy_same_class', 100.0),
@@ -112,11 +121,9 @@ def study_cells(settings: Settings, sets: Mapping[str, str]) -> dict[tuple[str, 
     columns += [(f'AUC {kind}', f'auc_{kind}', 1.0) for kind in NEGATIVES]
     cells: dict[tuple[str, str], Figure | str] = {}
     for world in [''] if given else WORLDS:
-        for recipe, overrides in recipes(settings.preset).items():
-            if given and recipe not in RECORDS_RECIPES:
-                continue
+        for recipe in chosen:
             for arm in RECORDS_ARMS if given else ARMS:
-                chains = tuple(_chain(settings, sets, world, recipe, overrides, arm, seed)
+                chains = tuple(_chain(settings, sets, world, recipe, all_recipes[recipe], arm, seed)
                                for seed in settings.seeds)
                 row = f'{world or settings.place}, {recipe}: {arm}'
                 cells.update({(row, column): Figure(chains, ('sync', key), scale)
@@ -300,6 +307,8 @@ def _differences_text(differences: Sequence[Mapping[str, Any]], measure: str):
 
 
 def _claim_text(claim: Sequence[Mapping[str, Any]], measure: str):
+    if not claim:  # the paper's recipe was left out
+        return ''
     table = _table(
         f"The paper's claim, in {measure}",
         ['world, recipe', 'condition', 'per seed', 'mean [95 % interval]', 'verdict'],

@@ -22,17 +22,14 @@ def _steps(cells):
 @pytest.fixture
 def made(tmp_path, monkeypatch):
     """Makes the study of made-up results, with two of its recipes."""
-    chosen = {name: recipe for name, recipe in study.recipes('tiny').items()
-              if name in ('paper', 'ours')}
-    monkeypatch.setattr(study, 'recipes', lambda preset: chosen)
-
     def make(runs, write=lambda *args, **options: None, draw=False, **changed):
         if not draw:
             monkeypatch.setattr(tables.plots, 'study_panels', lambda *args: None)
             monkeypatch.setattr(tables.plots, 'regime_curves', lambda *args: None)
         monkeypatch.setattr(steps, 'run', runs)
         monkeypatch.setattr(tables, 'write_world', write)
-        lines = tables.make_table('curriculum_study', make_settings(tmp_path)._replace(**changed))
+        settings = make_settings(tmp_path)._replace(**{'recipes': ('paper', 'ours'), **changed})
+        lines = tables.make_table('curriculum_study', settings)
         return lines, (tmp_path / 'curriculum_study.md').read_text()
     return make
 
@@ -95,6 +92,21 @@ def test_on_given_records_the_papers_recipe_has_three_arms(tmp_path):
     assert {step.arguments['label_prefix'] for step in _steps(split).values()} == {'word:'}
 
 
+def test_a_part_of_the_recipes_makes_a_part_of_the_study(tmp_path):
+    sets = {f'{world} {part}': 'a' for world in study.WORLDS for part in ('train', 'held')}
+    settings = make_settings(tmp_path)
+    whole = study.study_cells(settings, sets)
+    part = study.study_cells(settings._replace(recipes=('ours', 'paper')), sets)
+    assert {row.partition(':')[0] for row, _ in part} == {
+        'struck, ours', 'struck, paper', 'sustained, ours', 'sustained, paper'}
+    assert all(figure == whole[cell] for cell, figure in part.items())
+    given = settings._replace(records='a', eval_records='b', recipes=('ours',))
+    assert {row.partition(':')[0] for row, _ in study.study_cells(
+        given, {'train': 'a', 'held': 'b'})} == {'these records, ours'}
+    with pytest.raises(UserError, match='^recipes=papers: not known; known are paper, paper with'):
+        study.study_cells(settings._replace(recipes=('paper', 'papers')), sets)
+
+
 def test_given_records_are_decided_by_super_hard_pairs(made, tmp_path):
     class Runs(FakeRuns):
         def __call__(self, step, table_dir, *others):
@@ -107,7 +119,7 @@ def test_given_records_are_decided_by_super_hard_pairs(made, tmp_path):
             return reason
 
     runs = Runs()
-    _, text = made(runs, seeds=(0, 1), records='a-*', eval_records='b-*')
+    _, text = made(runs, seeds=(0, 1), records='a-*', eval_records='b-*', recipes=())
     assert runs.ran == [f'study-paper-{arm}-seed{seed}' for seed in (0, 1)
                         for arm in ('easy', 'hard', 'first_stage_only', 'curriculum_mixed')]
     content = json.loads((tmp_path / 'curriculum_study.json').read_text())
@@ -187,7 +199,10 @@ def test_the_study_is_written(made, tmp_path):
     assert 'All of its conditions are shown in: none.' in text
     again = FakeRuns()
     made(again, seeds=(0, 1, 2))
+    # Of a part of the recipes, without the paper's, no claim is decided.
+    _, text = made(again, seeds=(0, 1, 2), recipes=('ours',))
     assert again.ran == []
+    assert '### struck, ours' in text and 'claim' not in text
 
 
 def test_the_study_is_drawn_with_all_arms(made, tmp_path, monkeypatch):
