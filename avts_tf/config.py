@@ -12,6 +12,11 @@ from typing import Any, TypeVar
 
 from avts_tf.errors import UserError
 
+# How a training runs. What comes of it does not depend on these: they are no part of `Config`.
+CHECKPOINT_MINUTES = 10.0
+KEPT_CHECKPOINTS = 3
+LOG_EVERY = 10  # steps
+
 _Value = TypeVar('_Value')
 
 

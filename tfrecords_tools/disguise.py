@@ -115,20 +115,25 @@ def disguise_all(paths: list[str], output: str) -> int:
         output: folder of what is written, with a folder for each disguise.
 
     Returns:
-        The number of videos written. The others are named on the terminal.
+        The number of videos written, each under its own name; a second one of the same name and
+        disguise gets a number. The others are named on the terminal.
     """
     for name in DISGUISES:
         os.makedirs(os.path.join(output, name), exist_ok=True)
-    written = 0
+    taken: set[str] = set()
     names = itertools.cycle(DISGUISES)
     for path, name in zip(progress.bar(paths, 'disguised', unit='file'), names, strict=False):
         stem = os.path.splitext(os.path.basename(path))[0]
+        # Files of several folders may be called alike.
+        numbered = itertools.chain([stem], (f'{stem}-{number}' for number in itertools.count(2)))
+        target = next(found for each in numbered
+                      if (found := os.path.join(output, name, f'{each}.mp4')) not in taken)
         try:
-            disguise(path, os.path.join(output, name, f'{stem}.mp4'), name)
-            written += 1
+            disguise(path, target, name)
+            taken.add(target)
         except (media.Unsuitable, av.FFmpegError, OSError) as error:
             print(f'{path}: left out: {error}')
-    return written
+    return len(taken)
 
 
 def _define_flags() -> None:

@@ -56,6 +56,9 @@ def run(flags: SimpleNamespace) -> None:
     sounds, tower = _only('input', flags.input), _only('tower', flags.tower)
     if not sounds:
         raise UserError('input', None, 'needed; the sounds to classify, such as a folder or a CSV.')
+    if tower and flags.features != 'tower':
+        raise UserError('tower', tower, f'has no meaning for `features`={flags.features}; leave it '
+                        'out.')
     # An exported tower gives one vector; a run's has maps, of which the cells keep more.
     pooling = flags.conv5_pooling or ('mean' if tower else 'cells')
     if tower and pooling != 'mean':

@@ -13,7 +13,7 @@ from avts_tf.commands._flags import (
     SELECT_RECORDS,
     Flag,
 )
-from avts_tf.config import Config
+from avts_tf.config import CHECKPOINT_MINUTES, KEPT_CHECKPOINTS, LOG_EVERY, Config
 
 if TYPE_CHECKING:
     from avts_tf.models.two_tower import TwoTower
@@ -29,12 +29,12 @@ FLAGS = {
         DEVICES,
         Flag('on_bad_record', 'skip', 'What to do with a record that cannot be used: leave it '
              'out, count and name it; or stop.', choices=('skip', 'stop')),
-        Flag('checkpoint_minutes', 10.0, 'Minutes between checkpoints within an epoch; 0 writes '
-             'one after every step.', minimum=0.0),
-        Flag('log_every', 10, 'Steps after which the loss is read, checked and shown; in between '
-             'the device is not waited for.', minimum=1),
-        Flag('keep_checkpoints', 3, 'Newest checkpoints to keep; the best is kept beside them.',
-             minimum=1),
+        Flag('checkpoint_minutes', CHECKPOINT_MINUTES, 'Minutes between checkpoints within an '
+             'epoch; 0 writes one after every step.', minimum=0.0),
+        Flag('log_every', LOG_EVERY, 'Steps after which the loss is read, checked and shown; in '
+             'between the device is not waited for.', minimum=1),
+        Flag('keep_checkpoints', KEPT_CHECKPOINTS, 'Newest checkpoints to keep; the best is kept '
+             'beside them.', minimum=1),
         Flag('deterministic', False, 'Have TensorFlow give the same bits each time on GPUs too; '
              'a CPU does anyway.'),
         Flag('jit_compile', False, 'Have XLA compile the towers of the training step. It may be '

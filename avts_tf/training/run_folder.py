@@ -22,7 +22,7 @@ import keras
 import tensorflow as tf
 
 from avts_tf import files, plots
-from avts_tf.config import Config
+from avts_tf.config import KEPT_CHECKPOINTS, Config
 from avts_tf.errors import UserError
 from avts_tf.models.build import build_model
 from avts_tf.models.two_tower import TwoTower
@@ -38,8 +38,6 @@ from avts_tf.training.checkpoints import (
 from avts_tf.training.curriculum import parse_regime
 from avts_tf.training.devices import is_chief
 from avts_tf.training.optimizer import make_optimizer
-
-KEPT_CHECKPOINTS = 3
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import os
 
 import tensorflow as tf
 
-from avts_tf.config import Config
+from avts_tf.config import CHECKPOINT_MINUTES, KEPT_CHECKPOINTS, LOG_EVERY, Config
 from avts_tf.data.aside import count_aside
 from avts_tf.data.pipeline import make_dataset, position_after, steps_per_epoch
 from avts_tf.data.shards import file_stamps, find_shards, same_files, total_records
@@ -42,7 +42,6 @@ from avts_tf.training.devices import (
 from avts_tf.training.loop import run_epochs
 from avts_tf.training.optimizer import LearningRate, make_optimizer
 from avts_tf.training.run_folder import (
-    KEPT_CHECKPOINTS,
     RunFolder,
     hold_run,
     load_inputs,
@@ -50,8 +49,6 @@ from avts_tf.training.run_folder import (
 )
 from avts_tf.training.state import TrainingState
 
-CHECKPOINT_MINUTES = 10.0
-LOG_EVERY = 10           # steps
 ADAPT_BATCHES = 16       # batches whose audio gives the front end its mean and deviation
 FIXED_CLIPS = 128        # clips of the fixed set that is measured after every epoch
 BFLOAT16_WARNING = (

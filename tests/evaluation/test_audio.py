@@ -165,6 +165,7 @@ def test_towers_of_a_run_and_exported(collection, run_dir, tmp_path, few_windows
      ['--epochs', 'leave it out']),
     (['--input={csv}', '--tower=nowhere'], ['nowhere', 'no such folder']),
     (['--input={csv}', '--tower=x', '--conv5_pooling=cells'], ['--conv5_pooling=cells', 'mean']),
+    (['--input={csv}', '--tower=x', '--features=mfcc'], ['--tower=x', 'no meaning for', 'mfcc']),
     (['--input={csv}', '--features=mfcc', '--make_folds=40'], ['--make_folds=40', 'recording']),
     (['--input={csv}', '--features=soundnet'], ['--weights', 'sound8.npy']),
     (['--input={csv}', '--features=soundnet', '--weights=nowhere'],

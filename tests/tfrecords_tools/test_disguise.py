@@ -1,5 +1,7 @@
 """Disguised videos look and sound different, and stay in sync."""
 
+import shutil
+
 import av
 import numpy as np
 import pytest
@@ -65,3 +67,14 @@ def test_the_disguises_go_round_and_what_cannot_be_read_is_named(flashes, tmp_pa
     assert 'broken.mp4: left out' in shown and 'silent.mkv: left out: no audio' in shown
     assert [path.parent.name for path in sorted((tmp_path / 'out').glob('*/*.mp4'))] == [
         'far', 'turned']
+
+
+def test_files_that_are_called_alike_are_all_written(flashes, tmp_path, monkeypatch):
+    monkeypatch.setattr(program, 'DISGUISES', {'far': DISGUISES['far']})
+    paths = []
+    for folder in ('a', 'b', 'c'):
+        (tmp_path / folder).mkdir()
+        paths.append(shutil.copy(flashes, tmp_path / folder))
+    assert program.disguise_all(paths, str(tmp_path / 'out')) == 3
+    assert sorted(path.name for path in (tmp_path / 'out').glob('*/*.mp4')) == [
+        'flashes-2.mp4', 'flashes-3.mp4', 'flashes.mp4']
