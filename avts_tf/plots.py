@@ -51,6 +51,17 @@ def figure(path: str | os.PathLike | io.BytesIO, rows: int = 1, columns: int = 1
         plt.close(drawn)
 
 
+def literal(text: str) -> str:
+    """Text from outside, such as a file's name, as Matplotlib draws it character by character.
+
+    Example:
+        >>> print(literal('100_$5_$6.mp4'))
+        100_\\$5_\\$6.mp4
+    """
+    # Between two dollars it would be read as a formula; a name need not be UTF-8.
+    return text.encode('utf-8', 'backslashreplace').decode().replace('$', r'\$')
+
+
 def batch_image(
     batch: Mapping[str, tf.Tensor], log_mel: keras.layers.Layer, config: Config, clips: int = 4,
 ) -> np.ndarray:
@@ -221,6 +232,7 @@ def confusion_matrix(
     counts = np.asarray(confusion)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     # Names and numbers are left out where they would be too small to read.
+    names = [literal(name) for name in names]
     count, side = len(names), float(np.clip(1.8 + 0.42 * len(names), 4.0, 14.0))
     with figure(path, size=(side + 1.2, side)) as (drawn, [[axis]]):
         image = axis.imshow(shares, cmap='Blues', vmin=0, vmax=1)
@@ -233,7 +245,7 @@ def confusion_matrix(
                 axis.text(column, row, counts[row, column], ha='center', va='center',
                           fontsize=8, color='white' if shares[row, column] > 0.55 else 'black')
         axis.set(xlabel='predicted class', ylabel='true class')
-        axis.set_title(title, fontsize=10, wrap=True)
+        axis.set_title(literal(title), fontsize=10, wrap=True)
         drawn.colorbar(image, ax=axis, shrink=0.8, label='share of the true class')
 
 
@@ -260,9 +272,9 @@ def embedding_map(
                 # Matplotlib scales a number to the mark's size, whatever its digits.
                 size = 30 * len(mark.strip('$')) if numbered else 34
                 axis.scatter(*own.T, s=size, marker=mark, alpha=0.85, linewidths=0.3,
-                             color=colours[index % len(colours)], label=name)
+                             color=colours[index % len(colours)], label=literal(name))
         axis.set(xticks=[], yticks=[])
-        axis.set_title(title, fontsize=10, wrap=True)
+        axis.set_title(literal(title), fontsize=10, wrap=True)
         drawn.legend(loc='outside right upper', fontsize=8 if len(names) <= 25 else 6,
                      ncols=1 + (len(names) - 1) // 40)
 
@@ -281,7 +293,7 @@ def sync_curve(
     offsets, (low, high) = np.array(curve['offset_seconds']), np.array(curve['interval']).T
     with figure(path) as (_, [[axis]]):
         axis.plot(offsets, single, color=ORANGE, linewidth=1, linestyle='--',
-                  label=f'one clip: {name}')
+                  label=f'one clip: {literal(name)}')
         axis.plot(offsets, curve['distance'], color=BLUE, linewidth=2,
                   label=f'mean of {curve["clips"]} clips')
         axis.fill_between(offsets, low, high, color=BLUE, alpha=0.2, linewidth=0,
@@ -315,7 +327,7 @@ def offset_curve(
                      label=f'lowest at {1000 * best:+.0f} ms, {depth:.2f} below the median')
         axis.set(xlabel=OFFSET_AXIS.format('offset in ms'), xlim=milliseconds[[0, -1]],
                  ylabel='mean distance to the video', ylim=(0, None))
-        axis.set_title(title, fontsize='medium', wrap=True)
+        axis.set_title(literal(title), fontsize='medium', wrap=True)
         axis.legend()
 
 

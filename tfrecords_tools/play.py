@@ -9,6 +9,7 @@ from avts_tf.data import records
 from avts_tf.errors import UserError
 from tfrecords_tools.facts import Facts, facts_of, find_shards, read_image, read_records
 
+_TICK_SECONDS = fractions.Fraction(1, 90000)
 # Few players know other rates than these.
 _AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200,
               96000)
@@ -70,7 +71,10 @@ def _play_frames(container: av.container.OutputContainer, record: records.Record
     if facts.frame_size is None:
         raise ValueError('frame 0 is no image')
     stream.width, stream.height = (side + side % 2 for side in facts.frame_size)
-    stream.pix_fmt, stream.time_base = 'yuv420p', 1 / rate
+    stream.pix_fmt, stream.time_base = 'yuv420p', _TICK_SECONDS
+    # Where no time is stated, on the grid of the frame rate.
+    times = np.where(np.isfinite(record.frame_seconds), record.frame_seconds,
+                     np.arange(facts.frames) / float(rate))
     for i, encoded in enumerate(record.frames):
         image = read_image(encoded)
         if image is None:
@@ -79,7 +83,7 @@ def _play_frames(container: av.container.OutputContainer, record: records.Record
         pixels = np.pad(pixels, ((0, stream.height - len(pixels)),
                                  (0, stream.width - pixels.shape[1]), (0, 0)), 'edge')
         frame = av.VideoFrame.from_ndarray(pixels, 'rgb24')
-        frame.pts, frame.time_base = i, 1 / rate
+        frame.pts, frame.time_base = round(times[i] / _TICK_SECONDS), _TICK_SECONDS
         container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
 

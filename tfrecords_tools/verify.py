@@ -85,10 +85,15 @@ def _fault(serialized: bytes):
                    for value in feature.bytes_list.value)
     if len(raw) % 2:
         return name, f'{len(raw)} bytes of audio, no whole number of 16-bit samples'
-    record = records.as_numpy(records.parse(serialized))
+    try:
+        record = records.as_numpy(records.parse(serialized))
+    except tf.errors.InvalidArgumentError as error:
+        return name, f'cannot be parsed: {error.message}'
     facts = facts_of(record)
     if heard:
-        stated = context[records.NUM_SAMPLES].int64_list.value[0]
+        stated = next(iter(context[records.NUM_SAMPLES].int64_list.value), None)
+        if stated is None:
+            return name, f'{records.NUM_SAMPLES} is no integer'
         if facts.samples != stated:
             return name, f'{facts.samples} audio samples, but {records.NUM_SAMPLES} is {stated}'
         if not facts.sample_rate > 0 or not facts.samples:

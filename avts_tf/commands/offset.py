@@ -113,27 +113,37 @@ def measure_files(
 
     os.makedirs(output_dir, exist_ok=True)
     calibration = load_result(run_dir).get('offset', {})
-    answers = []
-    for found in measure_offsets(
-            model, sources, calibration, max_offset_seconds, min_confidence):
-        path, answer = found.source.path, found.as_dict()
-        if found.curve is not None:
-            answer['curve'] = _draw(found, output_dir)
-        print(f'{path}: {found.in_words()}.')
-        if fix and found.offset_seconds is not None:
-            answer['fixed'], problem = None, ''
-            if not found.problem:
-                answer['fixed'], problem = write_in_sync(path, output_dir, found.offset_seconds)
-            if problem:
-                print(f'{path}: not written in sync: {problem}')
-        answers.append(answer)
-    path = os.path.join(output_dir, 'offsets.json')
-    files.write_text(path, json.dumps(answers, indent=2) + '\n')
+    answers, answers_path = [], os.path.join(output_dir, 'offsets.json')
+    try:
+        for found in measure_offsets(
+                model, sources, calibration, max_offset_seconds, min_confidence):
+            path, answer = found.source.path, found.as_dict()
+            if found.curve is not None:
+                answer['curve'] = _draw(found, output_dir)
+            print(f'{path}: {found.in_words()}.')
+            if fix and found.offset_seconds is not None:
+                answer['fixed'], problem = None, ''
+                if not found.problem:
+                    answer['fixed'], problem = write_in_sync(
+                        path, _beside(found, output_dir), found.offset_seconds)
+                if problem:
+                    print(f'{path}: not written in sync: {problem}')
+            answers.append(answer)
+    finally:  # what is measured is kept, whatever ends the rest
+        if answers:
+            files.write_text(answers_path, json.dumps(answers, indent=2) + '\n')
     determined = sum(answer['determined'] for answer in answers)
     skipped = sum('skipped' in answer for answer in answers)
     print(f'{determined} determined, {len(answers) - determined - skipped} undetermined, {skipped} '
-          f'not measured; {path}, and beside it a curve as PNG for each that was measured.')
+          f'not measured; {answers_path}, and beside it a curve as PNG for each that was measured.')
     return answers
+
+
+def _beside(found: 'FileOffset', output_dir: str) -> str:
+    """Where what belongs to a file is written, but for the suffix: in its own folder, if it was
+    found below the one that was given, since files of several folders may be called alike.
+    """
+    return os.path.join(output_dir, found.source.example_id)
 
 
 def _draw(found: 'FileOffset', output_dir: str) -> str | None:
@@ -141,11 +151,12 @@ def _draw(found: 'FileOffset', output_dir: str) -> str | None:
     from avts_tf import plots
     curve, name = found.curve, os.path.basename(found.source.path)
     assert curve is not None and curve.best is not None
-    path = os.path.join(output_dir, found.source.example_id.replace('/', '_') + '.png')
+    path = _beside(found, output_dir) + '.png'
     try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         plots.offset_curve(curve.offset_seconds, curve.distance, curve.best,
                            f'{name}\n{found.in_words()}', path)
-    except OSError as error:  # its name is too long, as names of nested folders joined may be
+    except OSError as error:  # its name is too long, for one
         print(f'{found.source.path}: its curve cannot be drawn: {error.strerror}')
         return None
     return path

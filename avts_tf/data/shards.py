@@ -108,13 +108,15 @@ def find_shards(pattern: str | None, parameter: str = 'records',
 
 
 def list_files(part: str) -> list[str]:
-    """Paths that one glob matches, or that lie in one folder, without the files beside the shards.
+    """Paths that one glob matches, or that lie in one folder, without the files beside the shards
+    and hidden ones.
     """
     if not part:
         return []
     paths = tf.io.gfile.glob(os.path.join(part, '*') if tf.io.gfile.isdir(part) else part)
     return [path for path in paths
-            if not path.endswith(BESIDE_SHARDS) and not tf.io.gfile.isdir(path)]
+            if not path.endswith(BESIDE_SHARDS) and not tf.io.gfile.isdir(path)
+            and (path == part or not os.path.basename(path).startswith('.'))]
 
 
 def files_of(pattern: str | None) -> set[str]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from avts_tf.data import media, workers
 from avts_tf.data.datasets import Source
+from avts_tf.errors import UserError
 from avts_tf.evaluation.offset import OffsetCurve, confidence_of, doubt, embed_video, offset_curve
 from avts_tf.models.two_tower import TwoTower
 
@@ -92,11 +93,18 @@ def measure_offsets(
     Yields:
         A `FileOffset` for each file, in their order.
 
+    Raises:
+        UserError: a source is a piece of a file.
+
     Example:
         >>> for found in measure_offsets(model, find_sources('clips/'), calibration):
         ...     print(found.source.path, found.in_words())
     """
     clip = model.config.clip
+    for source in sources:
+        if source.start_seconds or source.end_seconds is not None:
+            raise UserError('input', source.example_id, 'an offset is measured of whole files; '
+                            'leave start_seconds and end_seconds out of the CSV.')
     # Frames as large as those of the records, which the towers were trained on.
     options = media.MediaOptions(fps=clip.fps, sample_rate=clip.sample_rate,
                                  short_side=calibration.get('short_side', clip.frame_size))

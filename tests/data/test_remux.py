@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from avts_tf.data import remux
+from avts_tf.data import media, remux
 from tests.evaluation.offsets import curve_of, write_file
 
 
@@ -21,8 +21,7 @@ from tests.evaluation.offsets import curve_of, write_file
 def test_each_kind_of_file_is_whole_and_in_sync(tmp_path, name, video_codec, audio_codec, becomes,
                                                 late_seconds):
     path = write_file(tmp_path / name, 3, late_seconds, video_codec, audio_codec)
-    (tmp_path / 'out').mkdir()
-    fixed, problem = remux.write_in_sync(path, str(tmp_path / 'out'), late_seconds)
+    fixed, problem = remux.write_in_sync(path, str(tmp_path / 'out' / 'clip'), late_seconds)
     assert problem == '' and fixed == str(tmp_path / 'out' / becomes)
     assert os.listdir(tmp_path / 'out') == [becomes]
     counts = []
@@ -49,11 +48,47 @@ def test_a_name_with_a_colon_is_a_file_and_an_address_is_not(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     os.mkdir('out')
     write_file(tmp_path / 'take:1.mkv', 3, 0.2)
-    assert remux.write_in_sync('take:1.mkv', 'out', 0.2) == (os.path.join('out', 'take:1.mkv'), '')
+    assert remux.write_in_sync('take:1.mkv', 'out/take:1', 0.2) == ('out/take:1.mkv', '')
     with socket.create_server(('127.0.0.1', 0)) as server:
         server.setblocking(False)
         address = f'http://127.0.0.1:{server.getsockname()[1]}/a.mkv'
-        fixed, problem = remux.write_in_sync(address, 'out', 0.2)
+        fixed, problem = remux.write_in_sync(address, 'out/a', 0.2)
         assert fixed is None and problem
         with pytest.raises(BlockingIOError):  # nobody called
             server.accept()
+
+
+@pytest.mark.parametrize('delay_seconds', [0.1, 0.05, -0.1])
+def test_the_delay_is_not_rounded_to_the_ticks_of_the_file(tmp_path, delay_seconds):
+    path = write_file(tmp_path / 'clip.avi', 3, 0.0, 'mpeg4', 'pcm_s16le')
+    fixed, problem = remux.write_in_sync(path, str(tmp_path / 'out'), delay_seconds)
+    assert fixed, problem
+    leads = []
+    for file in (path, fixed):
+        found = media.read_streams(file, media.MediaOptions(short_side=0), 5.0, 5.0)
+        leads.append(found.frame_seconds[0] - found.waveform_seconds)
+    assert leads[1] - leads[0] == pytest.approx(delay_seconds, abs=0.005)
+
+
+@pytest.mark.parametrize('delay_seconds', [0.2, -0.2])
+def test_what_cannot_be_copied_in_sync_is_refused(tmp_path, delay_seconds):
+    # Frames that are shown in another order than they are stored in, in a file without their times.
+    path = write_file(tmp_path / 'clip.avi', 3, 0.0, 'libx264', 'pcm_s16le')
+    fixed, problem = remux.write_in_sync(path, str(tmp_path / 'out' / 'clip'), delay_seconds)
+    assert fixed is None and 'frames run backwards' in problem
+    assert os.listdir(tmp_path / 'out') == []
+
+
+def test_a_copy_that_is_seen_as_before_is_not_called_in_sync(tmp_path, monkeypatch):
+    path = write_file(tmp_path / 'clip.mkv', 3, 0.2)
+    copy_delayed = remux._copy_delayed
+
+    def copy_as_it_is(path, output_path, offset_seconds):
+        copy_delayed(path, output_path, 0.0)
+        return {}
+
+    monkeypatch.setattr(remux, '_copy_delayed', copy_as_it_is)
+    monkeypatch.setattr(remux, '_differs', lambda *arguments: '')
+    fixed, problem = remux.write_in_sync(path, str(tmp_path / 'out'), 0.2)
+    assert fixed is None and 'is seen -200 ms from its place' in problem
+    assert not (tmp_path / 'out.mkv').exists()

@@ -36,6 +36,7 @@ def test_find_shards(tmp_path, shard):
     (tmp_path / 'clips.json').write_text('{}')
     (tmp_path / 'clips.strikes.csv').write_text('a,b\n')
     (tmp_path / 'folder').mkdir()
+    (tmp_path / '.DS_Store').write_bytes(b'what a desktop leaves behind')
     both = [(shard, 3), (second, 1)]
     folder = str(tmp_path)
     for pattern in (f'{folder}/*', folder, f'{folder}/clips*', f'{shard}, {second}',

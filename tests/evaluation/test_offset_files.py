@@ -11,6 +11,7 @@ from avts_tf import plots
 from avts_tf.commands import offset as command
 from avts_tf.data import media
 from avts_tf.data.datasets import find_sources
+from avts_tf.errors import UserError
 from avts_tf.evaluation import offset, offset_files
 from avts_tf.evaluation.offset import offset_curve
 from avts_tf.evaluation.offset_calibration import shift_audio
@@ -111,11 +112,11 @@ def test_streams_keep_their_own_times(tmp_path, frame_seconds, audio_start):
 
 
 def test_a_name_too_long_for_its_curve_costs_the_curve_alone(tmp_path, capsys):
-    folder = tmp_path / 'in' / ('d' * 200)
-    folder.mkdir(parents=True)
-    write_file(folder / ('e' * 200 + '.mp4'), 3, 0.3)
-    answer, = _measure(tmp_path)
-    assert answer['determined'] and answer['curve'] is None
+    (tmp_path / 'in').mkdir()
+    for suffix in ('.mkv', '.mp4'):  # called alike, so that their curves' names have these too
+        write_file(tmp_path / 'in' / ('e' * 250 + suffix), 3, 0.3)
+    answers = _measure(tmp_path)
+    assert all(answer['determined'] and answer['curve'] is None for answer in answers)
     assert 'cannot be drawn: File name too long' in capsys.readouterr().out
 
 
@@ -139,3 +140,48 @@ def test_what_is_undetermined_is_left_as_it_is(tmp_path, monkeypatch, capsys, ca
     assert os.listdir(tmp_path / 'out') == ['offsets.json']
     assert 'cannot be determined' in titles[0] and 'clip.mp4: cannot be determined' in shown
     assert not any(word in titles[0] + shown for word in (' late', ' early'))
+
+
+def test_files_that_are_called_alike_keep_their_own_results(tmp_path):
+    for place in ('a/b_c.mkv', 'a_b/c.mkv', 'd/c.mkv'):
+        (tmp_path / 'in' / place).parent.mkdir(parents=True)
+        write_file(tmp_path / 'in' / place, 3, 0.3)
+    answers = _measure(tmp_path, fix=True)
+    assert len({answer['curve'] for answer in answers}) == 3
+    assert [answer['fixed'] for answer in answers] == [
+        str(tmp_path / 'out' / place) for place in ('a/b_c.mkv', 'a_b/c.mkv', 'd/c.mkv')]
+    assert all(os.path.exists(path) for answer in answers
+               for path in (answer['curve'], answer['fixed']))
+
+
+def test_odd_names_are_drawn_as_they_are(tmp_path):
+    (tmp_path / 'in').mkdir()
+    for name in (b'100_$5_$6.mkv', b'caf\xe9.mkv'):
+        write_file(tmp_path / 'in' / os.fsdecode(name), 3, 0.3)
+    answers = _measure(tmp_path)
+    assert [answer['determined'] for answer in answers] == [True, True]
+    assert all(os.path.getsize(answer['curve']) > 5000 for answer in answers)
+
+
+def test_what_is_measured_is_kept_where_the_rest_fails(tmp_path, monkeypatch):
+    (tmp_path / 'in').mkdir()
+    for name in ('a.mkv', 'b.mkv'):
+        write_file(tmp_path / 'in' / name, 3, 0.3)
+    draw = plots.offset_curve
+
+    def stop_at_the_second(*arguments):
+        if 'b.mkv' in arguments[3]:
+            raise KeyboardInterrupt
+        draw(*arguments)
+
+    monkeypatch.setattr(plots, 'offset_curve', stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        _measure(tmp_path)
+    answer, = json.loads((tmp_path / 'out' / 'offsets.json').read_text())
+    assert answer['path'].endswith('a.mkv') and answer['determined']
+
+
+def test_a_piece_of_a_file_is_refused(tmp_path):
+    (tmp_path / 'in.csv').write_text('path,start_seconds,end_seconds\nclip.mp4,0,1\n')
+    with pytest.raises(UserError, match='^input=clip_0_1: an offset is measured of whole files'):
+        list(offset_files.measure_offsets(model(), find_sources(str(tmp_path / 'in.csv')), {}))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from avts_tf.data import media, records
 from avts_tf.errors import UserError
-from tests.helpers import write_records
+from tests.helpers import edit_record, write_records
 from tests.tfrecords_tools.record_files import audio_record, plain_video
 from tfrecords_tools.play import play
 
@@ -50,6 +50,20 @@ def test_a_record_played_back_is_in_sync(frame_rate, sample_rate, size, encoder,
     scores = [np.dot(np.roll(heard, shift), video.waveform[:len(heard)].astype(float))
               for shift in range(-5, 6)]
     assert int(np.argmax(scores)) == 5  # not one sample off
+
+
+def test_audio_that_begins_before_the_frames_is_played_so(tmp_path):
+    def begin_earlier(example):
+        times = example.feature_lists.feature_list['WAVEFORM/feature/timestamp'].feature
+        times.add().int64_list.value.append(-1_000_000)
+
+    whole = records.encode(plain_video('a', 25, 25.0, (32, 32), 32000, 16000))
+    path = write_records(tmp_path / 'x', [edit_record(whole, begin_earlier)])
+    output = str(tmp_path / 'clip.mp4')
+    play([path], 'a', output)
+    streams = media.read_streams(output, media.MediaOptions(25.0, 0, 16000), 5.0, 5.0)
+    assert streams.frame_seconds[0] - streams.waveform_seconds == pytest.approx(1.0, abs=1e-3)
+    assert len(streams.waveform) == pytest.approx(32000, abs=1024)
 
 
 def test_play_explains_what_it_cannot_do(tmp_path, mixed):

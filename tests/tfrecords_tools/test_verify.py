@@ -41,6 +41,15 @@ FAULTS = {
     'frame 0 is 40 x 30, and the record states 41 x 30': lambda e: (
         e.context.feature[records.IMAGE_WIDTH].int64_list.value.__setitem__(0, 41)
     ),
+    'cannot be parsed: .*image/encoded': lambda e: (
+        e.feature_lists.feature_list[records.FRAMES].feature[2].Clear()
+    ),
+    'cannot be parsed: .*sample_rate': lambda e: (
+        e.context.feature[records.SAMPLE_RATE].int64_list.value.append(16000)
+    ),
+    'num_samples is no integer': lambda e: (
+        e.context.feature[records.NUM_SAMPLES].float_list.value.append(16000.0)
+    ),
     '0 frames at 5 fps': lambda e: (
         e.feature_lists.feature_list[records.FRAMES].Clear(),
         e.feature_lists.feature_list[records.FRAME_TIMES].Clear()

@@ -36,7 +36,7 @@ def read(input_path: str, label_column: str) -> Collection:
     root, tables = find_tables(input_path, '*_segments.csv')
     if not tables:
         raise UserError('input', input_path, 'no *_segments.csv in this folder or below it.')
-    names = None
+    names: dict[str, str] = {}
     for path in files_below(root, '*class_labels_indices.csv')[:1]:
         rows = read_table(path, ('mid', 'display_name'))[1]
         names = {row['mid']: row['display_name'] for _, row in rows}
@@ -49,8 +49,9 @@ def read(input_path: str, label_column: str) -> Collection:
                 raise line_error(
                     table, line, 'not YTID, start_seconds, end_seconds, positive_labels.')
             check_name(table, line, 'YTID', row['id'])
-            label = row['labels'].split(',')[0].strip()
-            label = (names or {}).get(label, label)
+            labels = [label.strip() for label in row['labels'].split(',')]
+            # A class that the list of classes lacks is no label where another of the row is one.
+            label = next((names[label] for label in labels if label in names), labels[0])
             stems = _trimmed_stems(row['id'], start, end)
             found = next((files[name] for name in stems if name in files), None)
             times: tuple[float, float | None] = 0.0, None
@@ -59,7 +60,8 @@ def read(input_path: str, label_column: str) -> Collection:
             path = found or os.path.join(root, stems[0] + '.wav')
             sources.append(make_source(
                 f'{row["id"]}_{1000 * start:.0f}', root, path, label, split, row['id'], *times))
-    return collect(sources, labels=set(names.values()) if names else None)
+    stated = {source.label for source in sources if source.label}
+    return collect(sources, labels=stated | set(names.values()))
 
 
 def _trimmed_stems(video: str, start: float, end: float) -> list[str]:

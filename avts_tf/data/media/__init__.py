@@ -66,7 +66,7 @@ Streams
     what cannot be decoded of it is left out.
 """
 
-from avts_tf.data.media.container import REASONS, Unsuitable, open_file
+from avts_tf.data.media.container import REASONS, Unsuitable, open_file, origin_seconds
 from avts_tf.data.media.read import (
     audio_blocks,
     read_media,
@@ -85,6 +85,6 @@ from avts_tf.data.media.types import (
 
 __all__ = [
     'REASONS', 'SILENT_BELOW_DB', 'STILL_BELOW', 'Media', 'MediaOptions', 'Streams', 'Unsuitable',
-    'audio_blocks', 'open_file', 'read_media', 'read_streams', 'try_media', 'try_streams',
-    'video_blocks',
+    'audio_blocks', 'open_file', 'origin_seconds', 'read_media', 'read_streams', 'try_media',
+    'try_streams', 'video_blocks',
 ]

@@ -66,6 +66,13 @@ def test_audioset(tmp_path):
     collection = datasets.read_collection(f'{root}/eval_segments.csv', 'audioset')
     assert [s.label for s in collection.sources] == ['Speech', 'Speech']
     assert collection.labels == ['Car', 'Keys, jangling', 'Male speech', 'Speech']
+    # A class that the list lacks: another label of the row is taken, or it stays as it is.
+    make(tmp_path / 'a', **{'eval_segments.csv': (
+        head + '1234567890_, 0.000, 8.000, "/m/xx,/m/09x0r"\n'
+        'notherenow_, 30.000, 40.000, "/m/xx"\n')})
+    collection = datasets.read_collection(f'{root}/eval_segments.csv', 'audioset')
+    assert [s.label for s in collection.sources] == ['Speech', '/m/xx']
+    assert {s.label for s in collection.sources} <= set(collection.labels)
 
 
 def test_ucf101(tmp_path):
