@@ -54,8 +54,8 @@ def test_a_record_played_back_is_in_sync(frame_rate, sample_rate, size, encoder,
 
 def test_audio_that_begins_before_the_frames_is_played_so(tmp_path):
     def begin_earlier(example):
-        times = example.feature_lists.feature_list['WAVEFORM/feature/timestamp'].feature
-        times.add().int64_list.value.append(-1_000_000)
+        time, = example.feature_lists.feature_list[records.AUDIO_TIME].feature
+        time.int64_list.value[0] = -1_000_000
 
     whole = records.encode(plain_video('a', 25, 25.0, (32, 32), 32000, 16000))
     path = write_records(tmp_path / 'x', [edit_record(whole, begin_earlier)])
