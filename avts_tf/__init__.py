@@ -47,6 +47,8 @@ def _turn_onednn_on() -> None:
 
 
 _turn_onednn_on()
+# Else a process takes all memory of a GPU, and a run could not be evaluated while it is trained.
+os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
 
 __version__ = '0.1.0'
 

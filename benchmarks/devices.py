@@ -163,13 +163,15 @@ def _measure_processes(arguments: argparse.Namespace):
 def _cluster(count: int):
     """What each process of a cluster on this machine has in its environment."""
     if count == 1:
-        return [{}]
+        return [{'CUDA_VISIBLE_DEVICES': '0'}]
     sockets = [socket.create_server(('localhost', 0)) for _ in range(count)]
     workers = [f'localhost:{one.getsockname()[1]}' for one in sockets]
     for one in sockets:
         one.close()
     return [{'TF_CONFIG': json.dumps({'cluster': {'worker': workers},
-                                      'task': {'type': 'worker', 'index': index}})}
+                                      'task': {'type': 'worker', 'index': index}}),
+             # One of the machine's GPUs each, where it has any: two processes cannot share one.
+             'CUDA_VISIBLE_DEVICES': str(index)}
             for index in range(count)]
 
 

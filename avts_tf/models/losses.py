@@ -30,8 +30,19 @@ def gather_replicas(tensor: tf.Tensor) -> tf.Tensor:
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return tensor
-    # A replica's input has no device yet, and across machines TensorFlow asks for one.
-    return context.all_gather(tf.identity(tensor), axis=0)
+    if tensor.shape[0] is None:
+        # A replica's input has no device yet, and across machines TensorFlow asks for one.
+        return context.all_gather(tf.identity(tensor), axis=0)
+    # That first brings the lengths of all parts to the host, which waits for them. Where they are
+    # known to be one length, the parts are added up, each at its own place among zeros.
+    if tensor.dtype == tf.int64:  # for which TensorFlow has no such exchange on GPUs
+        quarters = tf.cast(tf.bitcast(tensor, tf.int16), tf.float32)                 # [B, ..., 4]
+        return tf.bitcast(tf.cast(gather_replicas(quarters), tf.int16), tf.int64)
+    own = context.replica_id_in_sync_group
+    placed = tf.stack([tf.where(tf.equal(own, place), tensor, tf.zeros_like(tensor))
+                       for place in range(context.num_replicas_in_sync)])       # [replicas, B, …]
+    gathered = context.all_reduce(tf.distribute.ReduceOp.SUM, placed)
+    return tf.reshape(gathered, [-1, *tensor.shape[1:]])
 
 
 def mean_over_replicas(value: tf.Tensor) -> tf.Tensor:

@@ -98,14 +98,14 @@ class SyncModel(keras.Model):
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
         with tf.GradientTape() as tape:
-            with _compiled(self.jit_compile):
+            with compiled(self.jit_compile and replicas == 1):
                 outputs = self(self.model_inputs(batch), training=True)
             loss = self.batch_loss(outputs, batch)
             # Keras's optimisers add the gradients of the replicas up, so that each gives its part
             # of the global mean.
             scaled = loss / replicas
         variables = self.trainable_variables
-        with _compiled(self.jit_compile):
+        with compiled(self.jit_compile and replicas == 1):
             gradients = tape.gradient(scaled, variables)
         clip_norm = self.config.train.clip_norm
         if clip_norm > 0:
@@ -195,10 +195,12 @@ class SyncModel(keras.Model):
         return cls(Config.from_json(config['config']))  # type: ignore[call-arg]
 
 
-def _compiled(jit_compile: bool) -> contextlib.AbstractContextManager:
+def compiled(jit_compile: bool) -> contextlib.AbstractContextManager:
     """Within it XLA compiles what it can, where that is wanted; not the exchange of replicas.
 
-    `tf.function(jit_compile=True)` would have to compile all of it, and cannot.
+    `tf.function(jit_compile=True)` would have to compile all of it, and cannot. The graphs of
+    several replicas are built by turns, and each would leave this scope in the middle of another's:
+    there it has to be around all of them.
     """
     return tf.xla.experimental.jit_scope() if jit_compile else contextlib.nullcontext()
 

@@ -18,6 +18,7 @@ import tensorflow as tf
 from avts_tf.data.shards import files_digest
 from avts_tf.data.state import PipelineState, merge_skips
 from avts_tf.models.losses import mean_over_replicas
+from avts_tf.models.sync_model import compiled
 from avts_tf.models.two_tower import TwoTower
 from avts_tf.signals import note_signals
 from avts_tf.training import faults
@@ -153,7 +154,8 @@ def make_train_step(model: TwoTower, strategy: tf.distribute.Strategy) -> Callab
         def of_replica(batch: dict) -> dict:
             return {name: mean_over_replicas(value)
                     for name, value in model.train_step(batch).items()}
-        logs = strategy.run(of_replica, args=(batch,))
+        with compiled(model.jit_compile and strategy.num_replicas_in_sync > 1):
+            logs = strategy.run(of_replica, args=(batch,))
         return {name: strategy.experimental_local_results(value)[0]
                 for name, value in logs.items()}
     return train_step

@@ -83,9 +83,10 @@ def train(
         keep_checkpoints: newest checkpoints to keep, beside the best.
         log_every: steps after which the loss is read and checked; in between the device is not
             waited for.
-        deterministic: have TensorFlow use only operations that give the same bits each time; on a
-            CPU it does anyway.
-        jit_compile: have XLA compile the towers of the training step. It may be faster on GPUs; on
+        deterministic: have TensorFlow use only operations that give the same bits each time on
+            GPUs, and read one record after the other; on a CPU it gives the same bits anyway.
+        jit_compile: have XLA compile the towers of the training step, with several devices all of
+            the step but the exchange between them. It may be faster on GPUs; on
             CPUs convolutions become several times slower. What is exported does not change.
         init_run_dir: run folder of a finished training whose weights this one starts from, and,
             where both have the same optimiser, its state (docs/method.md); None starts anew.
@@ -103,7 +104,8 @@ def train(
         ...               eval_records='data/eval-*')
         >>> outputs = model.embed({'video': frames, 'audio': waveforms})
     """
-    if deterministic:
+    gpus = len(tf.config.list_physical_devices('GPU'))
+    if deterministic and gpus:  # it makes the pipeline serial, and a CPU gives the same bits anyway
         tf.config.experimental.enable_op_determinism()
     inputs = {'records': records, 'eval_records': eval_records, 'select_records': select_records}
     origin = {'init_run_dir': init_run_dir}
@@ -116,6 +118,10 @@ def train(
             first_run = read_first_run(init_run_dir, config)
         state = _initial_state(newest, records, config, run_dir, curriculum, inputs)
         strategy = _strategy(devices, config)
+        if (deterministic and gpus and config.towers.sync_batchnorm
+                and strategy.num_replicas_in_sync > 1):
+            raise UserError('deterministic', True, 'TensorFlow has no such gradient of batch norm '
+                            'over several GPUs; use `devices`=1, or `nosync_batchnorm`.')
         pipeline_state = PipelineState()
         dataset = make_dataset(records, config, state=pipeline_state, shards=state.shard_counts(),
                                on_bad_record=on_bad_record, share=machine_share())

@@ -1,6 +1,10 @@
 """The graphs of a training as a GPU would run them: nothing in them waits for the host."""
 
+import collections
 import contextlib
+import os
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -10,8 +14,8 @@ from avts_tf.models.build import build_model
 from avts_tf.training.devices import make_strategy
 from avts_tf.training.loop import make_train_step
 from avts_tf.training.optimizer import make_optimizer
-from tests.graphs import batch_norm_shapes, copies_to_host
-from tests.helpers import light_video_network
+from tests.graphs import batch_norm_shapes, copies_to_host, operations
+from tests.helpers import ROOT, light_video_network
 
 CLIPS, WINDOWS = 5, 3  # of a batch, and of a clip: sizes that nothing else has
 
@@ -25,15 +29,15 @@ CASES = {
 }
 
 
-def trace_step(case):
+def trace_step(case, devices='auto', jit_compile=False):
     """The graphs of a training step and of an evaluation batch of a small model."""
     config = make_config('tiny', **{
         'frame_size': 16, 'video_width': 0.05, 'audio_width': 0.05, 'batch_size': CLIPS,
         'audio_windows': WINDOWS, **CASES[case]})
-    strategy, clip = make_strategy('auto'), config.clip
+    strategy, clip = make_strategy(devices), config.clip
     with light_video_network() if case == 'light' else contextlib.nullcontext(), strategy.scope():
         model = build_model(config)
-        model.compile(optimizer=make_optimizer(config))
+        model.compile(optimizer=make_optimizer(config), jit_compile=jit_compile)
         model.optimizer.build(model.trainable_variables)
     pairs = ['kind', 'audio_hash', *(['spec_mask'] if config.augment.spec_augment else [])]
     # As `own_batches` gives it.
@@ -60,4 +64,30 @@ def test_no_step_copies_to_the_host_and_clips_stay_the_first_axis(case):
         assert shapes and {shape[0] for shape in shapes} <= {CLIPS, CLIPS * WINDOWS}, shapes
         assert all(shape[2] == 1 for shape in shapes)
         if tf.sysconfig.get_build_info()['is_cuda_build']:
-            assert copies_to_host(graph) == []
+            assert copies_to_host(graph) == [], copies_to_host(graph)
+
+
+def test_two_devices_wait_for_no_host_and_xla_compiles_what_both_compute():
+    process = subprocess.run([sys.executable, __file__], capture_output=True, text=True, cwd=ROOT,
+                             env={**os.environ, 'PYTHONPATH': str(ROOT)}, check=False)
+    assert process.returncode == 0, process.stderr[-3000:]
+
+
+def main():
+    """The worker, a fresh process with two logical CPU devices."""
+    graph, _ = trace_step('light', '2')
+    found = operations(graph)
+    exchanges = [op for op in found if op.type.startswith('Collective')]
+    assert exchanges and all(op.type == 'CollectiveReduceV2' for op in exchanges), exchanges
+    if tf.sysconfig.get_build_info()['is_cuda_build']:
+        assert copies_to_host(graph) == [], copies_to_host(graph)
+    graph, _ = trace_step('light', '2', jit_compile=True)
+    by_replica = collections.Counter(
+        ('replica_1' in op.name, op.node_def.attr['_XlaCompile'].b) for op in operations(graph)
+        if op.type in ('Conv2D', 'Conv2DBackpropFilter', 'FusedBatchNormGradV3', 'MatMul'))
+    assert by_replica[False, True] == by_replica[True, True] > 0, by_replica
+    assert not by_replica[False, False] and not by_replica[True, False], by_replica
+
+
+if __name__ == '__main__':
+    main()
