@@ -44,4 +44,4 @@ $(VENV)/dev: $(VENV)/run requirements-dev.txt requirements-beam.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs/demo
