@@ -4,8 +4,8 @@
     python -m tfrecords_tools.write --input=kinetics/ --dataset=kinetics --split=train \\
         --output=data/train
 
-`--input` is a folder (those directly below it are labels of their files), a glob in quotes, a CSV with a
-line per file, or one file. `--dataset` reads a published collection, whose layout and parts
+`--input` is a folder (those directly below it are labels of their files), a glob in quotes, a CSV
+with a line per file, or one file. `--dataset` reads a published collection, whose layout and parts
 `avts_tf/data/datasets/` describes; `--split` takes one of its parts, or several with commas. Where
 a collection has none, `--hold_out=0.1 --part=train` and the same with `--part=held` give two sides
 that never share a video. `--audio_only` writes records without frames; collections of sounds imply
