@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avts_tf import files, plots
+from avts_tf import files
 from avts_tf.data import records
 from avts_tf.errors import UserError
 from tfrecords_tools.facts import Facts, facts_of, read_image
@@ -56,7 +56,8 @@ def draw_contact_sheet(
         bottom -= gap_inches
         facts = facts_of(record)
         title = f'{facts.example_id}    {", ".join(facts.labels)}'
-        frame_axes.set_title(plots.literal(title), loc='left', fontsize=9, pad=5, color='#222222')
+        frame_axes.set_title(title, loc='left', fontsize=9, pad=5, color='#222222',
+                             parse_math=False)
         _draw_frames(frame_axes, record, span)
         _draw_wave(wave_axes, record, facts, span)
 
