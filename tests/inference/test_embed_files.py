@@ -8,6 +8,7 @@ import pytest
 from avts_tf.errors import UserError
 from avts_tf.inference import embed_files
 from tests.helpers import noise, write_sound, write_video
+from tests.media_files import audio_offset_ms, make_file
 
 
 def test_inputs_that_are_refused(tmp_path):
@@ -45,6 +46,15 @@ def test_frames_are_cropped_to_the_centred_square(tmp_path, height, width):
     expected = enlarged(blocks, min(side, 16)).astype(int)
     # RGB to YUV and back is off by a level or two.
     np.testing.assert_allclose(got, expected, atol=3)
+
+
+def test_a_stretch_of_late_audio_is_cut_where_the_player_hears_it(tmp_path):
+    path = make_file(tmp_path / 'a.mkv', audio='pcm_s16le', rate=16000, audio_start=0.5)
+    [source] = embed_files.find_inputs([path])
+    stretch = source._replace(start_seconds=0.7, end_seconds=1.2)
+    got = np.concatenate(list(embed_files.read_blocks(('audio_tower', stretch, 16000.0, 0))))
+    assert len(got) == 8000
+    assert audio_offset_ms(got, 0.7) == pytest.approx(0.0, abs=0.1)
 
 
 def enlarged(blocks, side):

@@ -1,5 +1,6 @@
 """Reads a file: whole and aligned, as two streams at their own times, or block by block."""
 
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from avts_tf.data.media.video import (
 _LEAST_DB = -120.0
 _BLOCK_FRAMES = 16
 _BLOCK_SECONDS = 10
+_LATEST_SECONDS = 3600.0  # that a stream may begin after its file, where all of that is wanted too
 
 
 def read_media(path: str | os.PathLike, options: MediaOptions) -> Media:
@@ -164,10 +166,12 @@ def audio_blocks(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarr
 
     Yields:
         int16 [samples], mono, of some seconds at most each; one after another they are the file's
-        audio from its first sample on, gaps filled and overlaps cut.
+        audio, gaps filled and overlaps cut: beside video from time 0 on, with silence until the
+        audio begins, else from the first sample on.
 
     Raises:
-        Unsuitable: the file is missing, has no audio or cannot be decoded.
+        Unsuitable: the file is missing, has no audio or cannot be decoded, or its audio begins
+            more than an hour after it.
     """
     with explaining(path), open_file(path) as container:
         audio = choose_streams(container, ('audio',))['audio']
@@ -175,6 +179,11 @@ def audio_blocks(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarr
             audio.first_that_decodes(lambda index: first_seconds(path, index))
         stream = Stream(path, audio.index, container=container)
         pieces = audio_pieces(stream.frames(), sample_rate, has_video(container))
+        if has_video(container):
+            first = next(pieces)
+            _refuse_late(first[0], 'audio')
+            silence = np.zeros(max(0, round(first[0] * sample_rate)), np.int16)
+            pieces = itertools.chain([(0.0, silence), first], pieces)
         size = _BLOCK_SECONDS * sample_rate
         for _, samples in without_gaps(pieces, sample_rate):
             # A gap may be longer than a block.
@@ -195,20 +204,22 @@ def video_blocks(
         short_side: pixels of the shorter side; 0 keeps the size, and nothing is enlarged.
 
     Yields:
-        list of up to 16 upright RGB frames, uint8 [H, W, 3]; frame i of all of them shows i / fps
-        after the first frame.
+        list of up to 16 upright RGB frames, uint8 [H, W, 3]; frame i of all of them shows time
+        i / fps, or the first frame where the video begins later.
 
     Raises:
-        Unsuitable: the file is missing, has no video or cannot be decoded.
+        Unsuitable: the file is missing, has no video or cannot be decoded, or its video begins
+            more than an hour after it.
     """
     max_pixels = MediaOptions().max_pixels
     with explaining(path):
         with open_file(path) as container:
             video = choose_streams(container, ('video',))['video']
-        start = video.first_that_decodes(lambda index: first_seconds(path, index, 0.0, max_pixels))
+        _refuse_late(video.first_that_decodes(
+            lambda index: first_seconds(path, index, 0.0, max_pixels)), 'video')
         stream = Stream(path, video.index, max_pixels)
         block, shown = [], None
-        for _, frame in frames_on_grid(stream, start, math.inf, fps):
+        for _, frame in frames_on_grid(stream, 0.0, math.inf, fps):
             if frame is not shown:
                 shown = frame
                 array = np.array(upright(frame, display_size(stream, short_side), 'RGB'))
@@ -219,6 +230,12 @@ def video_blocks(
         stream.judge()
         if block:
             yield block
+
+
+def _refuse_late(seconds: float, kind: str) -> None:
+    if seconds > _LATEST_SECONDS:
+        raise Unsuitable('unreadable', f'its {kind} begins {seconds:.0f} s after the file, more '
+                         f'than {_LATEST_SECONDS:.0f}')
 
 
 def _volume_db(waveform: np.ndarray) -> float:
