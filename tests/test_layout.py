@@ -9,8 +9,8 @@ from tests.helpers import ROOT
 
 # A module imports from its own layer and from those before it, never from a later one.
 LAYERS = (
-    ('errors',), ('lazy', 'progress', 'signals', 'files', 'config'), ('program',), ('data',),
-    ('metrics', 'plots'), ('models',), ('training',), ('inference',), ('evaluation',),
+    ('errors',), ('lazy', 'progress', 'signals', 'files', 'config', 'processor'), ('program',),
+    ('data',), ('metrics', 'plots'), ('models',), ('training',), ('inference',), ('evaluation',),
     ('experiments',), ('commands',), ('command_line',),
 )
 LONGEST = 400  # lines

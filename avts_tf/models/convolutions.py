@@ -7,10 +7,12 @@ to other machines, by the plain operation.
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
+
+from avts_tf.processor import instructions
 
 _for_any_device = contextvars.ContextVar('for_any_device', default=False)
 
@@ -79,57 +81,132 @@ def _positions(x: tf.Tensor, strides: tuple[int, int]) -> tf.Tensor:
 
 # With fewer channels the passes over memory take longer than the multiplications that they save.
 WINOGRAD_CHANNELS = 64
+AVX2_WINOGRAD_CHANNELS = 16  # the same in time, in float32, on processors with AVX2 but no AVX-512
+
+
+# Winograd's F(2, 3) and F(4, 3): matrices of the positions that go in, of the kernel, and of what
+# comes out (Lavin and Gray 2016, sections 4.1 and 4.3).
+_F23 = ([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
+        [[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]],
+        [[1, 1, 1, 0], [0, 1, -1, -1]])
+_F43 = ([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
+         [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]],
+        [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
+         [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]],
+        [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 
 
 @keras.saving.register_keras_serializable('avts_tf')
 class WinogradConv3D(keras.layers.Conv3D):
-    """A `keras.layers.Conv3D` that is trained by Winograd's F(2, 3) in time, on CPUs.
+    """A `keras.layers.Conv3D` that is trained by Winograd's algorithm along one axis, on CPUs.
 
-    It has temporal size 3, stride 1, padding "same" and no bias. Two frames are made by four 2-D
-    convolutions instead of six (Lavin and Gray 2016, section 4.1): with kernels g0, g1, g2 of one
-    frame each, * their 2-D convolution, and neighbouring frames d0 to d3,
+    It has size 3 or 1 in time and 3 in height, stride 1, padding "same" and no bias. The axis is
+    time where the kernel reaches over frames, else height. In float32 four positions along it are
+    made by six convolutions without it instead of twelve, in bfloat16 two by four instead of six,
+    because the larger step would round too much. Each is of a sum of neighbouring positions with a
+    sum of the kernel's three, and what comes out are sums of their products. The result is the same
+    to rounding: in float32 within 1e-5 of the largest value; in bfloat16 the error is 2.6 times
+    that of the plain convolution. Sums are taken in float32 and by XLA, which makes one pass over
+    memory of them.
 
-        m1 = (d0 - d2) * g0
-        m2 = (d1 + d2) * (g0 + g1 + g2) / 2
-        m3 = (d2 - d1) * (g0 - g1 + g2) / 2
-        m4 = (d1 - d3) * g2
-
-    give the frames m1 + m2 + m3 and m2 - m3 - m4. The result is the same to rounding: in float32
-    within 1e-5 of the largest value; in bfloat16 the error is 2.6 times that of the plain
-    convolution. Sums are taken in float32 and by XLA, which makes one pass over memory of them.
-
-    An odd number of frames gets one of zeros, as the padding has anyway, and the frame that comes
-    of it is left out. Where it is not trained, on GPUs and in exported graphs it is the plain
-    convolution.
+    Zeros, as the padding has anyway, make the number of positions a multiple of four or two, and
+    those that come of them are left out. Where it is not faster, not trained, on GPUs and in
+    exported graphs it is the plain convolution.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        if not (training and self.trainable and _is_for_cpu()):
+        if not (training and self.trainable and _is_for_cpu() and self._is_faster(inputs.dtype)):
             return super().call(inputs)
-        frames = inputs.shape[1]
-        first, middle, last = tf.unstack(tf.cast(self.kernel, tf.float32))
-        kernels = first, (first + middle + last) / 2, (first - middle + last) / 2, last
+        tile, combine, join = _F43 if inputs.dtype == tf.float32 else _F23
+        kernel, axis = tf.cast(self.kernel, tf.float32), 1
+        if self.kernel_size[0] == 1:
+            kernel, axis = tf.transpose(kernel, [1, 0, 2, 3, 4]), 2
+        kernels = tf.tensordot(tf.constant(combine), kernel, 1)  # of two sizes, in and out
         products = []
-        for tile, kernel in zip(_time_tiles(inputs), kernels, strict=True):
-            images = tf.reshape(tile, [-1, *inputs.shape[2:]])  # [batch * frames / 2, h, w, c]
-            product = tf.nn.conv2d(images, tf.cast(kernel, inputs.dtype), 1, 'SAME')
-            products.append(tf.reshape(product, [-1, (frames + 1) // 2, *product.shape[1:]]))
-        return _join_tiles(products, frames)                     # [batch, frames, h, w, filters]
+        for term, kernel in zip(_tiles(inputs, tile, axis), tf.unstack(kernels), strict=True):
+            images = tf.reshape(term, [-1, *term.shape[2:]])     # [batch * …, h or tiles, w, c]
+            product = _convolution(images, tf.cast(kernel, inputs.dtype))
+            products.append(tf.reshape(product, [-1, *term.shape[1:-1], product.shape[-1]]))
+        return _join_tiles(products, join, axis, inputs.shape[axis])
+
+    def _is_faster(self, dtype: tf.DType) -> bool:
+        over_frames, float32 = self.kernel_size[0] == 3, dtype == tf.float32
+        least = WINOGRAD_CHANNELS
+        if over_frames and float32 and _has_avx2_alone():
+            least = AVX2_WINOGRAD_CHANNELS
+        return (over_frames or float32) and self.filters >= least
+
+
+def _has_avx2_alone() -> bool:
+    return 'avx2' in instructions() and 'avx512f' not in instructions()
+
+
+def _convolution(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """A convolution with padding "same": [batch, h, w, c] by [odd, odd, c, filters]."""
+    # There oneDNN's gradient of the kernel takes two to three times as long as the convolution;
+    # with fewer channels matmuls take longer still.
+    if _has_avx2_alone() and kernel.shape[-1] >= WINOGRAD_CHANNELS:
+        return _trained_by_matmul(images, kernel)
+    return tf.nn.conv2d(images, kernel, 1, 'SAME')
+
+
+@tf.custom_gradient
+def _trained_by_matmul(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """As `_convolution`; the gradient of the kernel is made by matmuls."""
+    height, width, channels, filters = kernel.shape
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        of_images = tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=tf.shape(images), filter=kernel, out_backprop=upstream,
+            strides=[1, 1, 1, 1], padding='SAME')
+        above, left, columns = height // 2, width // 2, images.shape[2]
+        padded = tf.pad(images, [[0, 0], [above, above], [left, left], [0, 0]])
+        # The places in a row of the kernel side by side as channels, and a matmul for each row. As
+        # the upstream has rows of zeros where the images have padding, its rows are those of the
+        # images some places later, without a copy.
+        places = tf.reshape(tf.concat(
+            [padded[:, :, place:place + columns] for place in range(width)], -1),
+            [-1, width * channels])
+        upstream = tf.reshape(tf.pad(upstream, [[0, 0], [0, 2 * above], [0, 0], [0, 0]]),
+                              [-1, filters])
+        count = tf.shape(places)[0] - 2 * above * columns
+        of_kernel = [tf.matmul(places[row * columns:row * columns + count], upstream[:count],
+                               transpose_a=True) for row in range(height)]
+        return of_images, tf.reshape(tf.stack(of_kernel), kernel.shape)
+
+    return tf.nn.conv2d(images, kernel, 1, 'SAME'), gradient
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _time_tiles(x: tf.Tensor) -> list[tf.Tensor]:
-    """The four terms of each two frames: [batch, frames, …] -> 4 of [batch, frames / 2, …]."""
-    after = 1 + x.shape[1] % 2
-    padded = tf.pad(tf.cast(x, tf.float32), [[0, 0], [1, after], [0, 0], [0, 0], [0, 0]])
-    d0, d1, d2, d3 = padded[:, :-2:2], padded[:, 1:-1:2], padded[:, 2::2], padded[:, 3::2]
-    return [tf.cast(term, x.dtype) for term in (d0 - d2, d1 + d2, d2 - d1, d1 - d3)]
+def _tiles(x: tf.Tensor, matrix: list[list[float]], axis: int) -> list[tf.Tensor]:
+    """The terms of each tile, one by row of a matrix: as x, but with tiles along the axis.
+
+    Tiles overlap by two positions, and begin with one of padding.
+    """
+    size, count = len(matrix[0]), x.shape[axis]
+    step = size - 2
+    padding = [[0, 0] for _ in x.shape]
+    padding[axis] = [1, 1 + -count % step]
+    padded = tf.pad(tf.cast(x, tf.float32), padding)
+    last = step * ((count - 1) // step) + 1
+    where = (slice(None),) * axis
+    positions = [padded[*where, place:place + last:step] for place in range(size)]
+    return [tf.cast(_weighted_sum(row, positions), x.dtype) for row in matrix]
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _join_tiles(products: list[tf.Tensor], count: int) -> tf.Tensor:
-    """Two frames from each four products: 4 of [batch, frames / 2, …] -> [batch, frames, …]."""
-    m1, m2, m3, m4 = (tf.cast(product, tf.float32) for product in products)
-    frames = tf.stack([m1 + m2 + m3, m2 - m3 - m4], axis=2)      # [batch, frames / 2, 2, …]
-    frames = tf.reshape(frames, [-1, 2 * m1.shape[1], *m1.shape[2:]])[:, :count]
-    return tf.cast(frames, products[0].dtype)
+def _join_tiles(
+    products: list[tf.Tensor], matrix: list[list[float]], axis: int, count: int,
+) -> tf.Tensor:
+    """The first positions along an axis that come of the products of each tile."""
+    products32 = [tf.cast(product, tf.float32) for product in products]
+    shape = products[0].shape
+    joined = tf.stack([_weighted_sum(row, products32) for row in matrix], axis=axis + 1)
+    joined = tf.reshape(joined, [-1, *shape[1:axis], len(matrix) * shape[axis], *shape[axis + 1:]])
+    where = (slice(None),) * axis
+    return tf.cast(joined[*where, :count], products[0].dtype)
+
+
+def _weighted_sum(weights: list[float], tensors: list[tf.Tensor]) -> tf.Tensor:
+    return tf.add_n([tensor if weight == 1 else weight * tensor
+                     for weight, tensor in zip(weights, tensors, strict=True) if weight])

@@ -5,7 +5,7 @@ Tran et al. 2018, "mixed" convolutions.
 
 import keras
 
-from avts_tf.models.convolutions import WINOGRAD_CHANNELS, FramewiseConv3D, WinogradConv3D
+from avts_tf.models.convolutions import FramewiseConv3D, WinogradConv3D
 from avts_tf.models.layers import BatchNorm, scaled
 
 STAGE_WIDTHS = (64, 128, 256, 512)
@@ -52,7 +52,7 @@ def mcx(
         layer = keras.layers.Conv3D
         if stride > 1 and kernel[0] == 1:
             layer = FramewiseConv3D
-        elif stride == 1 and kernel[0] == 3 and channels >= WINOGRAD_CHANNELS:
+        elif stride == 1 and max(kernel) > 1:
             layer = WinogradConv3D
         x = layer(channels, kernel, strides=(1, stride, stride), padding=padding, use_bias=False,
                   kernel_initializer='he_normal', name=name)(x)

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from avts_tf.data.shares import Share
 from avts_tf.errors import UserError
+from avts_tf.processor import instructions
 
 
 # A second strategy over the same devices in one process breaks TensorFlow's collective operations.
@@ -69,12 +70,8 @@ def computes_bfloat16(cpu_info: str = '/proc/cpuinfo') -> bool:
     """
     if tf.config.list_physical_devices('GPU'):
         return True
-    try:
-        with open(cpu_info) as file:
-            words = set(file.read().split())
-    except OSError:
-        return True
-    return not words.isdisjoint({'avx512_bf16', 'amx_bf16', 'bf16'})  # x86, x86, ARM
+    known = instructions(cpu_info)
+    return not known or not known.isdisjoint({'avx512_bf16', 'amx_bf16', 'bf16'})  # two x86, ARM
 
 
 def _task() -> tuple[int, int]:

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from avts_tf.config import PRESETS, make_config
+from avts_tf.models import convolutions as convolutions_module
 from avts_tf.models.audio import build_audio_network
 from avts_tf.models.build import build_model
 from avts_tf.models.convolutions import FramewiseConv3D, WinogradConv3D, plain_convolutions
@@ -162,32 +163,43 @@ def test_a_strided_convolution_is_the_one_of_numpy_by_pictures_or_plain(kernel, 
     np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
 
 
-def winograd_and_plain(frames, kind, **call):
+@pytest.fixture
+def always_winograd(monkeypatch):
+    """Winograd's algorithm with few channels too, where it would not be faster."""
+    monkeypatch.setattr(WinogradConv3D, '_is_faster', lambda *_: True)
+
+
+def winograd_and_plain(frames, kind, kernel=(3, 3, 3), **call):
     """Outputs and gradients of `WinogradConv3D` and of Keras's layer as float32 arrays.
 
     bfloat16 holds what goes in exactly.
     """
     rng, results = np.random.default_rng(0), []
-    inputs, weights, kernel = (
+    inputs, weights, values = (
         tf.cast(tf.cast(rng.normal(size=shape), tf.bfloat16), kind)
-        for shape in ([2, frames, 7, 6, 5], [2, frames, 7, 6, 4], [3, 3, 3, 5, 4]))
+        for shape in ([2, frames, 7, 6, 5], [2, frames, 7, 6, 4], [*kernel, 5, 4]))
     for layer in (WinogradConv3D, keras.layers.Conv3D):
-        layer = layer(4, 3, padding='same', use_bias=False, dtype='mixed_bfloat16'
+        layer = layer(4, kernel, padding='same', use_bias=False, dtype='mixed_bfloat16'
                       if kind == tf.bfloat16 else 'float32')
         layer.build(inputs.shape)
-        layer.kernel.assign(tf.cast(kernel, tf.float32))
+        layer.kernel.assign(tf.cast(values, tf.float32))
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             outputs = layer(inputs, **call) if isinstance(layer, WinogradConv3D) else layer(inputs)
             total = tf.reduce_sum(outputs * weights)
-        values = [outputs, *tape.gradient(total, [inputs, layer.kernel.value])]
-        results.append([tf.cast(value, tf.float32).numpy() for value in values])
+        found = [outputs, *tape.gradient(total, [inputs, layer.kernel.value])]
+        results.append([tf.cast(value, tf.float32).numpy() for value in found])
     return results
 
 
 @pytest.mark.parametrize('frames', [1, 6, 7])
-def test_winograd_equals_the_plain_convolution(frames):
-    pairs = list(zip(*winograd_and_plain(frames, tf.float32, training=True), strict=True))
+@pytest.mark.parametrize('kernel', [(3, 3, 3), (1, 3, 3), (3, 3, 5)])
+@pytest.mark.parametrize('by_matmul', [False, True])
+def test_winograd_equals_the_plain_convolution(
+        frames, kernel, by_matmul, always_winograd, monkeypatch):
+    monkeypatch.setattr(convolutions_module, '_has_avx2_alone', lambda: by_matmul)
+    monkeypatch.setattr(convolutions_module, 'WINOGRAD_CHANNELS', 1)
+    pairs = list(zip(*winograd_and_plain(frames, tf.float32, kernel, training=True), strict=True))
     for ours, theirs in pairs:
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
     assert any((ours != theirs).any() for ours, theirs in pairs)  # computed in another way
@@ -195,7 +207,8 @@ def test_winograd_equals_the_plain_convolution(frames):
 
 @pytest.mark.parametrize(('where', 'expected'), [
     ('CPU', {'Conv2D'}), ('GPU', {'Conv3D'}), ('anywhere', {'Conv3D'})])
-def test_ways_for_cpus_are_for_graphs_of_this_cpu_alone(where, expected, monkeypatch):
+def test_ways_for_cpus_are_for_graphs_of_this_cpu_alone(
+        where, expected, always_winograd, monkeypatch):
     layers = [FramewiseConv3D(4, (1, 3, 3), strides=(1, 2, 2), use_bias=False),
               FramewiseConv3D(4, 1, strides=(1, 2, 2), use_bias=False),
               WinogradConv3D(4, 3, padding='same', use_bias=False)]
@@ -212,17 +225,27 @@ def test_ways_for_cpus_are_for_graphs_of_this_cpu_alone(where, expected, monkeyp
         assert where == 'CPU' or not any(called_by(op) for op in found)  # nothing that XLA must do
 
 
-def test_winograd_in_bfloat16_is_as_exact_as_it_says():
+def test_winograd_in_bfloat16_is_as_exact_as_it_says(always_winograd):
     exact = winograd_and_plain(6, tf.float32, training=True)[1]
     ours, plain = winograd_and_plain(6, tf.bfloat16, training=True)
     for values, others, truth in zip(ours, plain, exact, strict=True):
         assert np.std(values - truth) < 4 * np.std(others - truth)
 
 
-def test_winograd_is_for_training_and_wide_towers_alone():
+def test_winograd_is_for_training_alone(always_winograd):
     ours, plain = winograd_and_plain(6, tf.float32, training=False)
     np.testing.assert_array_equal(ours[0], plain[0])
+
+
+@pytest.mark.parametrize(('flags', 'width', 'expected'), [
+    ('avx2', 1.0, (13, 4)), ('avx2', 0.25, (10, 0)), ('avx2', 0.125, (3, 0)),
+    ('avx2 avx512f', 1.0, (13, 4)), ('avx2 avx512f', 0.25, (6, 0)), ('asimd', 0.25, (6, 0))])
+def test_winograd_is_used_where_it_is_faster(flags, width, expected, monkeypatch):
+    """Number of layers in float32 and in bfloat16."""
+    monkeypatch.setattr(convolutions_module, 'instructions', lambda: frozenset(flags.split()))
     inputs = keras.Input([4, 16, 16, 3])
-    for width, used in ((1.0, 4), (0.25, 0)):
-        layers = keras.Model(inputs, mcx(inputs, 'mc3', width)).layers
-        assert sum(isinstance(layer, WinogradConv3D) for layer in layers) == used
+    layers = [layer for layer in keras.Model(inputs, mcx(inputs, 'mc3', width)).layers
+              if isinstance(layer, WinogradConv3D)]
+    found = [sum(layer._is_faster(dtype) for layer in layers)
+             for dtype in (tf.float32, tf.bfloat16)]
+    assert tuple(found) == expected
