@@ -24,6 +24,7 @@ from avts_tf.inference.saved_towers import AudioFeatures, Tower, VideoFeatures, 
 
 FORMATS = ('npz', 'tfrecord')
 FILES_PER_SHARD = 1000
+_DIGEST_BYTES = 2**16
 REPORT_COLUMNS = ('path', 'tower', 'status', 'reason', 'detail', 'seconds', 'windows', 'output')
 
 
@@ -42,9 +43,9 @@ def extract_features(
 
     Written below `output_dir`, each file whole or not at all:
 
-        ID.npz          the fields of `AudioFeatures` or `VideoFeatures`; ID is the file's path
-                        below the input, without its suffix, and with it where two files differ by
-                        nothing else
+        ID.npz          the fields of `AudioFeatures` or `VideoFeatures`, and `source`, a digest of
+                        the file; ID is its path below the input, without its suffix, and with it
+                        where two files differ by nothing else
         report.csv      every file with what became of it
         features.json   which tower and which windows they are of
 
@@ -60,8 +61,8 @@ def extract_features(
         hop_seconds, centered, batch_size: see `AudioTower.embed`.
         output_format: 'npz' or 'tfrecord'.
         overwrite: whether existing output is written anew.
-        skip_existing: whether existing output is left as it is. Without either, nothing is begun
-            where there is some.
+        skip_existing: whether existing output of the same files is left as it is. Without either,
+            nothing is begun where there is some.
         num_workers, timeout_seconds: see `embed_files.embed_sources`.
 
     Returns:
@@ -180,7 +181,7 @@ def _settings(
         'centered': centered,
     }
     if output_format == 'tfrecord':  # what a shard holds follows from the whole list
-        names = '\n'.join(job.source.example_id for job in jobs)
+        names = '\n'.join(f'{job.source.example_id} {_digest(job)}' for job in jobs)
         digest = hashlib.sha256(names.encode('utf-8', 'surrogateescape'))
         settings['files'] = digest.hexdigest()
     return settings
@@ -206,6 +207,30 @@ def _check_output(
         raise UserError('output', output_dir, f'{existing[0]} is there already, {len(existing)} '
                         'such in all; `skip_existing` resumes with the others, `overwrite` writes '
                         'them anew.')
+    for job in (job for tower_jobs in jobs.values() for job in tower_jobs):
+        path = os.path.join(output_dir, job.output)
+        if not path.endswith('.npz') or not os.path.exists(path) or not (digest := _digest(job)):
+            continue
+        with np.load(path) as features:
+            if features.get('source') != digest:
+                raise UserError('output', output_dir, f'{job.output} holds features of another '
+                                f'file than {job.source.path}; give another folder, or '
+                                '`overwrite`.')
+
+
+def _digest(job: _Job) -> str:
+    """A hexadecimal digest of a file's size, beginning and end; '' where it cannot be read."""
+    if files.file_problem(job.source.path):
+        return ''
+    try:
+        with open(job.source.path, 'rb') as file:
+            size = os.fstat(file.fileno()).st_size
+            digest = hashlib.sha256(f'{size} '.encode() + file.read(_DIGEST_BYTES))
+            file.seek(max(0, size - _DIGEST_BYTES))
+            digest.update(file.read(_DIGEST_BYTES))
+    except OSError:
+        return ''
+    return digest.hexdigest()[:16]
 
 
 def _extract(tower: Tower, jobs: list[_Job], output_dir: str, output_format: str, *options):
@@ -225,7 +250,7 @@ def _extract(tower: Tower, jobs: list[_Job], output_dir: str, output_format: str
                     rows.append((job, {'status': 'skipped', 'reason': result.reason,
                                        'detail': result.detail}))
                     continue
-                write(job.source, result)
+                write(job, result)
                 rows.append((job, {'status': 'written', 'seconds': round(seconds, 6),
                                    'windows': len(result.timestamps), 'output': output}))
         yield from rows  # not before they are in place
@@ -233,10 +258,10 @@ def _extract(tower: Tower, jobs: list[_Job], output_dir: str, output_format: str
 
 @contextlib.contextmanager
 def _npz_writer(path: str):
-    def write(_: datasets.Source, features: AudioFeatures | VideoFeatures):
+    def write(job: _Job, features: AudioFeatures | VideoFeatures):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with files.replacing(path) as aside, open(aside, 'wb') as file:
-            np.savez(file, **features._asdict())
+            np.savez(file, **features._asdict(), source=_digest(job))
 
     yield write
 
@@ -247,12 +272,12 @@ def _record_writer(path: str):
     with contextlib.ExitStack() as stack:
         writers: list[tf.io.TFRecordWriter] = []
 
-        def write(source: datasets.Source, features: AudioFeatures | VideoFeatures):
+        def write(job: _Job, features: AudioFeatures | VideoFeatures):
             if not writers:  # no file without a record in it
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 aside = stack.enter_context(files.replacing(path))
                 writers.append(stack.enter_context(tf.io.TFRecordWriter(aside)))
-            writers[0].write(encode(source, features))
+            writers[0].write(encode(job.source, features))
 
         try:
             yield write

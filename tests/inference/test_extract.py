@@ -81,7 +81,7 @@ def test_awkward_files(awkward, audio, tmp_path):
     for name, sound in sounds.items():
         got = load(output / f'{name}.npz')
         expected = audio.embed(sound, 44100 if name == 'sub_44100' else RATE, 0.2)
-        assert got.keys() == {'embedding', 'conv5', 'timestamps'}
+        assert got.keys() == {'embedding', 'conv5', 'timestamps', 'source'}
         assert rows[name]['status'] == 'written'
         # Resampling in pieces of other lengths, or halving the sum of two channels, may round a
         # sample the other way.
@@ -125,7 +125,7 @@ def test_both_towers(audio, video, tmp_path):
                              'report.csv', 'sound.audio.npz']
     assert summary['written'] == 4 and summary['skipped'] == {'no_audio': 1}
     heard, seen = load(output / 'clip.audio.npz'), load(output / 'clip.video.npz')
-    assert seen.keys() == {'embedding', 'features', 'timestamps'}
+    assert seen.keys() == {'embedding', 'features', 'timestamps', 'source'}
     np.testing.assert_allclose(heard['timestamps'], seen['timestamps'])
     expected = audio.embed(sound, RATE).embedding
     np.testing.assert_allclose(heard['embedding'], expected, atol=2e-5)
@@ -177,7 +177,9 @@ def test_records(audio, tmp_path, monkeypatch):
     assert names == ['bell/0', 'bell/1', 'bell/2', 'bell/3']
     for name, example in zip(names, examples, strict=True):
         assert example['clip/label/string'] == b'bell'
-        for key, values in load(tmp_path / 'npz' / f'{name}.npz').items():
+        values_of = load(tmp_path / 'npz' / f'{name}.npz')
+        assert values_of.pop('source').shape == ()
+        for key, values in values_of.items():
             np.testing.assert_allclose(example[key], values, atol=1e-6)
     before = os.stat(paths[0]).st_mtime_ns
     os.remove(paths[1])
@@ -200,6 +202,11 @@ def test_existing_output(audio, tmp_path):
     assert (summary['written'], summary['existing']) == (1, 2)
     assert os.stat(output / 'a.npz').st_mtime_ns == first
     assert [row['status'] for row in report(output)] == ['existing', 'existing', 'written']
+    other = tmp_path / 'other'
+    other.mkdir()
+    write_sound(other / 'b.wav', noise(100, 1))  # as long
+    with pytest.raises(UserError, match='b.npz holds features of another file than .*other/b.wav'):
+        embed([other], output, [audio], skip_existing=True)
     with pytest.raises(UserError, match='other windows'):
         embed([folder], output, [audio], skip_existing=True, hop_seconds=0.1)
     assert len(load(output / 'c.npz')['timestamps']) == 1

@@ -134,8 +134,10 @@ def test_sounds(server, audio, sounds, tmp_path):
         with (np.load(tmp_path / 'remote' / name) as got,
               np.load(tmp_path / 'local' / name) as expected):
             assert got.keys() == expected.keys()
-            for key, value in expected.items():
-                np.testing.assert_allclose(got[key], value, atol=2e-5, err_msg=f'{name} {key}')
+            assert got['source'] == expected['source']
+            for key in ('embedding', 'conv5', 'timestamps'):
+                np.testing.assert_allclose(got[key], expected[key], atol=2e-5,
+                                           err_msg=f'{name} {key}')
 
 
 def through_jpeg(windows):
