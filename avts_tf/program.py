@@ -6,6 +6,7 @@ worth knowing as INFO, what is amiss as WARNING. A program shows both on standar
 
 import contextlib
 import importlib
+import io
 import logging
 import os
 import sys
@@ -71,6 +72,8 @@ def run(
         with explaining(name()):
             main(result)
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')  # names of files are any bytes
     show_messages()
     app.run(explained, flags_parser=parse)
 

@@ -76,6 +76,17 @@ def test_a_mistake_is_one_line_without_noise(program, flags):
     assert 'nowhere' in line or 'localhost:1' in line or 'column' in line
 
 
+def test_a_name_that_is_no_text_is_shown(tmp_path):
+    path = os.fsencode(tmp_path) + b'/a\xff.mp4'
+    with open(path, 'wb') as file:
+        file.write(b'no video')
+    process = _run(*PROGRAMS['tfrecords_tools.disguise'], b'--input=' + path,
+                   f'--output={tmp_path}/out',
+                   env={**os.environ, 'PYTHONIOENCODING': 'utf-8:strict'})
+    assert process.returncode == 0, process.stderr
+    assert 'a\\udcff.mp4: left out' in process.stdout
+
+
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
     """The wheel of this folder, built without a network: setuptools is there."""

@@ -5,9 +5,11 @@
 Towers that were trained on few people know how these look and sound. Where no others are at hand to
 measure that on, disguised ones are the next best: filters of ffmpeg, which the training's own
 augmentation has nothing to do with, change the size, place, proportions and colours of the picture,
-and the pitch and the timbre of the voice. The files get the `DISGUISES` in turn.
+and the pitch and the timbre of the voice. The files get the `DISGUISES` in turn. A copy begins at
+the file's own start and keeps its frame rate, on exact steps.
 """
 
+import fractions
 import itertools
 import os
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from collections.abc import Iterator
 import av
 from absl import flags
 
-from avts_tf import program, progress
+from avts_tf import files, program, progress
 from avts_tf.data import media
 from avts_tf.data.datasets import find_sources
 from avts_tf.errors import UserError
@@ -54,49 +56,75 @@ def disguise(path: str, output_path: str, name: str) -> None:
         name: a key of `DISGUISES`.
 
     Raises:
-        media.Unsuitable: the file has no video or no audio, or is a list of other files.
-        av.FFmpegError, OSError: it cannot be read, or its copy not written.
+        media.Unsuitable: the file has no video or no audio, or cannot be decoded.
+        av.FFmpegError, OSError: its copy cannot be written.
     """
     of_video, of_audio = DISGUISES[name]
-    with media.open_file(path) as source:
-        for kind in ('video', 'audio'):
-            if not getattr(source.streams, kind):
-                raise media.Unsuitable(f'no {kind}', 'it needs both')
-        pictures = list(_filtered(source, 'video', of_video))
-        source.seek(0)
-        sounds = list(_filtered(source, 'audio', of_audio))
-        rate = source.streams.video[0].average_rate
-    with av.open(output_path, 'w') as target:
-        video = target.add_stream('libx264', rate, {'crf': '12'})
-        video.width, video.height = pictures[0].width, pictures[0].height
-        video.pix_fmt = 'yuv420p'
-        audio = target.add_stream('aac', SAMPLE_RATE)
-        for stream, frames in ((video, pictures), (audio, sounds)):
-            for frame in (*frames, None):
+    pictures = _filtered(_pictures(path), [
+        *of_video, ('scale', '2*ceil(iw/2):2*ceil(ih/2)'), ('format', 'yuv420p')])
+    sounds = _filtered(_sounds(path), [*of_audio, ('aformat', 'sample_fmts=fltp')])
+    # Before any work: a file without audio is found out here.
+    first, first_sound = next(pictures, None), next(sounds)
+    if first is None:
+        raise media.Unsuitable('too_short', 'there is no whole frame')
+    with files.replacing(output_path) as aside, av.open(aside, 'w', format='mp4') as target:
+        video = target.add_stream('libx264', _rate(path), {'crf': '12'})
+        video.width, video.height, video.pix_fmt = first.width, first.height, 'yuv420p'
+        audio = target.add_stream('aac', SAMPLE_RATE, layout='mono')
+        for stream, begun, frames in ((video, first, pictures), (audio, first_sound, sounds)):
+            for frame in itertools.chain([begun], frames):
                 target.mux(stream.encode(frame))
+            target.mux(stream.encode(None))
+
+
+def _rate(path: str) -> fractions.Fraction:
+    """Frames per second of a file; 25 where it names none."""
+    with media.open_file(path) as source:
+        rates = [stream.average_rate for stream in source.streams.video]
+    return next(filter(None, rates), fractions.Fraction(25))
+
+
+def _pictures(path: str) -> Iterator[av.VideoFrame]:
+    """The frames of a file from its start on, upright and on exact steps."""
+    rate = _rate(path)
+    for block in media.video_blocks(path, float(rate), short_side=0):
+        for picture in block:
+            frame = av.VideoFrame.from_ndarray(picture, 'rgb24')
+            frame.time_base = 1 / rate
+            yield frame
+
+
+def _sounds(path: str) -> Iterator[av.AudioFrame]:
+    """The audio of a file from its start on, in one channel."""
+    for samples in media.audio_blocks(path, SAMPLE_RATE):
+        frame = av.AudioFrame.from_ndarray(samples[None], 's16', 'mono')
+        frame.sample_rate, frame.time_base = SAMPLE_RATE, fractions.Fraction(1, SAMPLE_RATE)
+        yield frame
 
 
 def _filtered(
-    source: av.container.InputContainer, kind: str, filters: list[tuple[str, str]],
+    frames: Iterator[av.frame.Frame], filters: list[tuple[str, str]],
 ) -> Iterator[av.frame.Frame]:
-    """The frames of a container's first stream of a kind, through a chain of filters."""
-    graph = av.filter.Graph()
-    if kind == 'video':
-        stream = source.streams.video[0]
-        nodes = [graph.add_buffer(template=stream)]
-        filters = [*filters, ('scale', '2*ceil(iw/2):2*ceil(ih/2)'), ('format', 'yuv420p')]
-    else:
-        stream = source.streams.audio[0]
-        nodes = [graph.add_abuffer(template=stream)]
-        filters = [*filters, ('aformat', 'sample_fmts=fltp:channel_layouts=mono')]
-    nodes += [graph.add(name, arguments) for name, arguments in filters]
-    nodes.append(graph.add('buffersink' if kind == 'video' else 'abuffersink'))
-    graph.link_nodes(*nodes).configure()
-    for frame in source.decode(stream):
+    """Frames of a video or of audio through a chain of filters; they are numbered on the way."""
+    graph, time = av.filter.Graph(), 0
+    for frame in frames:
+        is_video = isinstance(frame, av.VideoFrame)
+        if not time:
+            source = (graph.add_buffer(width=frame.width, height=frame.height,
+                                       format=frame.format, time_base=frame.time_base)
+                      if is_video else graph.add_abuffer(
+                          sample_rate=frame.sample_rate, format=frame.format,
+                          layout=frame.layout, time_base=frame.time_base))
+            nodes = [source, *(graph.add(name, arguments) for name, arguments in filters),
+                     graph.add('buffersink' if is_video else 'abuffersink')]
+            graph.link_nodes(*nodes).configure()
+        frame.pts = time
+        time += 1 if is_video else frame.samples
         graph.push(frame)
         yield from _pulled(graph)
-    graph.push(None)
-    yield from _pulled(graph)
+    if time:
+        graph.push(None)
+        yield from _pulled(graph)
 
 
 def _pulled(graph: av.filter.Graph) -> Iterator[av.frame.Frame]:

@@ -8,6 +8,7 @@ import pytest
 
 from avts_tf.data import media
 from tests.helpers import write_video
+from tests.media_files import make_file, set_display_matrix
 from tfrecords_tools import disguise as program
 from tfrecords_tools.disguise import DISGUISES, disguise
 
@@ -57,6 +58,36 @@ def test_a_disguise_changes_look_and_pitch_and_keeps_the_sync(name, flashes, tmp
     assert spectrum.argmax() * RATE / 1280 == pytest.approx(600 * pitch, rel=0.04)
 
 
+def test_late_audio_stays_late_and_a_turned_picture_is_upright(tmp_path):
+    """A copy is in sync on the player's clock, whatever the file's own times are."""
+    late = make_file(tmp_path / 'late.mkv', draw=lambda seconds: np.full(
+        [64, 64, 3], 200 if seconds >= 1.0 else 20, np.uint8), audio='pcm_s16le', rate=RATE,
+        audio_start=0.5, wave=lambda seconds: 0.5 * (seconds >= 1.0) * np.sin(3000 * seconds))
+    path = str(tmp_path / 'other.mp4')
+    disguise(late, path, 'wide')
+    sound = np.concatenate(list(media.audio_blocks(path, RATE)))
+    assert np.argmax(abs(sound.astype(int)) > 3000) / RATE == pytest.approx(1.0, abs=0.03)
+    with av.open(path) as container:
+        bright = [frame.to_ndarray(format='gray').mean() for frame in container.decode(video=0)]
+    assert np.argmax(np.array(bright) > 110) == 25
+    turned = make_file(tmp_path / 'turned.mp4')  # 160 x 64
+    set_display_matrix(turned, 0, 1, -1, 0)
+    disguise(turned, path, 'wide')
+    [block, *_] = media.video_blocks(path, 25, 0)
+    height, width, _ = block[0].shape
+    assert height > width
+
+
+def test_nothing_is_left_of_a_copy_that_fails(flashes, tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError('the disk is full')
+
+    monkeypatch.setattr(program, '_pulled', fail)
+    with pytest.raises(OSError):
+        disguise(flashes, str(tmp_path / 'out.mp4'), 'far')
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_disguises_go_round_and_what_cannot_be_read_is_named(flashes, tmp_path, capsys):
     (tmp_path / 'broken.mp4').write_bytes(b'no video')
     silent = tmp_path / 'silent.mkv'
@@ -64,7 +95,7 @@ def test_the_disguises_go_round_and_what_cannot_be_read_is_named(flashes, tmp_pa
     paths = [str(tmp_path / 'broken.mp4'), flashes, str(silent), flashes]
     assert program.disguise_all(paths, str(tmp_path / 'out')) == 2
     shown = capsys.readouterr().out
-    assert 'broken.mp4: left out' in shown and 'silent.mkv: left out: no audio' in shown
+    assert 'broken.mp4: left out' in shown and 'silent.mkv: left out: no_audio' in shown
     assert [path.parent.name for path in sorted((tmp_path / 'out').glob('*/*.mp4'))] == [
         'far', 'turned']
 
