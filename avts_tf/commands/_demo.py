@@ -4,7 +4,7 @@ import os
 import types
 
 from avts_tf.config import Config, make_config
-from avts_tf.data.shards import summary_path
+from avts_tf.data.shards import glob_of_set, summary_path
 from avts_tf.data.synthetic import write_world
 from avts_tf.training.curriculum import parse_regime
 from avts_tf.training.devices import refuse_several_machines
@@ -28,9 +28,10 @@ def records_or_demo(flags: types.SimpleNamespace) -> tuple[str, Config, str, str
 
 def _write(prefix: str, config: Config, videos: int, seed: int) -> str:
     """Writes a set of the synthetic world, if it is not there yet; returns its glob."""
+    pattern = glob_of_set(prefix, 'run_dir')
     if not os.path.exists(summary_path(prefix)):
         print(f'No --records: writing {videos} videos of the synthetic world to {prefix}-*.')
         clip = config.clip
         write_world(prefix, videos=videos, seed=seed, size=clip.frame_size + 8, fps=clip.fps,
                     sample_rate=clip.sample_rate)
-    return f'{prefix}-*-of-*'
+    return pattern

@@ -113,10 +113,31 @@ def list_files(part: str) -> list[str]:
     """
     if not part:
         return []
-    paths = tf.io.gfile.glob(os.path.join(part, '*') if tf.io.gfile.isdir(part) else part)
+    if tf.io.gfile.isdir(part):
+        paths = sorted(os.path.join(part, name) for name in tf.io.gfile.listdir(part))
+    else:
+        # A path may hold signs that mean something in a glob.
+        paths = [part] if tf.io.gfile.exists(part) else tf.io.gfile.glob(part)
     return [path for path in paths
             if not path.endswith(BESIDE_SHARDS) and not tf.io.gfile.isdir(path)
             and (path == part or not os.path.basename(path).startswith('.'))]
+
+
+def glob_of_set(prefix: str, parameter: str) -> str:
+    """The glob of the record files that are written as a set.
+
+    Args:
+        prefix: path that the names of all of them begin with.
+        parameter: name of the parameter that its folder comes from, for the message.
+
+    Raises:
+        UserError: the path holds a sign that means something else in a glob.
+    """
+    signs = ' '.join(sign for sign in '*?[],' if sign in prefix)
+    if signs:
+        raise UserError(parameter, prefix, f'must not hold {signs}, which would mean something '
+                        'else where it names record files. Choose another folder.')
+    return f'{prefix}-*-of-*'
 
 
 def files_of(pattern: str | None) -> set[str]:

@@ -280,9 +280,11 @@ def stamp(pattern: str) -> str:
     files that have changed since.
     """
     digest = hashlib.sha256()
-    for part in pattern.split(','):
-        found = [path for path in tf.io.gfile.glob(part.strip()) if not tf.io.gfile.isdir(path)]
-        for folder, _, names in tf.io.gfile.walk(part.strip()):
+    exists = tf.io.gfile.exists
+    for part in [pattern] if exists(pattern) else map(str.strip, pattern.split(',')):
+        paths = [part] if exists(part) else tf.io.gfile.glob(part)
+        found = [path for path in paths if not tf.io.gfile.isdir(path)]
+        for folder, _, names in tf.io.gfile.walk(part):
             found += [os.path.join(folder, name) for name in names]
         for path in sorted(found):
             size = tf.io.gfile.stat(path).length

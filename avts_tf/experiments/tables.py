@@ -15,7 +15,7 @@ from typing import Any
 from avts_tf import files
 from avts_tf.config import make_config
 from avts_tf.data.sampling import NEGATIVES
-from avts_tf.data.shards import summary_path
+from avts_tf.data.shards import glob_of_set, summary_path
 from avts_tf.data.synthetic import write_world
 from avts_tf.errors import UserError
 from avts_tf.experiments import plots, steps, study
@@ -233,13 +233,14 @@ def _write_set(settings: Settings, world: str, part: str) -> str:
         f'{clip.frame_size}px', f'{clip.fps:g}fps', f'{clip.sample_rate}hz',
         'quick' if settings.quick else ''])))
     path = os.path.join(settings.table_dir, name)
+    glob_of_set(path, 'table_dir')  # or it could not be named by one
     if not os.path.exists(summary_path(path)):
         logger.info(f'Writing {videos} videos of the {world} world to {path}-*.')
         write_world(path, videos, size=clip.frame_size + 8, fps=clip.fps,
                     sample_rate=clip.sample_rate,
                     seed=WORLD_SEED + list(WORLD_VIDEOS).index(part), difficulty=difficulty,
                     world=world)
-    return os.path.join(HERE, f'{name}-*-of-*')
+    return glob_of_set(os.path.join(HERE, name), 'table_dir')
 
 
 def _failure(figure: Figure, failures: dict[str, str]) -> str:

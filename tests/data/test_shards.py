@@ -1,6 +1,8 @@
 """Shards: found, counted, walked and verified, whatever is damaged."""
 
 import os
+import re
+import shutil
 import struct
 
 import pytest
@@ -14,6 +16,7 @@ from avts_tf.data.shards import (
     count_records,
     find_shards,
     first_damaged,
+    glob_of_set,
     masked_crc,
     name_hashes,
     naming_damage,
@@ -54,6 +57,19 @@ def test_no_match_names_parameter_and_value(tmp_path, shard, pattern):
     assert f'eval_records={pattern or ""}: no file matches' in str(error.value)
     if pattern and ',' in pattern:
         assert f"'{tmp_path}/nothing'" in str(error.value)
+
+
+def test_signs_of_globs_in_the_names_of_folders(tmp_path, shard):
+    folder = tmp_path / 'run [1]'
+    folder.mkdir()
+    path = shutil.copy(shard, folder / 'set-00000-of-00001')
+    for pattern in (path, folder, str(path).replace('[', '[[]').replace('set', '*')):
+        [(found, _)] = find_shards(str(pattern))
+        assert found == str(path)
+    for sign in '[]*?,':
+        with pytest.raises(UserError, match=re.escape(f'run_dir=runs/a{sign}b/set: must not hold')):
+            glob_of_set(f'runs/a{sign}b/set', 'run_dir')
+    assert glob_of_set('runs/a b/set', 'run_dir') == 'runs/a b/set-*-of-*'
 
 
 def test_nothing_but_empty_shards(tmp_path):

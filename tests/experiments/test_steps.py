@@ -44,3 +44,13 @@ def test_a_step_that_fails_is_named(tmp_path, capfd, monkeypatch):
     assert '--records=nowhere/*' in capfd.readouterr().err
     text = (tmp_path / 'curriculum.md').read_text()
     assert 'train-easy-seed0: records=nowhere/*: no file matches' in text
+
+
+def test_a_stamp_knows_folders_with_signs_of_globs(tmp_path):
+    folder = tmp_path / 'sounds, [all]'
+    folder.mkdir()
+    (folder / 'list.csv').write_text('path,label\n')
+    before = {path: steps.stamp(str(path)) for path in (folder, folder / 'list.csv')}
+    (folder / 'list.csv').write_text('path,label\na.wav,dog\n')
+    for path, value in before.items():
+        assert steps.stamp(str(path)) != value
