@@ -11,6 +11,7 @@ from avts_tf.config import Config, TrainConfig
 
 PLATEAU_EPOCHS = 5  # epochs without a lower loss until the learning rate falls
 PLATEAU_FACTOR = 0.1
+RATES_AHEAD = 100  # learning rates that are copied to the devices at once
 UNDECAYED = ['bias', 'beta', 'gamma', 'log_temperature']  # names of variables without weight decay
 
 
@@ -97,6 +98,7 @@ class LearningRate:
         self._stage_starts = stage_starts
         self._first_step = first_step
         self._set: float | None = None
+        self._begin, self._ahead = 0, []
 
     def at(self, step: int) -> float:
         """The learning rate of a step; those of the optimiser count from 0."""
@@ -110,19 +112,36 @@ class LearningRate:
         return rate
 
     def set(self, optimizer: keras.optimizers.Optimizer, step: int) -> None:
-        """Gives an optimiser the learning rate of a step, where it has another.
-
-        That copies a number to each device. Nothing waits for it, so that a rate that changes in
-        every step may come from here, and need not be computed in the graph.
-        """
+        """Gives an optimiser the learning rate of a step, where it has another."""
         rate = self.at(step)
-        if rate != self._set:
-            optimizer.learning_rate.assign(rate)
-            self._set = rate
+        if rate == self._set:
+            return
+        if not self._begin <= step < self._begin + len(self._ahead):
+            self._begin, self._ahead = step, self._rates_on_devices(optimizer, step)
+        for variable, value in self._ahead[step - self._begin]:
+            variable.assign(value)
+        self._set = rate
+
+    def _rates_on_devices(self, optimizer: keras.optimizers.Optimizer, step: int) -> list:
+        """For each of the next steps, the variable of each device and a value that lies there.
+
+        A copy of each rate when it is due would wait for the step before it.
+        """
+        rates = [self.at(step + ahead) for ahead in range(RATES_AHEAD)]
+        # One for each device of this machine.
+        variables = tf.distribute.get_strategy().experimental_local_results(
+            optimizer.learning_rate.value)
+        values = []
+        for variable in variables:
+            with tf.device(variable.device):
+                values.append(tf.unstack(tf.constant(rates, variable.dtype)))
+        return [list(zip(variables, of_step, strict=True))
+                for of_step in zip(*values, strict=True)]
 
     def end_epoch(self, loss: float) -> None:
         """Takes note of the mean loss of an epoch."""
         self._losses.append(loss)
+        self._ahead = []  # the loss may lower them
 
     def _plateaus(self) -> int:
         """How often the learning rate has fallen."""

@@ -7,6 +7,7 @@ figures, bit by bit (docs/resume.md says under which conditions).
 """
 
 import dataclasses
+import hashlib
 import logging
 import os
 
@@ -32,10 +33,12 @@ from avts_tf.training.callbacks import (
 from avts_tf.training.checkpoints import Checkpoint
 from avts_tf.training.curriculum import Curriculum, CurriculumCallback, parse_regime
 from avts_tf.training.devices import (
+    Gather,
     computes_bfloat16,
     is_chief,
     logging_of_chief_only,
     machine_share,
+    make_gather,
     make_strategy,
     worker_count,
 )
@@ -118,6 +121,7 @@ def train(
             first_run = read_first_run(init_run_dir, config)
         state = _initial_state(newest, records, config, run_dir, curriculum, inputs)
         strategy = _strategy(devices, config)
+        _refuse_other_parameters(make_gather(strategy), config)
         if (deterministic and gpus and config.towers.sync_batchnorm
                 and strategy.num_replicas_in_sync > 1):
             raise UserError('deterministic', True, 'TensorFlow has no such gradient of batch norm '
@@ -184,6 +188,14 @@ def _newest_checkpoint(run_dir: str, config: Config, origin: dict) -> Checkpoint
     if not newest and run.history():
         logger.warning(f'{run.checkpoints}: no checkpoint is whole; starting from the beginning.')
     return newest
+
+
+def _refuse_other_parameters(gather: Gather, config: Config) -> None:
+    """Raises a `UserError` on all machines where they have not all the same parameters."""
+    digest = hashlib.sha256(config.to_json().encode()).digest()
+    if len({numbers[0] for numbers in gather([int.from_bytes(digest[:7], 'big')])}) > 1:
+        raise UserError(None, None, 'the machines were given different parameters. Run the same '
+                        'command on all of them.')
 
 
 def _initial_state(newest: Checkpoint | None, records: str, config: Config, run_dir: str,

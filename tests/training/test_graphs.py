@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -13,7 +15,7 @@ from avts_tf.config import make_config
 from avts_tf.models.build import build_model
 from avts_tf.training.devices import make_strategy
 from avts_tf.training.loop import make_train_step
-from avts_tf.training.optimizer import make_optimizer
+from avts_tf.training.optimizer import RATES_AHEAD, LearningRate, make_optimizer
 from tests.graphs import batch_norm_shapes, copies_to_host, operations
 from tests.helpers import ROOT, light_video_network
 
@@ -87,6 +89,23 @@ def main():
         if op.type in ('Conv2D', 'Conv2DBackpropFilter', 'FusedBatchNormGradV3', 'MatMul'))
     assert by_replica[False, True] == by_replica[True, True] > 0, by_replica
     assert not by_replica[False, False] and not by_replica[True, False], by_replica
+    check_learning_rates(make_strategy('2'))
+
+
+def check_learning_rates(strategy):
+    """Each device gets the rate of a step, from a value that lies there."""
+    config = make_config('tiny', schedule='cosine', warmup_steps=30)
+    with strategy.scope():
+        optimizer = make_optimizer(config)
+        optimizer.build([keras.Variable([1.0])])
+    rate = LearningRate(config.train, 1000)
+    for step in (0, 1, 2, RATES_AHEAD, 3 * RATES_AHEAD + 7):
+        rate.set(optimizer, step)
+        held = strategy.experimental_local_results(optimizer.learning_rate.value)
+        assert [value.numpy() for value in held] == [np.float32(rate.at(step))] * 2
+        given = rate._ahead[step - rate._begin]
+        assert [value.device for _, value in given] == [value.device for value in held]
+        assert len({value.device for value in held}) == 2
 
 
 if __name__ == '__main__':

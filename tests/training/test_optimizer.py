@@ -63,19 +63,21 @@ def test_a_new_stage_restarts_or_keeps_the_learning_rate():
     assert kept == pytest.approx([1e-2] * 6 + [1e-3] * 10 + [1e-4])
 
 
-def test_an_optimizer_is_given_a_learning_rate_only_where_it_changes():
-    class Optimizer:
-        learning_rate, given = keras.Variable(0.5), []
-
-    Optimizer.learning_rate.assign = Optimizer.given.append
+def test_an_optimizer_is_given_a_learning_rate_only_where_it_changes(monkeypatch):
     train = make_config('tiny', schedule='plateau', warmup_steps=2, learning_rate=1.0).train
+    optimizer, given = make_optimizer(make_config('tiny')), []
+    variable = optimizer.learning_rate.value
+    assign = variable.assign
+    monkeypatch.setattr(variable, 'assign', lambda value: given.append(float(value)) or
+                        assign(value))
     rate = LearningRate(train, 100)
     for step in range(10):
-        rate.set(Optimizer, step)
+        rate.set(optimizer, step)
     for _ in range(6):
         rate.end_epoch(1.0)
-    rate.set(Optimizer, 10)
-    assert Optimizer.given == pytest.approx([0.5, 1.0, 0.1])
+    rate.set(optimizer, 10)
+    assert given == pytest.approx([0.5, 1.0, 0.1])
+    assert float(optimizer.learning_rate) == pytest.approx(0.1)
 
 
 def test_plateaus_are_counted():

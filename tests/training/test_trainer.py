@@ -587,8 +587,11 @@ def test_a_loss_that_is_nan_stops_and_names_epoch_step_and_clips(world, tmp_path
 # Several machines: processes of this one, with the same run folder.
 
 
-def start_workers(world, run, tmp_path, machines=2, **options):
-    """A process for each machine; each leaves its weights in tmp_path/worker-N.npz."""
+def start_workers(world, run, tmp_path, machines=2, others=None, **options):
+    """A process for each machine; each leaves its weights in tmp_path/worker-N.npz.
+
+    `others` are options of all but the first.
+    """
     sockets = [socket.create_server(('localhost', 0)) for _ in range(machines)]
     cluster = {'worker': [f'localhost:{one.getsockname()[1]}' for one in sockets]}
     for one in sockets:
@@ -596,7 +599,8 @@ def start_workers(world, run, tmp_path, machines=2, **options):
     return [start_run(world, run,
                       {'TF_CONFIG': json.dumps({'cluster': cluster,
                                                 'task': {'type': 'worker', 'index': index}})},
-                      weights=f'{tmp_path}/worker-{index}.npz', **options)
+                      weights=f'{tmp_path}/worker-{index}.npz',
+                      **options, **((others or {}) if index else {}))
             for index in range(machines)]
 
 
@@ -636,6 +640,28 @@ def test_two_machines_gather_numbers_and_read_their_own_batches(tmp_path):
     assert [json.loads(output) for _, output in finished] == [
         {**gathered, 'batches': [[0, 1, 2, 3], [4, 5, 6, 7]]},
         {**gathered, 'batches': [[0, 1, 2, 3], []]}]
+
+
+@pytest.mark.slow
+def test_machines_that_would_train_something_else_are_told(world, tmp_path):
+    both = start_workers(world, tmp_path / 'run', tmp_path, others={'settings': {'margin': 0.5}})
+    for status, output in ends(both):
+        assert status == 2 and 'different parameters' in output, output
+
+
+def test_machines_must_have_the_same_parameters():
+    from avts_tf.config import make_config
+    from avts_tf.errors import UserError
+    from avts_tf.training import trainer
+
+    first, second = make_config('tiny'), make_config('tiny', margin=0.5)
+    digests = []
+    for config in (first, second):
+        trainer._refuse_other_parameters(lambda numbers: digests.append(numbers) or [numbers],
+                                         config)
+    trainer._refuse_other_parameters(lambda numbers: [numbers, digests[0]], first)
+    with pytest.raises(UserError, match='^the machines were given different parameters'):
+        trainer._refuse_other_parameters(lambda numbers: [numbers, digests[1]], first)
 
 
 @pytest.mark.slow
