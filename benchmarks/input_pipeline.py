@@ -120,6 +120,7 @@ def all_frames(pattern: str) -> Iterable:
     config = make_config()
     size, count = config.clip.frame_size, config.clip.frames
 
+    @tf.autograph.experimental.do_not_convert
     def clip(record: records.Record) -> tuple:
         pixels = tf.map_fn(lambda jpeg: tf.io.decode_jpeg(jpeg, 3), record.frames,
                            fn_output_signature=tf.TensorSpec([HEIGHT, WIDTH, 3], tf.uint8))
