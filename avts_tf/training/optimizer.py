@@ -98,7 +98,8 @@ class LearningRate:
         self._stage_starts = stage_starts
         self._first_step = first_step
         self._set: float | None = None
-        self._begin, self._ahead = 0, []
+        self._begin = 0
+        self._ahead: list[list[tuple[tf.Variable, tf.Tensor]]] = []  # of the steps from there on
 
     def at(self, step: int) -> float:
         """The learning rate of a step; those of the optimiser count from 0."""
@@ -122,15 +123,18 @@ class LearningRate:
             variable.assign(value)
         self._set = rate
 
-    def _rates_on_devices(self, optimizer: keras.optimizers.Optimizer, step: int) -> list:
+    def _rates_on_devices(
+        self, optimizer: keras.optimizers.Optimizer, step: int,
+    ) -> list[list[tuple[tf.Variable, tf.Tensor]]]:
         """For each of the next steps, the variable of each device and a value that lies there.
 
         A copy of each rate when it is due would wait for the step before it.
         """
         rates = [self.at(step + ahead) for ahead in range(RATES_AHEAD)]
+        variable = optimizer.learning_rate.value
         # One for each device of this machine.
-        variables = tf.distribute.get_strategy().experimental_local_results(
-            optimizer.learning_rate.value)
+        mirrored = isinstance(variable, tf.distribute.DistributedValues)
+        variables = variable.values if mirrored else (variable,)
         values = []
         for variable in variables:
             with tf.device(variable.device):
