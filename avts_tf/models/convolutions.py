@@ -82,6 +82,7 @@ def _positions(x: tf.Tensor, strides: tuple[int, int]) -> tf.Tensor:
 # With fewer channels the passes over memory take longer than the multiplications that they save.
 WINOGRAD_CHANNELS = 64
 AVX2_WINOGRAD_CHANNELS = 16  # the same in time, in float32, on processors with AVX2 but no AVX-512
+WINOGRAD_ROWS = 7  # of fewer rows, what makes them a multiple of four takes too much
 
 
 # Winograd's F(2, 3) and F(4, 3): matrices of the positions that go in, of the kernel, and of what
@@ -115,7 +116,7 @@ class WinogradConv3D(keras.layers.Conv3D):
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        if not (training and self.trainable and _is_for_cpu() and self._is_faster(inputs.dtype)):
+        if not (training and self.trainable and _is_for_cpu() and self._is_faster(inputs)):
             return super().call(inputs)
         tile, combine, join = _F43 if inputs.dtype == tf.float32 else _F23
         kernel, axis = tf.cast(self.kernel, tf.float32), 1
@@ -129,12 +130,13 @@ class WinogradConv3D(keras.layers.Conv3D):
             products.append(tf.reshape(product, [-1, *term.shape[1:-1], product.shape[-1]]))
         return _join_tiles(products, join, axis, inputs.shape[axis])
 
-    def _is_faster(self, dtype: tf.DType) -> bool:
-        over_frames, float32 = self.kernel_size[0] == 3, dtype == tf.float32
-        least = WINOGRAD_CHANNELS
-        if over_frames and float32 and _has_avx2_alone():
-            least = AVX2_WINOGRAD_CHANNELS
-        return (over_frames or float32) and self.filters >= least
+    def _is_faster(self, inputs: tf.Tensor | keras.KerasTensor) -> bool:
+        float32 = inputs.dtype == tf.float32
+        if self.kernel_size[0] == 1:
+            return (float32 and self.filters >= WINOGRAD_CHANNELS
+                    and inputs.shape[2] >= WINOGRAD_ROWS)
+        few = float32 and _has_avx2_alone()
+        return self.filters >= (AVX2_WINOGRAD_CHANNELS if few else WINOGRAD_CHANNELS)
 
 
 def _has_avx2_alone() -> bool:

@@ -237,15 +237,18 @@ def test_winograd_is_for_training_alone(always_winograd):
     np.testing.assert_array_equal(ours[0], plain[0])
 
 
-@pytest.mark.parametrize(('flags', 'width', 'expected'), [
-    ('avx2', 1.0, (13, 4)), ('avx2', 0.25, (10, 0)), ('avx2', 0.125, (3, 0)),
-    ('avx2 avx512f', 1.0, (13, 4)), ('avx2 avx512f', 0.25, (6, 0)), ('asimd', 0.25, (6, 0))])
-def test_winograd_is_used_where_it_is_faster(flags, width, expected, monkeypatch):
+@pytest.mark.parametrize(('flags', 'width', 'size', 'expected'), [
+    ('avx2', 1.0, 112, (13, 4)), ('avx2', 1.0, 80, (10, 4)), ('avx2', 0.25, 112, (10, 0)),
+    ('avx2', 0.25, 48, (4, 0)), ('avx2', 0.125, 32, (0, 0)),
+    ('avx2 avx512f', 1.0, 112, (13, 4)), ('avx2 avx512f', 0.25, 48, (0, 0)),
+    ('asimd', 0.25, 112, (6, 0))])
+def test_winograd_is_used_where_it_is_faster(flags, width, size, expected, monkeypatch):
     """Number of layers in float32 and in bfloat16."""
     monkeypatch.setattr(convolutions_module, 'instructions', lambda: frozenset(flags.split()))
-    inputs = keras.Input([4, 16, 16, 3])
+    inputs = keras.Input([4, size, size, 3])
     layers = [layer for layer in keras.Model(inputs, mcx(inputs, 'mc3', width)).layers
               if isinstance(layer, WinogradConv3D)]
-    found = [sum(layer._is_faster(dtype) for layer in layers)
-             for dtype in (tf.float32, tf.bfloat16)]
+    assert len(layers) == 13
+    found = [sum(layer._is_faster(keras.KerasTensor(layer.input.shape, dtype))
+                 for layer in layers) for dtype in ('float32', 'bfloat16')]
     assert tuple(found) == expected
