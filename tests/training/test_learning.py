@@ -36,7 +36,7 @@ def eight_clips(tmp_path_factory):
     pytest.param('infonce', 'whole', marks=pytest.mark.slow)])
 def test_eight_clips_are_memorised(eight_clips, tmp_path, loss, network):
     config = make_config('tiny', frame_size=24, batch_size=8, passes_per_epoch=30,
-                         regime='easy=0.5+hard=0.5:3', loss=loss,
+                         regime='easy=0.5+hard=0.5:5', loss=loss,
                          video_width=0.0625, audio_width=0.125,
                          normalize='length' if loss == 'infonce' else 'whiten', warmup_steps=10,
                          **PLAIN)
