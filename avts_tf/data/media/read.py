@@ -178,8 +178,9 @@ def audio_blocks(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarr
         if audio.several:
             audio.first_that_decodes(lambda index: first_seconds(path, index))
         stream = Stream(path, audio.index, container=container)
-        pieces = audio_pieces(stream.frames(), sample_rate, has_video(container))
-        if has_video(container):
+        with_video = has_video(container)
+        pieces = audio_pieces(stream.frames(), sample_rate, with_video)
+        if with_video:
             first = next(pieces)
             _refuse_late(first[0], 'audio')
             silence = np.zeros(max(0, round(first[0] * sample_rate)), np.int16)
@@ -219,7 +220,7 @@ def video_blocks(
             lambda index: first_seconds(path, index, 0.0, max_pixels)), 'video')
         stream = Stream(path, video.index, max_pixels)
         block, shown = [], None
-        for _, frame in frames_on_grid(stream, 0.0, math.inf, fps):
+        for _, frame in frames_on_grid(stream, 0.0, math.inf, fps, hold=True):
             if frame is not shown:
                 shown = frame
                 array = np.array(upright(frame, display_size(stream, short_side), 'RGB'))

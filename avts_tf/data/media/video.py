@@ -97,16 +97,16 @@ def read_video(
 
 
 def frames_on_grid(
-    stream: Stream, begin: float, end: float, fps: float,
+    stream: Stream, begin: float, end: float, fps: float, hold: bool = False,
 ) -> Iterator[tuple[float, av.VideoFrame]]:
     """The frame of a stream that each output frame shows.
 
     Args:
         stream: of video.
-        begin: seconds, the time of the first output frame; it and others before the stream's
-            first frame show that one.
+        begin: seconds; output frames begin at the later one of this and the first frame.
         end: seconds; they go on until here.
         fps: output frames per second.
+        hold: whether they begin at `begin` also where the first frame comes later, and show that.
 
     Yields:
         (time in seconds, frame); the same frame again where several output frames show it.
@@ -125,21 +125,22 @@ def frames_on_grid(
     def choose(until_seconds: float) -> None:
         # The previous frame is the nearest one for all output frames up to a time.
         until_seconds += _SAME_TIME_SECONDS
-        while (place := shown + len(chosen)) < limit and begin + place / fps <= until_seconds:
+        while (place := shown + len(chosen)) < limit and start + place / fps <= until_seconds:
             chosen.append((previous_seconds, previous))
 
     def lasting(seconds: float) -> list[tuple[float, av.VideoFrame]]:
         # The chosen frames that the video surely lasts for if it lasts until a time.
-        return chosen[:max(0, _whole_frames(seconds - begin, fps, stream.slack) - shown)]
+        return chosen[:max(0, _whole_frames(seconds - start, fps, stream.slack) - shown)]
 
     for seconds, frame in stream.video_frames(begin):
         if previous is None:
+            start = begin if hold else max(begin, seconds)
             limit = math.inf
             if end < math.inf:
-                limit = _whole_frames(end - begin, fps, stream.slack)
+                limit = _whole_frames(end - start, fps, stream.slack)
         else:
             gap = seconds - previous_seconds
-            if gap > GREATEST_GAP_SECONDS and seconds > begin:
+            if gap > GREATEST_GAP_SECONDS and seconds > start:
                 raise Unsuitable('unreadable', 'the video times jump from '
                                  f'{previous_seconds:.3f} s to {seconds:.3f} s')
             intervals.append(gap)

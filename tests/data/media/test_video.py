@@ -2,6 +2,7 @@
 
 import fractions
 import io
+import math
 
 import av
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from avts_tf.data import media
+from avts_tf.data.media.video import read_video
 from tests.media_files import (
     CFR,
     KEEP_ALL,
@@ -112,3 +114,11 @@ def test_colours_by_the_matrix_and_range_that_the_file_states(
     assert read_pixels(jpeg)[24, 32] == pytest.approx(expected, abs=4)
     [block] = media.video_blocks(str(path), 25, 0)
     assert block[0][24, 32].astype(int) == pytest.approx(expected, abs=4)
+
+
+def test_a_video_that_begins_later_than_asked_begins_with_its_first_frame(tmp_path):
+    """As where one that began earlier did not decode: its audio is cut at the time it states."""
+    path = make_file(tmp_path / 'a.mkv', [0.5 + seconds for seconds in CFR], audio='pcm_s16le')
+    found = read_video(path, 0, 0.0, math.inf, KEEP_ALL)
+    assert found.start_seconds == pytest.approx(0.5) == found.frame_seconds[0]
+    assert len(found.frames) == 50
