@@ -60,7 +60,8 @@ def disguise(path: str, output_path: str, name: str) -> None:
         av.FFmpegError, OSError: its copy cannot be written.
     """
     of_video, of_audio = DISGUISES[name]
-    pictures = _filtered(_pictures(path), [
+    rate = _rate(path)
+    pictures = _filtered(_pictures(path, rate), [
         *of_video, ('scale', '2*ceil(iw/2):2*ceil(ih/2)'), ('format', 'yuv420p')])
     sounds = _filtered(_sounds(path), [*of_audio, ('aformat', 'sample_fmts=fltp')])
     # Before any work: a file without audio is found out here.
@@ -68,7 +69,7 @@ def disguise(path: str, output_path: str, name: str) -> None:
     if first is None:
         raise media.Unsuitable('too_short', 'there is no whole frame')
     with files.replacing(output_path) as aside, av.open(aside, 'w', format='mp4') as target:
-        video = target.add_stream('libx264', _rate(path), {'crf': '12'})
+        video = target.add_stream('libx264', rate, {'crf': '12'})
         video.width, video.height, video.pix_fmt = first.width, first.height, 'yuv420p'
         audio = target.add_stream('aac', SAMPLE_RATE, layout='mono')
         for stream, begun, frames in ((video, first, pictures), (audio, first_sound, sounds)):
@@ -84,9 +85,8 @@ def _rate(path: str) -> fractions.Fraction:
     return next(filter(None, rates), fractions.Fraction(25))
 
 
-def _pictures(path: str) -> Iterator[av.VideoFrame]:
+def _pictures(path: str, rate: fractions.Fraction) -> Iterator[av.VideoFrame]:
     """The frames of a file from its start on, upright and on exact steps."""
-    rate = _rate(path)
     for block in media.video_blocks(path, float(rate), short_side=0):
         for picture in block:
             frame = av.VideoFrame.from_ndarray(picture, 'rgb24')

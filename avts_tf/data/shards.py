@@ -116,11 +116,15 @@ def list_files(part: str) -> list[str]:
     if tf.io.gfile.isdir(part):
         paths = sorted(os.path.join(part, name) for name in tf.io.gfile.listdir(part))
     else:
-        # A path may hold signs that mean something in a glob.
-        paths = [part] if tf.io.gfile.exists(part) else tf.io.gfile.glob(part)
+        paths = matches(part)
     return [path for path in paths
             if not path.endswith(BESIDE_SHARDS) and not tf.io.gfile.isdir(path)
             and (path == part or not os.path.basename(path).startswith('.'))]
+
+
+def matches(part: str) -> list[str]:
+    """A path that is there, whatever signs of globs it holds; else what it matches as a glob."""
+    return [part] if tf.io.gfile.exists(part) else tf.io.gfile.glob(part)
 
 
 def glob_of_set(prefix: str, parameter: str) -> str:

@@ -19,6 +19,7 @@ import tensorflow as tf
 from avts_tf import files
 from avts_tf.config import make_config
 from avts_tf.data import workers
+from avts_tf.data.shards import matches
 from avts_tf.errors import Stopped, UserError
 from avts_tf.evaluation import action, audio
 from avts_tf.evaluation.sync import evaluate_sync
@@ -280,10 +281,9 @@ def stamp(pattern: str) -> str:
     files that have changed since.
     """
     digest = hashlib.sha256()
-    exists = tf.io.gfile.exists
-    for part in [pattern] if exists(pattern) else map(str.strip, pattern.split(',')):
-        paths = [part] if exists(part) else tf.io.gfile.glob(part)
-        found = [path for path in paths if not tf.io.gfile.isdir(path)]
+    parts = [pattern] if tf.io.gfile.exists(pattern) else map(str.strip, pattern.split(','))
+    for part in parts:
+        found = [path for path in matches(part) if not tf.io.gfile.isdir(path)]
         for folder, _, names in tf.io.gfile.walk(part):
             found += [os.path.join(folder, name) for name in names]
         for path in sorted(found):

@@ -201,17 +201,16 @@ def _check_output(
             raise UserError('output', output_dir, 'holds features of another tower, other windows '
                             'or other files, as its features.json says; give another folder, or '
                             '`overwrite`.')
-    existing = [job.output for tower_jobs in jobs.values() for job in tower_jobs
+    existing = [job for tower_jobs in jobs.values() for job in tower_jobs
                 if os.path.exists(os.path.join(output_dir, job.output))]
     if existing and not skip_existing:
-        raise UserError('output', output_dir, f'{existing[0]} is there already, {len(existing)} '
-                        'such in all; `skip_existing` resumes with the others, `overwrite` writes '
-                        'them anew.')
-    for job in (job for tower_jobs in jobs.values() for job in tower_jobs):
-        path = os.path.join(output_dir, job.output)
-        if not path.endswith('.npz') or not os.path.exists(path) or not (digest := _digest(job)):
+        raise UserError('output', output_dir, f'{existing[0].output} is there already, '
+                        f'{len(existing)} such in all; `skip_existing` resumes with the others, '
+                        '`overwrite` writes them anew.')
+    for job in existing:
+        if not job.output.endswith('.npz') or not (digest := _digest(job)):
             continue
-        with np.load(path) as features:
+        with np.load(os.path.join(output_dir, job.output)) as features:
             if features.get('source') != digest:
                 raise UserError('output', output_dir, f'{job.output} holds features of another '
                                 f'file than {job.source.path}; give another folder, or '

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -170,6 +171,11 @@ def _without_int32(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """
     return {name: tf.cast(value, tf.int64) if value.dtype == tf.int32 else value
             for name, value in batch.items()}
+
+
+def local_parts(value: Any) -> Sequence[tf.Tensor | tf.Variable]:
+    """The parts of a value or variable of several replicas on this machine; else it alone."""
+    return value.values if hasattr(value, 'values') else [value]
 
 
 Gather = Callable[[Sequence[int]], list[Sequence[int]]]

@@ -8,7 +8,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -23,7 +23,14 @@ from avts_tf.models.two_tower import TwoTower
 from avts_tf.signals import note_signals
 from avts_tf.training import faults
 from avts_tf.training.curriculum import Curriculum
-from avts_tf.training.devices import Gather, gather_texts, machine_share, make_gather, own_batches
+from avts_tf.training.devices import (
+    Gather,
+    gather_texts,
+    local_parts,
+    machine_share,
+    make_gather,
+    own_batches,
+)
 from avts_tf.training.faults import MachineReport
 from avts_tf.training.run_folder import RunFolder
 from avts_tf.training.state import TrainingState
@@ -193,14 +200,9 @@ def _make_metric_access(model: TwoTower, strategy: tf.distribute.Strategy) -> tu
     return lambda: read().numpy(), write
 
 
-def _parts(value: Any) -> Sequence[tf.Tensor]:
-    """The parts of a per-replica value that are on this machine."""
-    return value.values if hasattr(value, 'values') else [value]
-
-
 def _local(value: Any) -> np.ndarray:
     """The parts of a per-replica value that are on this machine, as one array."""
-    return np.concatenate([part.numpy() for part in _parts(value)])
+    return np.concatenate([part.numpy() for part in local_parts(value)])
 
 
 def _end(batch: dict) -> int:
@@ -210,7 +212,7 @@ def _end(batch: dict) -> int:
 
 def _has_clips(batch: dict | None) -> bool:
     """Whether this machine has a batch; beside one that has, a machine without gets no rows."""
-    return batch is not None and any(part.shape[0] for part in _parts(batch['end']))
+    return batch is not None and any(part.shape[0] for part in local_parts(batch['end']))
 
 
 def _exchange_skips(state: PipelineState, gather: Gather) -> None:

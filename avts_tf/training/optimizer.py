@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from avts_tf.config import Config, TrainConfig
+from avts_tf.training.devices import local_parts
 
 PLATEAU_EPOCHS = 5  # epochs without a lower loss until the learning rate falls
 PLATEAU_FACTOR = 0.1
@@ -131,10 +132,7 @@ class LearningRate:
         A copy of each rate when it is due would wait for the step before it.
         """
         rates = [self.at(step + ahead) for ahead in range(RATES_AHEAD)]
-        variable = optimizer.learning_rate.value
-        # One for each device of this machine.
-        mirrored = isinstance(variable, tf.distribute.DistributedValues)
-        variables = variable.values if mirrored else (variable,)
+        variables = local_parts(optimizer.learning_rate.value)
         values = []
         for variable in variables:
             with tf.device(variable.device):

@@ -7,7 +7,6 @@ figures, bit by bit (docs/resume.md says under which conditions).
 """
 
 import dataclasses
-import hashlib
 import logging
 import os
 
@@ -35,6 +34,7 @@ from avts_tf.training.curriculum import Curriculum, CurriculumCallback, parse_re
 from avts_tf.training.devices import (
     Gather,
     computes_bfloat16,
+    gather_texts,
     is_chief,
     logging_of_chief_only,
     machine_share,
@@ -192,8 +192,7 @@ def _newest_checkpoint(run_dir: str, config: Config, origin: dict) -> Checkpoint
 
 def _refuse_other_parameters(gather: Gather, config: Config) -> None:
     """Raises a `UserError` on all machines where they have not all the same parameters."""
-    digest = hashlib.sha256(config.to_json().encode()).digest()
-    if len({numbers[0] for numbers in gather([int.from_bytes(digest[:7], 'big')])}) > 1:
+    if len(set(gather_texts(gather, config.to_json()))) > 1:
         raise UserError(None, None, 'the machines were given different parameters. Run the same '
                         'command on all of them.')
 

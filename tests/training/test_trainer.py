@@ -655,13 +655,20 @@ def test_machines_must_have_the_same_parameters():
     from avts_tf.training import trainer
 
     first, second = make_config('tiny'), make_config('tiny', margin=0.5)
-    digests = []
+    given = {}
     for config in (first, second):
-        trainer._refuse_other_parameters(lambda numbers: digests.append(numbers) or [numbers],
-                                         config)
-    trainer._refuse_other_parameters(lambda numbers: [numbers, digests[0]], first)
+        numbers = given[config] = []
+        trainer._refuse_other_parameters(
+            lambda own, numbers=numbers: numbers.append(own) or [own], config)
+
+    def beside(config):
+        # That machine's length of text, then its text, padded as long as ours where it is shorter.
+        answers = iter(given[config])
+        return lambda own: [own, [*(other := next(answers)), *[32] * (len(own) - len(other))]]
+
+    trainer._refuse_other_parameters(beside(first), first)
     with pytest.raises(UserError, match='^the machines were given different parameters'):
-        trainer._refuse_other_parameters(lambda numbers: [numbers, digests[1]], first)
+        trainer._refuse_other_parameters(beside(second), first)
 
 
 @pytest.mark.slow
