@@ -38,7 +38,8 @@ def run(flags: SimpleNamespace) -> None:
     if flags.checkpoint == 'best':
         chosen_on = chosen_on or inputs.get('eval_records') or inputs.get('records')
     with naming_damage(records, eval_records):
-        measure(model, records, eval_records, flags.run_dir, epochs=epochs, chosen_on=chosen_on,
+        measure(model, records, eval_records, flags.run_dir, epochs=epochs,
+                trained_on=inputs.get('records'), chosen_on=chosen_on,
                 windows_per_record=flags.windows_per_record)
     if flags.shortcuts:
         _measure_shortcuts(model, records, eval_records or records, flags)

@@ -41,7 +41,8 @@ class SyncEvaluation(NamedTuple):
 
 def evaluate_sync(
     model: TwoTower, records: str, eval_records: str | None = None, *, windows_per_record: int = 4,
-    epochs: int | None = None, chosen_on: str | None = None, label_prefix: str | None = None,
+    epochs: int | None = None, trained_on: str | None = None, chosen_on: str | None = None,
+    label_prefix: str | None = None,
 ) -> SyncEvaluation:
     """Measures AVTS accuracy and the AUC of each kind of negative.
 
@@ -52,10 +53,12 @@ def evaluate_sync(
     Args:
         model: trained model.
         records: glob of training records, for the threshold.
-        eval_records: glob of records that were not trained on; None measures on the training
-            records and says so.
+        eval_records: glob of records to measure on; None measures on `records`. Those that were
+            trained on are measured, and the result says so.
         windows_per_record: windows drawn from each record, each with one pair of each kind.
         epochs: how many epochs the model was trained for, to be reported.
+        trained_on: glob of the records that the model was trained on; None, or where they are gone,
+            takes `records` for these.
         chosen_on: glob of the records that the checkpoint or the parameters were chosen on; None
             where nothing was chosen.
         label_prefix: of the labels by which easy pairs are split into those of one class and of
@@ -63,9 +66,9 @@ def evaluate_sync(
 
     Returns:
         A `SyncEvaluation`. Its `results` are those of `metrics.sync_metrics`, and of
-        `metrics.split_easy` where they are split, with `measured_on`,
-        `threshold_clips` (their number), `threshold_set_aside` (whether they were not trained
-        on), `held_out`, `chosen_on_these`, `epochs` and
+        `metrics.split_easy` where they are split, with `measured_on`, `threshold_clips` (their
+        number), `threshold_set_aside` (whether training set them aside), `held_out` (whether none
+        of the files measured on were trained on), `chosen_on_these`, `epochs` and
         `skipped_records` (reason -> `times`, `first`).
 
     Raises:
@@ -96,9 +99,10 @@ def evaluate_sync(
         class_of = dict(zip(hashes, labels.values(), strict=True))
         results.update(metrics.split_easy(pairs, threshold, class_of))
     results['threshold_clips'] = len(threshold_pairs['kind'])
-    results['threshold_set_aside'] = set_aside > 0
+    trained = files_of(trained_on) or files_of(records)
+    results['threshold_set_aside'] = set_aside > 0 and files_of(records) == trained
     results['measured_on'] = measured_on
-    results['held_out'] = bool(eval_records)
+    results['held_out'] = files_of(measured_on).isdisjoint(trained)
     results['chosen_on_these'] = not files_of(chosen_on).isdisjoint(files_of(measured_on))
     if epochs is not None:
         results['epochs'] = epochs
@@ -198,7 +202,8 @@ def describe(results: dict) -> Iterator[str]:
     where = ('records not trained on' if results['held_out'] else
              'the TRAINING records (others give an unbiased figure)')
     threshold_clips = f'{results["threshold_clips"]} ' + (
-        'clips set aside from training' if results.get('threshold_set_aside') else 'training clips')
+        'clips set aside from training' if results.get('threshold_set_aside') else
+        'clips that training did not set aside')
     yield (f'Measured on {results["clips"]} windows of {results["examples"]} {where}; in brackets '
            f'95 % intervals; threshold {results["threshold"]:.3f} from {threshold_clips}; chance '
            'is 50 % and 0.5.')

@@ -67,8 +67,24 @@ def test_figures_on_training_records_and_chosen_ones_say_so(evaluated):
     results = {**evaluated[0].results, 'held_out': False, 'chosen_on_these': True,
                'threshold_set_aside': False}
     lines = list(sync.describe(results))
-    assert 'TRAINING records' in lines[0] and '35 training clips' in lines[0]
+    assert 'TRAINING records' in lines[0] and '35 clips that training did not set aside' in lines[0]
     assert 'CHOSEN on these records' in lines[1]
+
+
+@pytest.mark.parametrize(('records', 'measured_on', 'trained_on', 'set_aside', 'held_out'), [
+    (0, 1, None, True, True), (0, 0, None, True, False), (0, 1, 0, True, True),
+    (0, 1, 1, False, False),  # measured on what it was trained on, threshold of other records
+    (0, None, 1, False, True),
+    (0, 1, 'moved', True, True),  # what it was trained on is gone: `records` are taken for these
+])
+def test_results_say_what_was_trained_on(globs, records, measured_on, trained_on, set_aside,
+                                         held_out):
+    def glob_of(which):
+        return globs[which] if isinstance(which, int) else which
+
+    results = sync.evaluate_sync(Oracle(), glob_of(records), glob_of(measured_on),
+                                 windows_per_record=1, trained_on=glob_of(trained_on)).results
+    assert (results['threshold_set_aside'], results['held_out']) == (set_aside, held_out)
 
 
 def test_easy_pairs_are_split_by_the_labels_of_the_records(tmp_path):
