@@ -23,7 +23,7 @@ FLAGS = {
     ],
     'Measuring': [
         Flag('max_offset_seconds', 1.0, 'Greatest offset that is looked at, in seconds.',
-             minimum=0.02),
+             minimum=0.1),
         Flag('min_confidence', 0.9, 'Least confidence of an answer. Below it, without a '
              'calibration, or where the distance is lowest at the edge of the search or nearly as '
              'low elsewhere, the offset cannot be determined.', minimum=0.0, maximum=1.0),
@@ -51,7 +51,7 @@ def run(flags: SimpleNamespace) -> None:
     if sources:
         output = flags.output or os.path.join(run_dir, 'offsets')
         with files.locked(output, 'output'):
-            measure_files(model, sources, run_dir, output, flags.max_offset_seconds,
+            measure_files(model, sources, run_dir, epochs, output, flags.max_offset_seconds,
                           flags.min_confidence, flags.fix)
         return
     eval_records = flags.eval_records or load_inputs(run_dir).get('eval_records')
@@ -59,11 +59,12 @@ def run(flags: SimpleNamespace) -> None:
         raise UserError('input', None, 'give the file or folder to measure; or `eval_records`, to '
                         'calibrate on records that were not trained on.')
     with naming_damage(eval_records):
-        calibrate(model, eval_records, run_dir, flags.max_offset_seconds, flags.min_confidence)
+        calibrate(model, eval_records, run_dir, epochs, flags.max_offset_seconds,
+                  flags.min_confidence)
 
 
 def calibrate(
-    model: 'TwoTower', eval_records: str, run_dir: str, max_offset_seconds: float,
+    model: 'TwoTower', eval_records: str, run_dir: str, epochs: int, max_offset_seconds: float,
     min_confidence: float,
 ) -> None:
     """Calibrates a model; prints, plots and writes the results into the run folder.
@@ -72,13 +73,14 @@ def calibrate(
         model, eval_records, max_offset_seconds, min_confidence: as in
             `evaluation.offset_calibration.calibrate`.
         run_dir: run folder.
+        epochs: for how many the model was trained.
     """
     from avts_tf import plots
     from avts_tf.evaluation.offset_calibration import calibrate, describe
     from avts_tf.training.run_folder import plot_path, update_result, writing
 
     results, errors_ms = calibrate(model, eval_records, max_offset_seconds, min_confidence)
-    update_result(run_dir, {'offset': results})
+    update_result(run_dir, {'offset': {**results, 'epochs': epochs}})
     with writing(run_dir):
         path = plot_path(run_dir, 'offset_errors.png')
         plots.offset_errors(errors_ms, 1000 / model.config.clip.fps, path)
@@ -87,7 +89,7 @@ def calibrate(
 
 
 def measure_files(
-    model: 'TwoTower', sources: 'list[Source]', run_dir: str, output_dir: str,
+    model: 'TwoTower', sources: 'list[Source]', run_dir: str, epochs: int, output_dir: str,
     max_offset_seconds: float, min_confidence: float, fix: bool = False,
 ) -> list[dict]:
     """Measures files; prints and plots each answer and writes all to `offsets.json`.
@@ -96,6 +98,7 @@ def measure_files(
         model, sources, max_offset_seconds, min_confidence: as in
             `evaluation.offset_files.measure_offsets`.
         run_dir: run folder, whose calibration gives the confidence.
+        epochs: for how many the model was trained; a calibration of others does not count.
         output_dir: folder for what is written.
         fix: also copies each file whose offset is determined, with its audio moved into sync.
 
@@ -113,6 +116,10 @@ def measure_files(
 
     os.makedirs(output_dir, exist_ok=True)
     calibration = load_result(run_dir).get('offset', {})
+    if calibration and calibration.get('epochs') != epochs:
+        print(f'{run_dir}: the calibration is not of the weights after {epochs} epochs and does '
+              'not count; calibrate again.')
+        calibration = {}
     answers, answers_path = [], os.path.join(output_dir, 'offsets.json')
     try:
         for found in measure_offsets(

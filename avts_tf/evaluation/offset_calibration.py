@@ -61,6 +61,7 @@ def shift_audio(waveform: np.ndarray, samples: int) -> np.ndarray:
         array([0, 1, 2], dtype=int16)
     """
     shifted = np.zeros_like(waveform)
+    samples = int(np.clip(samples, -len(waveform), len(waveform)))
     if samples >= 0:
         shifted[samples:] = waveform[:len(waveform) - samples]
     else:

@@ -24,6 +24,8 @@ def test_shift_audio_makes_late_and_keeps_the_length():
     np.testing.assert_array_equal(shift_audio(sound, 2), [0, 0, 1, 2, 3])
     np.testing.assert_array_equal(shift_audio(sound, -2), [3, 4, 5, 0, 0])
     np.testing.assert_array_equal(shift_audio(sound, 0), sound)
+    for beyond in (5, 7, -5, -7, 100):
+        np.testing.assert_array_equal(shift_audio(sound, beyond), np.zeros(5))
 
 
 def test_calibration_gives_the_error_and_the_depths_of_right_and_wrong_answers(tmp_path):

@@ -32,8 +32,8 @@ def _measure(
     folder, calibration=CALIBRATION, fix=False, max_offset_seconds=1.0, min_confidence=0.9,
 ):
     """Answers for the files in the folder `in`, written to the folder `out` beside it."""
-    (folder / 'result.json').write_text(json.dumps({'offset': calibration}))
-    return command.measure_files(model(), find_sources(str(folder / 'in')), str(folder),
+    (folder / 'result.json').write_text(json.dumps({'offset': {'epochs': 3, **calibration}}))
+    return command.measure_files(model(), find_sources(str(folder / 'in')), str(folder), 3,
                                  str(folder / 'out'), max_offset_seconds, min_confidence, fix)
 
 
@@ -122,6 +122,7 @@ def test_a_name_too_long_for_its_curve_costs_the_curve_alone(tmp_path, capsys):
 
 @pytest.mark.parametrize(('calibration', 'options', 'reason'), [
     ({}, {}, 'no_calibration'),
+    ({**CALIBRATION, 'epochs': 2}, {}, 'no_calibration'),  # of other weights
     ({**CALIBRATION, 'right_depths': [9.0, 10.0]}, {}, 'low_confidence'),
     (CALIBRATION, {'max_offset_seconds': 0.29}, 'at_edge'),
 ])
