@@ -25,6 +25,7 @@ MOST_POSITIONS = 64     # video windows, spread over the file
 LEAST_POSITIONS = 0.25  # share of them that must have audio at an offset for it to count
 SILENT_SAMPLE = 8       # |sample| up to here is digital silence, as shifted or padded audio ends in
 EDGE_STEPS = 3          # neighbours that the lowest point needs on both sides, to be a minimum
+HALVES_APART_SECONDS = 0.05  # between the lowest points of both halves of a file, at most
 RIVAL_DEPTH = 0.9       # share of the lowest point's depth from which another minimum is a rival
 LEAST_VARIANCE = 1e-6   # of depths, against division by zero
 _BATCH = 64
@@ -36,11 +37,13 @@ class OffsetCurve(NamedTuple):
     Attributes:
         offset_seconds: float64 [N], positive where the audio is taken to be late.
         distance: float64 [N], mean over the video windows; NaN where too few of them have audio.
+        halves: float64 [2, N], the same over the first and the second half of the windows.
         positions: number of video windows.
     """
 
     offset_seconds: np.ndarray
     distance: np.ndarray
+    halves: np.ndarray
     positions: int
 
     @property
@@ -78,6 +81,14 @@ class OffsetCurve(NamedTuple):
         end = min(shallow[shallow > lowest], default=len(depths))
         others = np.r_[depths[:start], depths[end:]]
         return bool((others > RIVAL_DEPTH * depths[lowest]).any())
+
+    @property
+    def halves_disagree(self) -> bool:
+        """Whether both halves are lowest at other offsets, as where the sync drifts or jumps."""
+        if np.isnan(self.halves).all(1).any():
+            return False
+        first, second = self.offset_seconds[np.nanargmin(self.halves, axis=1)]
+        return bool(abs(first - second) > HALVES_APART_SECONDS + HOP_SECONDS / 2)
 
 
 class EmbeddedVideo(NamedTuple):
@@ -158,10 +169,18 @@ def offset_curve(
     of_video = video.embeddings[np.nonzero(within)[0]]
     distance = np.full(samples.shape, np.nan)
     distance[within] = np.linalg.norm(of_video - of_audio[index], axis=-1)
-    enough = within.sum(0) >= max(1, LEAST_POSITIONS * len(video.start_seconds))
-    mean = np.full(len(offsets), np.nan)
+    count = len(distance)  # of one window, both halves are it
+    halves = [_mean_over_windows(distance[:(count + 1) // 2]),
+              _mean_over_windows(distance[count // 2:])]
+    return OffsetCurve(offsets, _mean_over_windows(distance), np.stack(halves), count)
+
+
+def _mean_over_windows(distance: np.ndarray) -> np.ndarray:
+    """Mean of float64 [P, N] over P, NaN where too few are known: float64 [N]."""
+    enough = np.isfinite(distance).sum(0) >= max(1, LEAST_POSITIONS * len(distance))
+    mean = np.full(distance.shape[1], np.nan)
     mean[enough] = np.nanmean(distance[:, enough], axis=0)
-    return OffsetCurve(offsets, mean, len(video.start_seconds))
+    return mean
 
 
 def _embed(
@@ -222,8 +241,8 @@ def doubt(
         min_confidence: least confidence of an answer, 0 to 1.
 
     Returns:
-        (reason, in words), the reason one of 'no_calibration', 'at_edge', 'low_confidence' and
-        'ambiguous'; None where the lowest point is an answer.
+        (reason, in words), the reason one of 'no_calibration', 'at_edge', 'low_confidence',
+        'ambiguous' and 'halves_disagree'; None where the lowest point is an answer.
     """
     best = curve.best
     assert best is not None
@@ -242,4 +261,8 @@ def doubt(
     if curve.has_rival:
         return 'ambiguous', ('the curve has another minimum nearly as deep, as with events that '
                              'repeat')
+    if curve.halves_disagree:
+        return 'halves_disagree', ('the first and the second half are lowest at offsets more than '
+                                   f'{1000 * HALVES_APART_SECONDS:g} ms apart, as where the sync '
+                                   'drifts or the file was edited')
     return None

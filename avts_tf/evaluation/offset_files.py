@@ -29,7 +29,7 @@ class FileOffset(NamedTuple):
         curve: distances over offsets; None where the file could not be measured.
         offset_seconds: of the curve's lowest point, less the bias; positive where the audio is
             late.
-        confidence: see `offset.confidence_of`.
+        confidence: of the curve's depth, see `offset.confidence_of`.
         depth: of the curve, see `OffsetCurve.best`.
     """
 
@@ -45,8 +45,9 @@ class FileOffset(NamedTuple):
 
         Returns:
             Dict of `path` and `determined`. Where that is true, `offset_ms` is the answer; where
-            not, it is None, and `reason` and `detail` say why. Both have `confidence`, `lowest_ms`
-            (of the curve, less the bias), `depth` and `positions`. A file that could not be
+            not, it is None, and `reason` and `detail` say why; `confidence` is None too, unless it
+            is the reason. Both have `lowest_ms` (of the curve, less the bias), `depth` and
+            `positions`. A file that could not be
             measured has `path`, `determined`, `skipped` and `detail`.
         """
         path = self.source.path
@@ -56,8 +57,10 @@ class FileOffset(NamedTuple):
             return {'path': path, 'determined': False, 'skipped': reason, 'detail': detail}
         assert self.offset_seconds is not None and self.depth is not None
         lowest_ms = round(1000 * self.offset_seconds)
+        of_an_answer = not self.problem or self.problem[0] == 'low_confidence'
         answer = {'path': path, 'determined': not self.problem,
-                  'offset_ms': None if self.problem else lowest_ms, 'confidence': self.confidence,
+                  'offset_ms': None if self.problem else lowest_ms,
+                  'confidence': self.confidence if of_an_answer else None,
                   'lowest_ms': lowest_ms, 'depth': round(self.depth, 4),
                   'positions': self.curve.positions}
         if self.problem:

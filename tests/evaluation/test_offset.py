@@ -38,11 +38,9 @@ def test_too_short_or_silent_has_no_offset():
 
 def test_lowest_point_lies_between_the_steps():
     offsets = np.arange(-3, 4) * offset.HOP_SECONDS
-    curve = offset.OffsetCurve(offsets, (offsets - 0.004) ** 2, 9)
-    assert curve.best[0] == pytest.approx(0.004)
-    at_the_end = offset.OffsetCurve(offsets, -offsets, 9)
-    assert at_the_end.best[0] == pytest.approx(0.03)
-    assert offset.OffsetCurve(offsets, np.full(7, np.nan), 9).best is None
+    assert _curve((offsets - 0.004) ** 2).best[0] == pytest.approx(0.004)
+    assert _curve(-offsets).best[0] == pytest.approx(0.03)
+    assert _curve(np.full(7, np.nan)).best is None
 
 
 def test_windows_are_placed_by_the_times_of_the_frames_shown_in_them():
@@ -57,7 +55,7 @@ def test_windows_are_placed_by_the_times_of_the_frames_shown_in_them():
 def _curve(distance):
     distance = np.array(distance, float)
     return offset.OffsetCurve((np.arange(len(distance)) - len(distance) // 2) * offset.HOP_SECONDS,
-                              distance, 9)
+                              distance, np.stack([distance, distance]), 9)
 
 
 @pytest.mark.parametrize(('distance', 'expected'), [
@@ -76,6 +74,26 @@ def _curve(distance):
 def test_what_cannot_be_determined(distance, expected):
     found = offset.doubt(_curve(distance), CALIBRATION, 1.0, 0.9)
     assert (found and found[0]) == expected
+
+
+@pytest.mark.parametrize(('apart_seconds', 'expected'), [
+    (0.0, None), (0.04, None), (0.12, 'halves_disagree'), (0.3, 'halves_disagree'),
+])
+def test_sync_that_jumps_within_a_file_is_not_determined(apart_seconds, expected):
+    pictures, sound = strikes(1)
+    pictures, sound = [*pictures] * 2, np.r_[sound, sound]
+    half = len(sound) // 2
+    jumped = np.r_[sound[:half], shift_audio(sound, round(apart_seconds * CLIP.sample_rate))[half:]]
+    curve = offset_curve(model(), embed(pictures), jumped, 1.0)
+    found = offset.doubt(curve._replace(distance=curve.halves[0]), CALIBRATION, 1.0, 0.0)
+    assert (found and found[0]) == expected
+
+
+def test_halves_are_compared_where_both_are_known():
+    dip, unknown = np.array([1, 1, 1, 0.2, 1, 1, 1]), np.full(7, np.nan)
+    curve = _curve(dip)
+    assert not curve._replace(halves=np.stack([dip, unknown])).halves_disagree
+    assert not curve._replace(halves=np.stack([dip, np.r_[np.nan, dip[1:]]])).halves_disagree
 
 
 def test_without_a_calibration_for_it_nothing_is_determined():

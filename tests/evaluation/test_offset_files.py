@@ -136,7 +136,7 @@ def test_what_is_undetermined_is_left_as_it_is(tmp_path, monkeypatch, capsys, ca
     shown = capsys.readouterr().out
     assert (answer['determined'], answer['offset_ms'], answer['reason'],
             answer['fixed']) == (False, None, reason, None)
-    assert answer['detail']
+    assert answer['detail'] and (answer['confidence'] is None) == (reason != 'low_confidence')
     assert json.loads((tmp_path / 'out' / 'offsets.json').read_text()) == [answer]
     assert os.listdir(tmp_path / 'out') == ['offsets.json']
     assert 'cannot be determined' in titles[0] and 'clip.mp4: cannot be determined' in shown
