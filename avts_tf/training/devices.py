@@ -19,6 +19,13 @@ from avts_tf.data.shares import Share
 from avts_tf.errors import UserError
 from avts_tf.processor import instructions
 
+UNSEEN_GPU = ('This machine has a GPU that TensorFlow does not find: it computes on the CPU. What '
+              'it needs comes with pip install -r requirements-gpu.txt; CUDA_VISIBLE_DEVICES=-1 '
+              'hides the GPU.')
+NVIDIA_DRIVER = '/proc/driver/nvidia/version'  # a file that there is where it is loaded
+
+logger = logging.getLogger(__name__)
+
 
 # A second strategy over the same devices in one process breaks TensorFlow's collective operations.
 @functools.cache
@@ -35,12 +42,18 @@ def make_strategy(devices: str | int) -> tf.distribute.Strategy:
     Raises:
         UserError: no such number of devices, or `TF_CONFIG` cannot be used.
     """
+    gpus = tf.config.list_physical_devices('GPU')
+    if not gpus and _has_nvidia_gpu():
+        logger.warning(UNSEEN_GPU)
     if worker_count() > 1:
         if devices != 'auto':
             raise UserError('devices', devices, 'with several machines (TF_CONFIG) each uses all '
                             'its GPUs, or its CPU. Leave it out; CUDA_VISIBLE_DEVICES hides GPUs.')
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    gpus = tf.config.list_physical_devices('GPU')
+        # Left to itself it takes TensorFlow's own exchange, by way of the host, also for GPUs.
+        kinds = tf.distribute.experimental.CommunicationImplementation
+        return tf.distribute.MultiWorkerMirroredStrategy(
+            communication_options=tf.distribute.experimental.CommunicationOptions(
+                implementation=kinds.NCCL if gpus else kinds.AUTO))
     if devices == 'auto':
         names = [f'GPU:{i}' for i in range(len(gpus))] or ['CPU:0']
         return tf.distribute.MirroredStrategy(names)
@@ -61,6 +74,12 @@ def make_strategy(devices: str | int) -> tf.distribute.Strategy:
                 raise UserError('devices', devices, 'TensorFlow has started with fewer CPU '
                                 'devices; start a new process.') from None
     return tf.distribute.MirroredStrategy([f'CPU:{i}' for i in range(count)])
+
+
+def _has_nvidia_gpu() -> bool:
+    """Whether this machine has a driver for NVIDIA GPUs, and nobody hides them."""
+    hidden = os.environ.get('CUDA_VISIBLE_DEVICES', 'all').strip() in ('', '-1')
+    return os.path.exists(NVIDIA_DRIVER) and not hidden
 
 
 def computes_bfloat16(cpu_info: str = '/proc/cpuinfo') -> bool:

@@ -1,6 +1,7 @@
 """What TF_CONFIG and the processor say; how several machines train is tested in test_trainer.py."""
 
 import pytest
+import tensorflow as tf
 
 from avts_tf.errors import UserError
 from avts_tf.training import devices
@@ -23,6 +24,35 @@ def test_devices_are_not_for_several_machines(monkeypatch):
     assert devices.worker_count() == 2 and not devices.is_chief()
     with pytest.raises(UserError, match='devices=2.*several machines'):
         devices.make_strategy('2')
+
+
+@pytest.mark.parametrize(('gpus', 'way'), [(['GPU:0'], 'NCCL'), ([], 'AUTO')])
+def test_machines_with_gpus_exchange_by_nccl(monkeypatch, gpus, way):
+    monkeypatch.setenv('TF_CONFIG', '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": 0}}')
+    monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind: gpus)
+    options = []
+    monkeypatch.setattr(tf.distribute, 'MultiWorkerMirroredStrategy',
+                        lambda communication_options: options.append(communication_options))
+    devices.make_strategy.__wrapped__('auto')
+    assert [option.implementation.value for option in options] == [way]
+
+
+@pytest.mark.parametrize(('driver', 'visible', 'said'), [
+    (True, None, True), (True, '0', True), (True, '-1', False), (True, '', False),
+    (False, None, False),
+])
+def test_a_gpu_that_tensorflow_does_not_find_is_said(monkeypatch, tmp_path, caplog, driver, visible,
+                                                     said):
+    path = tmp_path / 'version'
+    if driver:
+        path.write_text('NVRM version')
+    monkeypatch.setattr(devices, 'NVIDIA_DRIVER', str(path))
+    monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind: [])
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    if visible is not None:
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+    devices.make_strategy.__wrapped__('auto')
+    assert (devices.UNSEEN_GPU in caplog.messages) == said
 
 
 @pytest.mark.parametrize(('words', 'known'), [
