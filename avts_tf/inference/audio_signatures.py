@@ -173,7 +173,8 @@ def _read_samples(waveform: tf.Tensor, examples: tf.Tensor, starts: tf.Tensor, s
     Args:
         waveform: float32 or int16 [batch, samples].
         examples: int64 [number], which waveform.
-        starts: int64 [number], the first sample of each piece.
+        starts: int64 [number], the first sample of each piece; pieces are ordered by waveform and
+            start, and there is one at least.
         size: length of a piece.
 
     Returns:
@@ -182,8 +183,10 @@ def _read_samples(waveform: tf.Tensor, examples: tf.Tensor, starts: tf.Tensor, s
     samples = tf.shape(waveform, tf.int64)[1]
     places = starts[:, None] + tf.range(size, dtype=tf.int64)
     inside = (places >= 0) & (places < samples)
-    index = tf.where(inside, examples[:, None] * samples + places, 0)
-    pieces = tf.gather(tf.reshape(waveform, [-1]), index)
-    if pieces.dtype == tf.int16:
-        pieces = tf.cast(pieces, tf.float32) / PCM_SCALE
+    index = examples[:, None] * samples + tf.clip_by_value(places, 0, samples - 1)
+    low, high = index[0, 0], index[-1, -1] + 1  # all of these pieces lie between them
+    stretch = tf.reshape(waveform, [-1])[low:high]
+    if stretch.dtype == tf.int16:  # before they are gathered, for which a GPU needs float32
+        stretch = tf.cast(stretch, tf.float32) / PCM_SCALE
+    pieces = tf.gather(stretch, index - low)
     return tf.where(inside, pieces, 0.0)

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from avts_tf.inference.audio_signatures import AudioSignatures
+from tests.graphs import copies_to_host
 from tests.inference.small import (
     WINDOW,
     average,
@@ -143,3 +144,12 @@ def test_other_towers_have_float32_signatures(bfloat16, tolerance):
     got = call(AudioSignatures(model.audio_tower, model.config).pcm, waveform=sounds)
     parts = [keras_outputs(model.audio_tower, part) for part in np.split(sounds, 2, axis=1)]
     check(got, {name: np.mean([part[name] for part in parts], axis=0) for name in got}, tolerance)
+
+
+def test_samples_stay_on_a_gpu(model):
+    pcm = AudioSignatures(model.audio_tower, model.config).pcm
+    graph = tf.function(pcm, autograph=False).get_concrete_function(
+        tf.TensorSpec([None, None], tf.int16)).graph
+    copied = copies_to_host(graph)
+    # Places and shapes are copied, which are few numbers.
+    assert copied and [line for line in copied if '(int16)' in line] == []
