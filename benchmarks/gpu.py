@@ -158,7 +158,8 @@ def _measure(arguments: argparse.Namespace, device: dict[str, str]):
             continue
         for xla in (False, True)[:1 if arguments.without_xla else 2]:
             rows.append({'numbers': number_type, 'xla': xla,
-                         **_ask(arguments, number_type, xla, arguments.batch_size)})
+                         **_ask(arguments, number_type, xla, arguments.batch_size,
+                                arguments.rounds)})
             _print_row(rows[-1])
     largest = _largest_batches(arguments, rows, on_gpu='gpu' in device)
     side_by_side.write_json(arguments.json, {'device': device, 'case': arguments.case,
@@ -204,10 +205,11 @@ def _left_out(device: dict[str, str]):
     return reasons
 
 
-def _ask(arguments: argparse.Namespace, number_type: str, xla: bool, batch_size: int | None):
+def _ask(arguments: argparse.Namespace, number_type: str, xla: bool, batch_size: int | None,
+         rounds: int):
     """The figures of a row, or its error."""
     command = [sys.executable, __file__, f'--row={number_type}', f'--case={arguments.case}',
-               f'--records={arguments.records}', f'--rounds={arguments.rounds}',
+               f'--records={arguments.records}', f'--rounds={rounds}',
                f'--seconds={arguments.seconds}', *['--xla'] * xla]
     if batch_size:
         command.append(f'--batch_size={batch_size}')
@@ -240,7 +242,7 @@ def _largest_batches(arguments: argparse.Namespace, rows: list[dict], on_gpu: bo
             continue
         fits = row
         while (size := 2 * fits['batch_size']) <= LARGEST_BATCH:
-            found = _ask(arguments, row['numbers'], False, size)
+            found = _ask(arguments, row['numbers'], False, size, rounds=1)
             if 'error' in found:
                 break
             fits = found
