@@ -48,6 +48,8 @@ def remedies(config: Config) -> list[dict]:
     """
     towers, augment, train = config.towers, config.augment, config.train
     found: list[tuple[dict, bool]] = [
+        ({'head': 'spans'}, towers.system == 'avts' and towers.head != 'spans'
+         and towers.embedding_size % towers.head_spans == 0),
         ({'crop_scale_min': 1.0}, augment.crop_scale_min < 1),
         ({'colour_jitter': 0.0}, augment.colour_jitter > 0),
         ({'optimizer': 'adamw', 'learning_rate': 1e-3}, train.optimizer != 'adamw'),
