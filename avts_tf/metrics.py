@@ -1,6 +1,6 @@
 """Figures of synchronisation: how well distances separate pairs in sync from pairs out of sync."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -26,11 +26,10 @@ def pair_distances(
 
     Returns:
         Dict of arrays: `distance` float32 [N, K], `kind` int32 [N, K], `example_hash` int64 [N] and
-        `audio_hash` int64 [N, K], the records that video and audio come from,
-        `video_start_seconds` float64 [N], `audio_start_seconds` float64 [N, K]; empty where there
+        `audio_hash` int64 [N, K], the records that video and audio come from; empty where there
         are no batches.
     """
-    names = 'kind', 'example_hash', 'audio_hash', 'video_start_seconds', 'audio_start_seconds'
+    names = 'kind', 'example_hash', 'audio_hash'
     parts = []
     for batch in progress.bar(batches, title, unit='batch') if title else batches:
         outputs = model.embed_batch({'video': batch['video'], 'audio': batch['audio']})
@@ -41,19 +40,17 @@ def pair_distances(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def of_kind(pairs: Mapping[str, np.ndarray], kind: Kind) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of one kind.
+def of_kind(pairs: Mapping[str, np.ndarray], kind: Kind) -> np.ndarray:
+    """The distances of the pairs of one kind.
 
     Args:
         pairs: result of `pair_distances`.
         kind: a `sampling.Kind`.
 
     Returns:
-        Their distances, float32 [M], and the hashes of their clips, int64 [M].
+        float32 [M].
     """
-    is_kind = pairs['kind'] == kind
-    owners = np.broadcast_to(pairs['example_hash'][:, None], is_kind.shape)
-    return pairs['distance'][is_kind], owners[is_kind]
+    return pairs['distance'][pairs['kind'] == kind]
 
 
 def auc(positive: np.ndarray, negative: np.ndarray) -> float:
@@ -101,7 +98,7 @@ def best_threshold(positive: np.ndarray, negative: np.ndarray) -> float:
     return float(candidates[np.argmax(true_positive + true_negative)])
 
 
-def sync_metrics(pairs: Mapping[str, np.ndarray], threshold: float, seed: int = 0) -> dict:
+def sync_metrics(pairs: Mapping[str, np.ndarray], threshold: float) -> dict:
     """What is reported of a set of pairs.
 
     Intervals are 95 % percentile intervals of a bootstrap over records, see `_resampled`.
@@ -109,26 +106,25 @@ def sync_metrics(pairs: Mapping[str, np.ndarray], threshold: float, seed: int = 
     Args:
         pairs: result of `pair_distances`.
         threshold: a smaller distance is called in sync; chosen on other data.
-        seed: of the bootstrap.
 
     Returns:
         Dict: `threshold`; `clips`, `examples`; `avts_accuracy` (balanced, easy negatives only); per
         negative kind `auc_KIND`, `accuracy_KIND`, `pairs_KIND`; `distance_KIND` of all kinds. Each
         accuracy and AUC has a `..._interval` [low, high].
     """
-    positive = of_kind(pairs, Kind.POSITIVE)[0]
+    positive = of_kind(pairs, Kind.POSITIVE)
     results: dict[str, Any] = {'threshold': threshold, 'clips': len(pairs['kind']),
                'examples': len(np.unique(pairs['example_hash'])),
                'distance_positive': float(positive.mean())}
     for kind in NEGATIVES:
-        negative, name = of_kind(pairs, kind)[0], str(kind)
+        negative, name = of_kind(pairs, kind), str(kind)
         results[f'pairs_{name}'] = len(negative)
         if not len(negative):
             continue
         results[f'distance_{name}'] = float(negative.mean())
         results[f'auc_{name}'] = auc(positive, negative)
         results[f'accuracy_{name}'] = balanced_accuracy(positive, negative, threshold)
-        low, high = np.percentile(_resampled(pairs, kind, threshold, seed), [2.5, 97.5], axis=0)
+        low, high = np.percentile(_resampled(pairs, kind, threshold), [2.5, 97.5], axis=0)
         for place, figure in enumerate(('auc', 'accuracy')):
             results[f'{figure}_{name}_interval'] = [float(low[place]), float(high[place])]
     if 'accuracy_easy' in results:
@@ -140,9 +136,9 @@ def sync_metrics(pairs: Mapping[str, np.ndarray], threshold: float, seed: int = 
 def split_easy(
     pairs: Mapping[str, np.ndarray], threshold: float, class_of: Mapping[int, str],
 ) -> dict[str, float]:
-    """How well easy pairs are told whose audio is of the video's own class, or of another.
+    """How well easy pairs are separated whose audio is of the video's own class, or of another.
 
-    Whoever only knows *what* sounds tells the latter alone.
+    Whoever only knows *what* sounds separates the latter alone.
 
     Args:
         pairs: result of `pair_distances`.
@@ -153,7 +149,7 @@ def split_easy(
         Dict: `pairs_easy_SPLIT`, and, where there are any, `accuracy_easy_SPLIT` (balanced, with
         all positive pairs) and `auc_easy_SPLIT`, for SPLIT `same_class` and `other_class`.
     """
-    positive = of_kind(pairs, Kind.POSITIVE)[0]
+    positive = of_kind(pairs, Kind.POSITIVE)
     classes = np.unique(list(class_of.values())).tolist()
     number_of = {record: classes.index(name) for record, name in class_of.items()}
     is_easy = pairs['kind'] == Kind.EASY
@@ -172,7 +168,7 @@ def split_easy(
 
 
 def _resampled(
-    pairs: Mapping[str, np.ndarray], kind: Kind, threshold: float, seed: int,
+    pairs: Mapping[str, np.ndarray], kind: Kind, threshold: float,
 ) -> np.ndarray:
     """AUC and balanced accuracy of bootstrap samples: float64 [samples, 2].
 
@@ -191,7 +187,7 @@ def _resampled(
     videos, audios = np.searchsorted(records, videos), np.searchsorted(records, audios)
     values, place = np.unique(distance, return_inverse=True)
     is_far = values[place] >= np.float64(threshold)
-    rng, samples = np.random.default_rng(seed), []
+    rng, samples = np.random.default_rng(0), []
     for drawn in rng.multinomial(len(records), np.full(len(records), 1 / len(records)), BOOTSTRAPS):
         weight = drawn[videos] * np.where(videos == audios, 1, drawn[audios])
         of_negative = np.bincount(place, weight * is_negative, len(values))
@@ -203,3 +199,8 @@ def _resampled(
                      + weight @ ~(is_far | is_negative) / positives)
             samples.append((of_negative @ closer / (negatives * positives), right / 2))
     return np.array(samples)
+
+
+def percent(value: float, interval: Sequence[float]) -> str:
+    """A proportion and its interval in words: "81.2 % [75.0, 86.1]"."""
+    return f'{100 * value:.1f} % [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'

@@ -1,3 +1,3 @@
-"""Programs around records: write, inspect, synthetic, beam."""
+"""Programs around records: write, inspect, synthetic, disguise, beam."""
 
 import avts_tf  # noqa: F401  before TensorFlow: it sets how TensorFlow runs

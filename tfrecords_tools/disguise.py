@@ -183,4 +183,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
     _define_flags()
-    program.run(main)
+    program.run(main, tensorflow=False)

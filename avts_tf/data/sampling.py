@@ -22,7 +22,7 @@ class Kind(enum.IntEnum):
 
     The number stands in a batch's `kind`; `str(kind)` stands in metrics, files and regimes. A new
     kind is a line here and, if it comes from the same record, its places in places.py and
-    `sample_clip`.
+    `draw_frames`.
 
     Attributes:
         same_record: whether video and audio come from the same record.

@@ -22,7 +22,6 @@ from avts_tf.errors import UserError
 from avts_tf.evaluation.classification import (
     classification_report,
     describe_classes,
-    percent,
     wilson_interval,
 )
 from avts_tf.evaluation.fine_tune import (
@@ -33,6 +32,7 @@ from avts_tf.evaluation.fine_tune import (
     stages_below_softmax,
 )
 from avts_tf.evaluation.labels import read_labels, stratified
+from avts_tf.metrics import percent
 from avts_tf.models.build import build_model
 from avts_tf.models.two_tower import TwoTower
 from avts_tf.training.devices import make_strategy

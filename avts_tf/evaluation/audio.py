@@ -39,7 +39,6 @@ from avts_tf.evaluation.classification import (
     classification_report,
     count_right,
     describe_classes,
-    percent,
     rank_of_truth,
 )
 from avts_tf.evaluation.folds import Fold, plan_folds
@@ -51,6 +50,7 @@ from avts_tf.evaluation.tower_features import (
     adapted_features,
     window_features,
 )
+from avts_tf.metrics import percent
 
 MODE = 'audio_classification'
 SOUNDNET = 'soundnet', 'soundnet_random'  # the features of `soundnet_tower`

@@ -7,6 +7,8 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
+from avts_tf.metrics import percent
+
 TOP = 5
 
 
@@ -98,8 +100,3 @@ def describe_classes(report: dict) -> Iterator[str]:
     for name, values in report['per_class'].items():
         yield (f'  {name:<{width}} {values["right"]:>5} of {values["examples"]:<5} '
                f'{percent(values["accuracy"], values["interval"])}')
-
-
-def percent(value: float, interval: Sequence[float]) -> str:
-    """A proportion and its interval in words: "81.2 % [75.0, 86.1]"."""
-    return f'{100 * value:.1f} % [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'

@@ -89,8 +89,8 @@ def evaluate_sync(
     set_aside = count_aside(total_records(shards))
     windows = min(THRESHOLD_WINDOWS, THRESHOLD_CLIPS // max(1, set_aside))
     threshold_pairs, _ = _pairs(model, records, windows, 'records', aside=True, shards=shards)
-    threshold = metrics.best_threshold(metrics.of_kind(threshold_pairs, Kind.POSITIVE)[0],
-                                       metrics.of_kind(threshold_pairs, Kind.EASY)[0])
+    threshold = metrics.best_threshold(metrics.of_kind(threshold_pairs, Kind.POSITIVE),
+                                       metrics.of_kind(threshold_pairs, Kind.EASY))
     pairs, skips = _pairs(model, measured_on, windows_per_record, parameter,
                           shards=None if eval_records else shards)
     results = metrics.sync_metrics(pairs, threshold)
@@ -107,7 +107,7 @@ def evaluate_sync(
     if epochs is not None:
         results['epochs'] = epochs
     results['skipped_records'] = skips_as_json(skips)
-    distances = {str(kind): metrics.of_kind(pairs, kind)[0] for kind in Kind}
+    distances = {str(kind): metrics.of_kind(pairs, kind) for kind in Kind}
     return SyncEvaluation(results, distances)
 
 
@@ -211,7 +211,8 @@ def describe(results: dict) -> Iterator[str]:
         yield ('The checkpoint or the parameters were CHOSEN on these records, so that the figures '
                'are biased upwards; choose on others.')
     if 'avts_accuracy' in results:
-        accuracy = _percent(results, 'avts_accuracy')
+        accuracy = metrics.percent(results['avts_accuracy'],
+                                   results['avts_accuracy_interval'])
         yield f'AVTS accuracy (balanced, easy negatives): {accuracy}'
     yield f'{"pairs":<12}{"mean distance":>14}{"AUC":>24}{"accuracy":>26}'
     yield f'{Kind.POSITIVE:<12}{results["distance_positive"]:>14.3f}'
@@ -219,10 +220,7 @@ def describe(results: dict) -> Iterator[str]:
         if f'auc_{kind}' in results:
             low, high = results[f'auc_{kind}_interval']
             area = f'{results[f"auc_{kind}"]:.4f} [{low:.4f}, {high:.4f}]'
-            yield (f'{kind:<12}{results[f"distance_{kind}"]:>14.3f}{area:>24}'
-                   f'{_percent(results, f"accuracy_{kind}"):>26}   {kind.description}')
-
-
-def _percent(results: dict, name: str) -> str:
-    low, high = results[f'{name}_interval']
-    return f'{100 * results[name]:.1f} % [{100 * low:.1f}, {100 * high:.1f}]'
+            accuracy = metrics.percent(results[f'accuracy_{kind}'],
+                                       results[f'accuracy_{kind}_interval'])
+            yield (f'{kind:<12}{results[f"distance_{kind}"]:>14.3f}{area:>24}{accuracy:>26}'
+                   f'   {kind.description}')

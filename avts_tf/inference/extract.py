@@ -17,6 +17,7 @@ import numpy as np
 
 from avts_tf import files, progress
 from avts_tf.data import datasets, media
+from avts_tf.data.shards import shard_path
 from avts_tf.errors import UserError
 from avts_tf.inference.embed import BATCH_SIZE, check_windows
 from avts_tf.inference.embed_files import TIMEOUT_SECONDS, embed_sources, is_video
@@ -164,7 +165,6 @@ def _jobs(tower: Tower, sources: list[datasets.Source], several: bool, output_fo
     if output_format == 'npz':
         suffix = f'.{tower.name.removesuffix("_tower")}.npz' if several else '.npz'
         return [_Job(source, source.example_id + suffix) for source in sources]
-    from avts_tf.data.shards import shard_path  # imports TensorFlow
     shards = -(-len(sources) // FILES_PER_SHARD)
     return [_Job(source, shard_path(tower.name, i // FILES_PER_SHARD, shards))
             for i, source in enumerate(sources)]

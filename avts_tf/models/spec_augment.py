@@ -15,7 +15,7 @@ import tensorflow as tf
 class SpecAugment(keras.layers.Layer):
     """Multiplies spectrograms by masks of a bank.
 
-    Inputs: float32 [batch, steps, mel_bands] and int32 [batch], a number that picks a mask (modulo
+    Inputs: float32 [batch, steps, mel_bands] and int64 [batch], a number that picks a mask (modulo
     the size of the bank). Output: float32 [batch, steps, mel_bands]; masked places are 0, the mean
     of the training data.
 

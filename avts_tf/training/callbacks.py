@@ -91,9 +91,9 @@ class EpochMetrics(keras.callbacks.Callback):
         pairs = metrics.pair_distances(self._two_tower, self._fixed_batches)
         if not np.isfinite(pairs['distance']).all():
             raise diverged('embeddings', self._state, epoch)
-        positive, _ = metrics.of_kind(pairs, Kind.POSITIVE)
+        positive = metrics.of_kind(pairs, Kind.POSITIVE)
         for kind in NEGATIVES:
-            value = metrics.auc(positive, metrics.of_kind(pairs, kind)[0])
+            value = metrics.auc(positive, metrics.of_kind(pairs, kind))
             if not math.isnan(value):
                 logs[f'auc_{kind}'] = value
         logs['collapsed'] = int(is_collapsed(

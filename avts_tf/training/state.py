@@ -38,5 +38,5 @@ class TrainingState:
         return self.epochs * self.steps_per_epoch + self.step
 
     def shard_counts(self) -> list:
-        """(path, number of records) of each file, as `records.find_shards` gives them."""
+        """(path, number of records) of each file, as `shards.find_shards` gives them."""
         return [(path, count) for path, count, _ in self.shards]

@@ -44,9 +44,9 @@ def test_eight_clips_are_memorised(eight_clips, tmp_path, loss, network):
         model = train(config, eight_clips, str(tmp_path / 'run'))
     pairs = metrics.pair_distances(model,
                                    make_dataset(eight_clips, config, training=False, passes=8))
-    positive = metrics.of_kind(pairs, Kind.POSITIVE)[0]
-    assert metrics.auc(positive, metrics.of_kind(pairs, Kind.EASY)[0]) > 0.95
-    assert metrics.auc(positive, metrics.of_kind(pairs, Kind.HARD)[0]) > 0.95
+    positive = metrics.of_kind(pairs, Kind.POSITIVE)
+    assert metrics.auc(positive, metrics.of_kind(pairs, Kind.EASY)) > 0.95
+    assert metrics.auc(positive, metrics.of_kind(pairs, Kind.HARD)) > 0.95
 
 
 def test_collapse_is_distinguished_from_learning():
@@ -112,7 +112,7 @@ def test_plateau_is_judged_by_steps(monkeypatch, steps, aucs, said):
             return {}
 
     monkeypatch.setattr(metrics, 'pair_distances', lambda *_: {'distance': np.zeros(1)})
-    monkeypatch.setattr(metrics, 'of_kind', lambda *_: ([], []))
+    monkeypatch.setattr(metrics, 'of_kind', lambda *_: [])
     config = make_config('tiny', warmup_steps=50)
     state = TrainingState(steps_per_epoch=steps, rows=[_row(auc) for auc in aucs[:-1]])
     logs = _row(aucs[-1])
