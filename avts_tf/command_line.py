@@ -22,11 +22,6 @@ from avts_tf.config import parameters
 from avts_tf.errors import UserError
 
 DEFAULT_MODE = 'train'
-# Flags that are gone, and what to use instead.
-GONE = {
-    'export_resample': 'towers are served at their own sample rate; resample before calling, or '
-                       'use avts_tf.load_tower(...).embed',
-}
 _HELP = ('help', 'helpshort', 'helpfull', 'h', '?')
 
 
@@ -86,10 +81,8 @@ def _given(arguments: list[str]) -> dict[str, str]:
 
 
 def _refuse_unknown(given: dict[str, str], mode: str, own: set[str]) -> None:
-    """Raises a `UserError` where a flag belongs to other modes, or is gone."""
+    """Raises a `UserError` where a flag belongs to other modes."""
     for name in given:
-        if name in GONE:
-            raise UserError(name, None, f'is gone: {GONE[name]}.')
         names = {name, name.removeprefix('no')}
         if names.isdisjoint(own):
             readers = [other for other in commands.modes()

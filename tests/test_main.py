@@ -243,7 +243,6 @@ def test_a_flag_file_may_name_the_mode(tmp_path):
 @pytest.mark.parametrize(('flags', 'words'), [
     (['--mode=offset', '--trials=3'], '--trials: .*only for tune'),
     (['--mode=evaluate', '--nofreeze'], '--nofreeze: .*only for action_recognition'),
-    (['--mode=export', '--export_resample'], '--export_resample: is gone'),
     (['--mode=never'], '--mode=never: use one of'),
     (['--margn=1'], "'margn'. Did you mean: margin"),
 ])

@@ -16,6 +16,7 @@ from avts_tf.files import ASIDE
 
 RECORDS_PER_SHARD = 256
 DEFAULTS = media.MediaOptions()
+FILE_TIMEOUT_SECONDS = 120.0  # for decoding a file
 LIMITS = {
     'fps': (0.1, 1000), 'sample_rate': (1000, 192_000), 'max_seconds': (0, 86_400),
     'max_pixels': (64, 2**30), 'jpeg_quality': (1, 100), 'shards': (0, 99_999),
@@ -82,10 +83,12 @@ class Plan(NamedTuple):
 
 def make_plan(
     input: str, output: str, *, dataset: str = '', split: str = '', hold_out: float = 0.0,
-    part: str = '', fps: float = 25.0, short_side: int = 128, sample_rate: int = 16000,
-    shards: int = 0, max_seconds: float = DEFAULTS.max_seconds,
-    max_pixels: int = DEFAULTS.max_pixels, jpeg_quality: int = 90, audio_encoding: str = 'pcm16',
-    file_timeout_seconds: float = 120.0, dataset_name: str = '', label_column: str = '',
+    part: str = '', fps: float = DEFAULTS.fps, short_side: int = DEFAULTS.short_side,
+    sample_rate: int = DEFAULTS.sample_rate, shards: int = 0,
+    max_seconds: float = DEFAULTS.max_seconds,
+    max_pixels: int = DEFAULTS.max_pixels, jpeg_quality: int = DEFAULTS.jpeg_quality,
+    audio_encoding: str = 'pcm16', file_timeout_seconds: float = FILE_TIMEOUT_SECONDS,
+    dataset_name: str = '', label_column: str = '',
     audio_only: bool = False, silent_below_db: float = media.SILENT_BELOW_DB,
     still_below: float = media.STILL_BELOW,
 ) -> Plan:

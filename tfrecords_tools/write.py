@@ -47,7 +47,13 @@ from avts_tf.data.workers import run_in_order
 from avts_tf.errors import UserError
 from avts_tf.signals import stop_on_signals
 from tfrecords_tools.output import hold_output, place
-from tfrecords_tools.plan import DEFAULTS, RECORDS_PER_SHARD, Plan, make_plan
+from tfrecords_tools.plan import (
+    DEFAULTS,
+    FILE_TIMEOUT_SECONDS,
+    RECORDS_PER_SHARD,
+    Plan,
+    make_plan,
+)
 from tfrecords_tools.shard_writer import make_record, write_shard
 
 OPTIONS = (
@@ -142,27 +148,28 @@ def define_flags() -> None:
     flags.DEFINE_float('hold_out', 0.0, 'About this part of the videos is held out, 0 to 1; needs '
                        '--part.')
     flags.DEFINE_enum('part', '', ['', *datasets.SIDES], 'Side of --hold_out to write.')
-    flags.DEFINE_float('fps', 25.0, 'Frames per second of the records.')
-    flags.DEFINE_integer('short_side', 128, 'Shorter side of a frame, in pixels; 0 keeps the size, '
-                         'and nothing is enlarged.')
-    flags.DEFINE_integer('sample_rate', 16000, 'Audio sample rate of the records, in Hz.')
+    flags.DEFINE_float('fps', DEFAULTS.fps, 'Frames per second of the records.')
+    flags.DEFINE_integer('short_side', DEFAULTS.short_side, 'Shorter side of a frame, in pixels; 0 '
+                         'keeps the size, and nothing is enlarged.')
+    flags.DEFINE_integer('sample_rate', DEFAULTS.sample_rate,
+                         'Audio sample rate of the records, in Hz.')
     flags.DEFINE_integer('shards', 0, 'Number of record files; 0 makes one for about every '
                          f'{RECORDS_PER_SHARD} sources.')
     flags.DEFINE_float('max_seconds', DEFAULTS.max_seconds, 'Files that last longer are left out, '
                        'in seconds; 0 is no limit.')
     flags.DEFINE_integer('max_pixels', DEFAULTS.max_pixels, 'Files with more pixels in a frame are '
                          'left out.')
-    flags.DEFINE_integer('jpeg_quality', 90, 'JPEG quality of the frames, 1 to 100.')
+    flags.DEFINE_integer('jpeg_quality', DEFAULTS.jpeg_quality,
+                         'JPEG quality of the frames, 1 to 100.')
     flags.DEFINE_string('audio_encoding', 'pcm16', 'pcm16, or float for readers of DMVR records.')
-    flags.DEFINE_float('file_timeout_seconds', 120.0, 'Longest time for decoding one file, in '
-                       'seconds; a file that takes longer is left out.')
+    flags.DEFINE_float('file_timeout_seconds', FILE_TIMEOUT_SECONDS, 'Longest time for decoding '
+                       'one file, in seconds; a file that takes longer is left out.')
     flags.DEFINE_string('dataset_name', '', 'Name written into each record; empty takes that of '
                         '--dataset or of the input.')
     flags.DEFINE_string('label_column', '', 'Column of the CSV that holds the label; empty takes '
                         'the first one without another meaning.')
     flags.DEFINE_bool('audio_only', False, 'Write records without frames; collections of sounds '
                       'imply it.')
-    flags.DEFINE_alias('sound_only', 'audio_only')
     flags.DEFINE_float('silent_below_db', DEFAULTS.silent_below_db, 'Files with a lower mean '
                        'volume are left out as silent, in dBFS; -120 keeps all.')
     flags.DEFINE_float('still_below', DEFAULTS.still_below, 'Files with less mean motion between '
