@@ -276,10 +276,8 @@ PRESETS = {
         'ramp_epochs': 3, 'regime': 'mixed', 'epochs': 20, 'passes_per_epoch': 5,
     },
     'tiny': {
-        **_RECIPE, 'frames': 12, 'frame_size': 32, 'video_width': 0.125, 'audio_width': 0.25,
-        'embedding_size': 64, 'batch_size': 16, 'optimizer': 'adamw', 'learning_rate': 2e-3,
-        'schedule': 'cosine', 'warmup_steps': 50, 'epochs': 18, 'crop_scale_min': 0.9,
-        'margin': 1.3,
+        **_SMALL, 'frames': 12, 'frame_size': 32, 'video_width': 0.125, 'embedding_size': 64,
+        'batch_size': 16, 'learning_rate': 2e-3, 'epochs': 18,
     },
 }
 
