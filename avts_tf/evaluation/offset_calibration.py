@@ -87,8 +87,9 @@ def calibrate(
         `by_shift_ms`, shift -> median absolute error; `right_depths` and `wrong_depths`, sorted:
         of the answers within a frame, and of the others and of audio of other records;
         `short_side`, median in pixels; `min_confidence`, `determined` (number of answers that pass
-        it) and `determined_within_a_frame` (share of these, None without any);
-        `max_offset_seconds`.
+        it) and `determined_within_a_frame` (share of these, None without any); `foreign` and
+        `foreign_determined`, measurements with the audio of another record, and how many of these
+        pass it; `max_offset_seconds`.
 
     Raises:
         UserError: there is no record that is long enough.
@@ -102,7 +103,7 @@ def calibrate(
     errors: dict[float, list[float]] = {shift: [] for shift in shifts}
     curves: list[tuple[OffsetCurve, float]] = []
     depths: list[float] = []
-    foreign: list[float] = []
+    foreign: list[OffsetCurve] = []
     sides, left_out, total, other_audio = [], 0, 0, None
     for serialized in _read(eval_records):
         total += 1
@@ -130,7 +131,7 @@ def calibrate(
             if other_audio is not None:
                 curve = offset_curve(model, video, other_audio, max_offset_seconds)
                 if curve and curve.best:
-                    foreign.append(curve.best[1])
+                    foreign.append(curve)
             other_audio = waveform
     measured = np.concatenate(list(errors.values()))
     if not len(measured):
@@ -149,13 +150,19 @@ def calibrate(
         'by_shift_ms': {f'{1000 * shift:g}': float(np.median(np.abs(values)))
                         for shift, values in errors.items() if values},
         'right_depths': sorted(itertools.compress(depths, is_right)),
-        'wrong_depths': sorted([*foreign, *itertools.compress(depths, ~is_right)]),
+        'wrong_depths': sorted(
+            [*(curve.best[1] for curve in foreign if curve.best),
+             *itertools.compress(depths, ~is_right)]),
         'short_side': int(np.median(sides)),
     }
-    determined = [abs(error) < frame_ms for curve, error in curves
-                  if not doubt(curve, results, max_offset_seconds, min_confidence)]
+
+    def passes(curve: OffsetCurve) -> bool:
+        return not doubt(curve, results, max_offset_seconds, min_confidence)
+
+    determined = [abs(error) < frame_ms for curve, error in curves if passes(curve)]
     results |= {'min_confidence': min_confidence, 'determined': len(determined),
-                'determined_within_a_frame': float(np.mean(determined)) if determined else None}
+                'determined_within_a_frame': float(np.mean(determined)) if determined else None,
+                'foreign': len(foreign), 'foreign_determined': sum(map(passes, foreign))}
     return OffsetCalibration(results, errors)
 
 
@@ -190,7 +197,9 @@ def describe(results: dict, fps: float) -> Iterator[str]:
     least = f'With a confidence of at least {results["min_confidence"]:g}'
     if results['determined']:
         yield (f'{least}, {results["determined"]} of them are determined, '
-               f'{100 * results["determined_within_a_frame"]:.1f} % of these within one frame.')
+               f'{100 * results["determined_within_a_frame"]:.1f} % of these within one frame; and '
+               f'{results["foreign_determined"]} of {results["foreign"]} with the audio of another '
+               'record, which have no offset.')
     else:
         count = min(len(results['right_depths']), len(results['wrong_depths']))
         yield (f'{least}, none of them is determined: with {count} right or wrong answers to go by '

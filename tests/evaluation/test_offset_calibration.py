@@ -41,10 +41,12 @@ def test_calibration_gives_the_error_and_the_depths_of_right_and_wrong_answers(t
     assert confidence_of(middle, result) == pytest.approx(0.5)
     assert confidence_of(9.0, result) == 5 / 6 and confidence_of(0.1, {}) is None
     assert result['determined'] == 18 and result['determined_within_a_frame'] == 1.0
+    assert (result['foreign'], result['foreign_determined']) == (5, 0)
     assert result['short_side'] == 40
     least = 'With a confidence of at least 0.8'
-    assert f'{least}, 18 of them are determined, 100.0 % of these within one frame.' in [
-        *describe(result, CLIP.fps)]
+    assert [*describe(result, CLIP.fps)][-1] == (
+        f'{least}, 18 of them are determined, 100.0 % of these within one frame; and 0 of 5 with '
+        'the audio of another record, which have no offset.')
 
 
 @pytest.mark.parametrize('fps', [24, 25, 30000 / 1001, 50, 60])
