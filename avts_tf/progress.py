@@ -32,7 +32,7 @@ def bar(
         return tqdm.tqdm(items, title, dynamic_ncols=True, **options)
     lines = {
         'file': _Lines(), 'ncols': 0, 'leave': False, 'mininterval': line_seconds,
-        'delay': QUIET_SECONDS,
+        'delay': QUIET_SECONDS, 'position': 0,  # the cursor does not move to another bar's line
     }
     return tqdm.tqdm(items, title, **{**options, **lines})
 

@@ -21,6 +21,13 @@ def test_without_a_terminal_lines_show_the_progress(monkeypatch, capsys):
     assert all(line.startswith('counting:') and '/6' in line for line in lines)
 
 
+def test_lines_beside_another_bar_hold_no_control_characters(monkeypatch, capsys):
+    other = progress.bar(None, 'other', 0.15, total=2)
+    lines = count(0.15, monkeypatch, capsys)
+    other.close()
+    assert lines and all(line.startswith('counting:') for line in lines)
+
+
 def test_work_that_is_soon_done_shows_nothing(monkeypatch, capsys):
     assert count(100.0, monkeypatch, capsys) == []
 
