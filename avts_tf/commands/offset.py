@@ -25,8 +25,9 @@ FLAGS = {
         Flag('max_offset_seconds', 1.0, 'Greatest offset that is looked at, in seconds.',
              minimum=0.1),
         Flag('min_confidence', 0.9, 'Least confidence of an answer. Below it, without a '
-             'calibration, or where the distance is lowest at the edge of the search or nearly as '
-             'low elsewhere, the offset cannot be determined.', minimum=0.0, maximum=1.0),
+             'calibration, or where the distance is lowest at the edge of the search, nearly as '
+             'low elsewhere, or at another offset in each half, the offset cannot be determined.',
+             minimum=0.0, maximum=1.0),
         Flag('fix', False, 'Also write each file whose offset is determined with its audio moved '
              'into sync.'),
     ],

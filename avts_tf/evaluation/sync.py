@@ -99,11 +99,12 @@ def evaluate_sync(
         class_of = dict(zip(hashes, labels.values(), strict=True))
         results.update(metrics.split_easy(pairs, threshold, class_of))
     results['threshold_clips'] = len(threshold_pairs['kind'])
-    trained = files_of(trained_on) or files_of(records)
-    results['threshold_set_aside'] = set_aside > 0 and files_of(records) == trained
+    given, measured = files_of(records), files_of(measured_on)
+    trained = files_of(trained_on) or given
+    results['threshold_set_aside'] = set_aside > 0 and given == trained
     results['measured_on'] = measured_on
-    results['held_out'] = files_of(measured_on).isdisjoint(trained)
-    results['chosen_on_these'] = not files_of(chosen_on).isdisjoint(files_of(measured_on))
+    results['held_out'] = measured.isdisjoint(trained)
+    results['chosen_on_these'] = not measured.isdisjoint(files_of(chosen_on))
     if epochs is not None:
         results['epochs'] = epochs
     results['skipped_records'] = skips_as_json(skips)
