@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from avts_tf.data import datasets, media
 from avts_tf.data.shards import shard_path
+from avts_tf.data.workers import FILE_TIMEOUT_SECONDS
 from avts_tf.errors import UserError
 from avts_tf.files import ASIDE
 
 RECORDS_PER_SHARD = 256
 DEFAULTS = media.MediaOptions()
-FILE_TIMEOUT_SECONDS = 120.0  # for decoding a file
 LIMITS = {
     'fps': (0.1, 1000), 'sample_rate': (1000, 192_000), 'max_seconds': (0, 86_400),
     'max_pixels': (64, 2**30), 'jpeg_quality': (1, 100), 'shards': (0, 99_999),

@@ -43,17 +43,11 @@ from absl import flags
 
 from avts_tf import program, progress
 from avts_tf.data import datasets, media
-from avts_tf.data.workers import run_in_order
+from avts_tf.data.workers import FILE_TIMEOUT_SECONDS, run_in_order
 from avts_tf.errors import UserError
 from avts_tf.signals import stop_on_signals
 from tfrecords_tools.output import hold_output, place
-from tfrecords_tools.plan import (
-    DEFAULTS,
-    FILE_TIMEOUT_SECONDS,
-    RECORDS_PER_SHARD,
-    Plan,
-    make_plan,
-)
+from tfrecords_tools.plan import DEFAULTS, RECORDS_PER_SHARD, Plan, make_plan
 from tfrecords_tools.shard_writer import make_record, write_shard
 
 OPTIONS = (

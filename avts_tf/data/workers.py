@@ -23,6 +23,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 TIMEOUT, CRASHED = 'timeout', 'crashed'
+FILE_TIMEOUT_SECONDS = 120.0  # a usual longest time for a task that decodes a file
 
 Failure = tuple[str, str]  # reason, detail
 

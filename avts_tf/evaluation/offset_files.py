@@ -17,7 +17,6 @@ from avts_tf.evaluation.offset import OffsetCurve, confidence_of, doubt, embed_v
 from avts_tf.models.two_tower import TwoTower
 
 MOST_SECONDS = 120.0  # of a longer file only the beginning is used
-FILE_TIMEOUT_SECONDS = 120.0
 
 
 class FileOffset(NamedTuple):
@@ -113,7 +112,7 @@ def measure_offsets(
                                  short_side=calibration.get('short_side', clip.frame_size))
     tasks = [(source.path, options, MOST_SECONDS, max_offset_seconds) for source in sources]
     outcomes = workers.run_in_order(
-        media.try_streams, tasks, os.cpu_count() or 1, FILE_TIMEOUT_SECONDS)
+        media.try_streams, tasks, os.cpu_count() or 1, workers.FILE_TIMEOUT_SECONDS)
     for source, (streams, failure) in zip(sources, outcomes, strict=True):
         if not isinstance(streams, media.Streams):
             yield FileOffset(source, failure or streams)

@@ -13,8 +13,6 @@ from avts_tf.data import media, workers
 from avts_tf.data.datasets import Source
 from avts_tf.errors import UserError
 
-FILE_TIMEOUT_SECONDS = 120.0
-
 logger = logging.getLogger(__name__)
 
 
@@ -42,7 +40,8 @@ def read_sounds(
         for source in sources]
     usable, waveforms = [], []
     skipped: collections.Counter[str] = collections.Counter()
-    run = workers.run_in_order(media.try_media, tasks, os.cpu_count() or 1, FILE_TIMEOUT_SECONDS)
+    run = workers.run_in_order(
+        media.try_media, tasks, os.cpu_count() or 1, workers.FILE_TIMEOUT_SECONDS)
     with contextlib.closing(run) as outcomes:
         for source, (result, failure) in progress.bar(
                 zip(sources, outcomes, strict=True), 'reading', total=len(sources), unit='sound'):
