@@ -3,13 +3,22 @@
 The kernels of TensorFlow's builds for CUDA are registered on machines without a GPU too.
 """
 
+import contextlib
 import functools
+from unittest import mock
 
 import tensorflow as tf
 from tensorflow.python.framework import kernels, op_def_registry
 
 # A function takes these from the host's memory and gives them back there.
 ON_HOST = (tf.int32, tf.string, tf.resource)
+
+
+@contextlib.contextmanager
+def built_for_gpu():
+    """Within it layers build their graphs as on a machine with a GPU."""
+    with mock.patch.object(tf.config, 'list_logical_devices', lambda kind=None: ['GPU:0']):
+        yield
 
 
 def operations(graph):

@@ -137,7 +137,7 @@ def light_video_network():
     import keras
 
     from avts_tf.models import mcx
-    from avts_tf.models.layers import BatchNorm
+    from avts_tf.models.batch_norm import BatchNorm
 
     def network(x, *arguments):
         x = keras.layers.Conv3D(8, (3, 4, 4), (1, 4, 4), 'same', use_bias=False, name='conv1')(x)

@@ -14,7 +14,7 @@ from avts_tf.data.reading import in_plain_tensorflow
 from avts_tf.data.state import PipelineState
 from avts_tf.data.window_datasets import make_labelled_dataset
 from avts_tf.errors import UserError
-from avts_tf.models.layers import BatchNorm
+from avts_tf.models.batch_norm import BatchNorm
 from avts_tf.models.two_tower import TwoTower
 from avts_tf.training.devices import own_batches
 from avts_tf.training.optimizer import LearningRate

@@ -17,6 +17,7 @@ from avts_tf.inference.signatures import (
 )
 from avts_tf.inference.windows import MICROSECONDS, Hop, count_windows, window_start
 from avts_tf.models.audio import embed_waveform
+from avts_tf.models.target import plain_operations
 
 LONGEST_HOP_SECONDS = 3600.0
 # No audio in [-1, 1] comes near it; integer samples that were only cast to float do.
@@ -145,7 +146,8 @@ class AudioSignatures(TowerSignatures):
 
     @tf.function(autograph=False)
     def _network(self, waveform: tf.Tensor, training: bool):
-        return embed_waveform(self._keras_tower(), waveform, training)
+        with plain_operations():
+            return embed_waveform(self._keras_tower(), waveform, training)
 
 
 def _checked(waveform: tf.Tensor):

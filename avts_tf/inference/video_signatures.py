@@ -16,7 +16,7 @@ from avts_tf.inference.signatures import (
     in_float32,
 )
 from avts_tf.inference.windows import count_windows
-from avts_tf.models.convolutions import plain_convolutions
+from avts_tf.models.target import plain_operations
 
 DECODED_AT_ONCE = 10    # JPEGs
 
@@ -72,7 +72,7 @@ class VideoSignatures(TowerSignatures):
         """
         frames = check_window(frames, self.inputs['window'][0], self.windows_at_once)
         tower = self._keras_tower()
-        with in_float32(tower), plain_convolutions():
+        with in_float32(tower), plain_operations():
             return tower(frames, training=False)
 
     def examples(self, rng: np.random.Generator) -> Examples:
@@ -105,7 +105,7 @@ class VideoSignatures(TowerSignatures):
 
     @tf.function(autograph=False)
     def _network(self, frames: tf.Tensor, training: bool):
-        with plain_convolutions():
+        with plain_operations():
             return self._keras_tower()(frames, training=training)
 
     def _crop(self, frames: tf.Tensor):

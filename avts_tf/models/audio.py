@@ -4,8 +4,9 @@ import keras
 import tensorflow as tf
 
 from avts_tf.config import Config
+from avts_tf.models.batch_norm import BatchNorm
 from avts_tf.models.frontend import LogMel
-from avts_tf.models.layers import BatchNorm, embedding_head, scaled
+from avts_tf.models.layers import embedding_head, scaled
 
 CONV_CHANNELS = (64, 192, 384, 256, 256)
 # Strides of the pools in time and frequency: 10 ms steps become 40 ms, one frame of video.

@@ -5,39 +5,13 @@ kernels are faster with; for a GPU, whose library chooses by itself, and for gra
 to other machines, by the plain operation.
 """
 
-import contextlib
-import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
+from avts_tf.models.target import is_for_cpu
 from avts_tf.processor import instructions
-
-_for_any_device = contextvars.ContextVar('for_any_device', default=False)
-
-
-@contextlib.contextmanager
-def plain_convolutions() -> Iterator[None]:
-    """Within it graphs are built of plain operations, because they will run anywhere.
-
-    Example:
-        >>> layer = FramewiseConv3D(4, (1, 3, 3), strides=(1, 2, 2), use_bias=False)
-        >>> with plain_convolutions():
-        ...     graph = tf.function(layer).get_concrete_function(tf.zeros([2, 5, 9, 9, 3])).graph
-        >>> {op.type for op in graph.get_operations() if op.type.startswith('Conv')}
-        {'Conv3D'}
-    """
-    token = _for_any_device.set(True)
-    try:
-        yield
-    finally:
-        _for_any_device.reset(token)
-
-
-def _is_for_cpu() -> bool:
-    """Whether the graph that is being built will run on a CPU of this machine."""
-    return not (_for_any_device.get() or tf.config.list_logical_devices('GPU'))
 
 
 @keras.saving.register_keras_serializable('avts_tf')
@@ -62,7 +36,7 @@ class FramewiseConv3D(keras.layers.Conv3D):
         strides = self.strides[1:]
         if self.kernel_size == (1, 1, 1):
             inputs, strides = _positions(inputs, strides), (1, 1)
-        if not _is_for_cpu():
+        if not is_for_cpu():
             return tf.nn.conv3d(inputs, kernel, [1, 1, *strides, 1], padding)
         batch, frames = tf.shape(inputs)[0], inputs.shape[1]
         images = tf.reshape(inputs, [-1, *inputs.shape[2:]])        # [batch * frames, h, w, c]
@@ -72,7 +46,7 @@ class FramewiseConv3D(keras.layers.Conv3D):
 
 def _positions(x: tf.Tensor, strides: tuple[int, int]) -> tf.Tensor:
     """The positions that strides leave: [batch, frames, h, w, c] -> the same with smaller h, w."""
-    if not _is_for_cpu():
+    if not is_for_cpu():
         return x[:, :, ::strides[0], ::strides[1]]
     # A pool of single positions: on a CPU a slice and its gradient take up to five times as long.
     images = tf.nn.max_pool2d(tf.reshape(x, [-1, *x.shape[2:]]), 1, strides, 'VALID')
@@ -116,7 +90,7 @@ class WinogradConv3D(keras.layers.Conv3D):
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        if not (training and self.trainable and _is_for_cpu() and self._is_faster(inputs)):
+        if not (training and self.trainable and is_for_cpu() and self._is_faster(inputs)):
             return super().call(inputs)
         tile, combine, join = _F43 if inputs.dtype == tf.float32 else _F23
         kernel, axis = tf.cast(self.kernel, tf.float32), 1

@@ -5,7 +5,8 @@ Carreira and Zisserman 2017.
 
 import keras
 
-from avts_tf.models.layers import BatchNorm, scaled
+from avts_tf.models.batch_norm import BatchNorm
+from avts_tf.models.layers import scaled
 
 # Channels of the four branches: 1x1 | 1x1 then 3x3 | 1x1 then 3x3 | pool then 1x1.
 MIXED = {

@@ -1,12 +1,11 @@
-"""Layers that both towers use: batch norm, and the head that makes features an embedding."""
-
-import math
+"""What both towers share beside batch norm: from features over time to an embedding."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from avts_tf.config import TowerConfig
+from avts_tf.models.batch_norm import BatchNorm
 
 
 def scaled(channels: int, width: float) -> int:
@@ -17,135 +16,6 @@ def scaled(channels: int, width: float) -> int:
         (16, 4)
     """
     return max(4, round(channels * width))
-
-
-@keras.saving.register_keras_serializable('avts_tf')
-class BatchNorm(keras.layers.BatchNormalization):
-    """Batch norm over all axes but the last, by TensorFlow's fused operation.
-
-    Keras 3 does not use that operation. The arithmetic is that of
-    `keras.layers.BatchNormalization`: the biased variance enters the moving average as well. With
-    several replicas and `synchronized=True` the statistics are those of the global batch, so that
-    a step does not depend on the number of replicas.
-
-    Input and output: float [..., channels] of any rank from 2, in the layer's compute dtype.
-
-    Args:
-        momentum: float. How much of a moving statistic stays at each step.
-        epsilon: float. Added to the variance.
-        **kwargs: as in Keras; `axis` is always the last.
-
-    Example:
-        >>> BatchNorm()(tf.constant([[1.0], [3.0]]), training=True).numpy().round(3).tolist()
-        [[-1.0], [1.0]]
-    """
-
-    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs) -> None:
-        super().__init__(momentum=momentum, epsilon=epsilon, **{**kwargs, 'axis': -1})
-
-    def call(
-        self, inputs: tf.Tensor, training: bool | None = None, mask: None = None,
-    ) -> tf.Tensor:
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        channels = inputs.shape[-1]
-        gamma = self.gamma if self.scale else tf.ones([channels])
-        beta = self.beta if self.center else tf.zeros([channels])
-        # Not tf.shape, where it can be helped: behind a padded 3-D convolution TensorFlow 2.21
-        # with oneDNN may get it wrong.
-        known = inputs.shape[1:].is_fully_defined()
-        shape = [-1, *inputs.shape[1:]] if known else tf.shape(inputs)
-        # The fused operation wants rank 4. The first axis stays the batch: cuDNN takes 65,535 of
-        # it at most.
-        inner = math.prod(inputs.shape[1:-1]) if known else tf.reduce_prod(shape[1:-1])
-        flat = tf.reshape(inputs, [-1, inner, 1, channels])           # [batch, inner, 1, channels]
-        if not (training and self.trainable):
-            outputs = _fused(flat, gamma, beta, self.epsilon, self.moving_mean,
-                             self.moving_variance)
-            return tf.reshape(outputs, shape)
-        if self.synchronized and replicas > 1:
-            outputs, mean, variance = _synchronized(flat, gamma, beta, self.epsilon)
-        else:
-            outputs, mean, variance = _fused(flat, gamma, beta, self.epsilon)
-            if replicas > 1:  # each normalises by its own part; what is kept is the mean over all
-                mean, variance = tf.distribute.get_replica_context().all_reduce(
-                    tf.distribute.ReduceOp.MEAN, [mean, variance])
-        self._keep(mean, variance)
-        return tf.reshape(outputs, shape)
-
-    def _keep(self, mean: tf.Tensor, variance: tf.Tensor):
-        """Moves the moving statistics towards those of a batch, float32 [channels] each."""
-        old, new = self.momentum, 1.0 - self.momentum
-        self.moving_mean.assign(self.moving_mean * old + mean * new)
-        self.moving_variance.assign(self.moving_variance * old + variance * new)
-
-
-def _fused(
-    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float,
-    mean: tf.Tensor | None = None, variance: tf.Tensor | None = None,
-) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """TensorFlow's fused batch norm of [batch, inner, 1, channels].
-
-    Args:
-        x: in the compute dtype; all others float32 [channels].
-        gamma, beta, epsilon: as of `BatchNorm`.
-        mean, variance: given statistics; None takes those of `x`.
-
-    Returns:
-        As x; where the statistics are those of `x`, also its mean and biased variance.
-    """
-    if mean is not None:
-        return tf.compat.v1.nn.fused_batch_norm(
-            x, gamma, beta, mean, variance, epsilon=epsilon, is_training=False)[0]
-    outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=epsilon)
-    # The fused operation returns the unbiased variance; Keras keeps the biased one.
-    count = _count(x)
-    return outputs, mean, variance * ((count - 1.0) / count)
-
-
-def _count(x: tf.Tensor) -> tf.Tensor:
-    """Values per channel, float32 scalar."""
-    return tf.cast(tf.size(x) // x.shape[-1], tf.float32)
-
-
-def _synchronized(
-    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Batch norm by the statistics of all replicas, which have equally large parts.
-
-    Each replica takes its own mean and variance by the fused operation. One exchange averages the
-    means and the mean squares; the fused operation then scales and shifts. Backwards, one exchange
-    averages the sums over the gradient.
-
-    Returns:
-        Outputs as x, and mean and biased variance of the global batch, float32 [channels].
-    """
-    context = tf.distribute.get_replica_context()
-
-    def mean_over_replicas(*values):
-        return context.all_reduce(tf.distribute.ReduceOp.MEAN, list(values))
-
-    @tf.custom_gradient
-    def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor):
-        _, mean, variance = _fused(x, tf.ones_like(gamma), tf.zeros_like(beta), epsilon)
-        mean, square = mean_over_replicas(mean, variance + mean**2)
-        variance = tf.maximum(square - mean**2, 0.0)
-        with tf.GradientTape() as tape:
-            tape.watch([x, gamma, beta])
-            outputs = _fused(x, gamma, beta, epsilon, mean, variance)
-
-        def gradient(upstream: tf.Tensor, *_):
-            # As if mean and variance were constants, which they are not: they follow x.
-            to_x, to_gamma, to_beta = tape.gradient(outputs, [x, gamma, beta], upstream)
-            mean_gamma, mean_beta = mean_over_replicas(to_gamma, to_beta)
-            factor = gamma * tf.math.rsqrt(variance + epsilon) / _count(x)
-            slope = factor * mean_gamma * tf.math.rsqrt(variance + epsilon)
-            shift = factor * mean_beta - slope * mean
-            to_x -= tf.cast(tf.cast(x, tf.float32) * slope + shift, x.dtype)
-            return to_x, to_gamma, to_beta
-
-        return (outputs, mean, variance), gradient
-
-    return normalize(x, tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta))
 
 
 @keras.saving.register_keras_serializable('avts_tf')

@@ -5,8 +5,9 @@ Tran et al. 2018, "mixed" convolutions.
 
 import keras
 
+from avts_tf.models.batch_norm import BatchNorm
 from avts_tf.models.convolutions import FramewiseConv3D, WinogradConv3D
-from avts_tf.models.layers import BatchNorm, scaled
+from avts_tf.models.layers import scaled
 
 STAGE_WIDTHS = (64, 128, 256, 512)
 # Temporal size of the kernels of each stage. conv1 has 3 in both.

@@ -122,10 +122,6 @@ def train(
         state = _initial_state(newest, records, config, run_dir, curriculum, inputs)
         strategy = _strategy(devices, config)
         _refuse_other_parameters(make_gather(strategy), config)
-        if (deterministic and gpus and config.towers.sync_batchnorm
-                and strategy.num_replicas_in_sync > 1):
-            raise UserError('deterministic', True, 'TensorFlow has no such gradient of batch norm '
-                            'over several GPUs; use `devices`=1, or `nosync_batchnorm`.')
         pipeline_state = PipelineState()
         dataset = make_dataset(records, config, state=pipeline_state, shards=state.shard_counts(),
                                on_bad_record=on_bad_record, share=machine_share())

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
 from avts_tf.inference.video_signatures import VideoSignatures
-from avts_tf.models.layers import BatchNorm
+from avts_tf.models.batch_norm import BatchNorm
 from avts_tf.models.video import build_video_tower
 from tests.graphs import batch_norm_shapes, operations
 from tests.helpers import ROOT

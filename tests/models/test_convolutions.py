@@ -16,8 +16,9 @@ from avts_tf.config import PRESETS, make_config
 from avts_tf.models import convolutions as convolutions_module
 from avts_tf.models.audio import build_audio_network
 from avts_tf.models.build import build_model
-from avts_tf.models.convolutions import FramewiseConv3D, WinogradConv3D, plain_convolutions
+from avts_tf.models.convolutions import FramewiseConv3D, WinogradConv3D
 from avts_tf.models.mcx import mcx
+from avts_tf.models.target import plain_operations
 from avts_tf.models.video import build_video_tower
 from tests.graphs import called_by, operations
 
@@ -156,7 +157,7 @@ def test_a_strided_convolution_is_the_one_of_numpy_by_pictures_or_plain(kernel, 
     x = rng.normal(size=[2, 5, size, size + 3, 3]).astype(np.float32)
     layer = FramewiseConv3D(4, kernel, strides=(1, 2, 2), padding='valid', use_bias=False)
     layer.build(x.shape)
-    with plain_convolutions() if plain else contextlib.nullcontext():
+    with plain_operations() if plain else contextlib.nullcontext():
         output = layer(x)
     assert layer.compute_output_shape(x.shape) == output.shape
     expected, _, _ = convolve(x, layer.kernel.numpy(), np.ones_like, layer.strides, 'valid')
@@ -218,7 +219,7 @@ def test_ways_for_cpus_are_for_graphs_of_this_cpu_alone(
         layer.build([None, 4, 8, 8, 3])
         training = {'training': True} if isinstance(layer, WinogradConv3D) else {}
         function = tf.function(lambda x, layer=layer, given=training: layer(x, **given))
-        with plain_convolutions() if where == 'anywhere' else contextlib.nullcontext():
+        with plain_operations() if where == 'anywhere' else contextlib.nullcontext():
             graph = function.get_concrete_function(tf.TensorSpec([None, 4, 8, 8, 3])).graph
         found = operations(graph)
         assert {op.type for op in found if op.type.startswith('Conv')} == expected

@@ -15,6 +15,8 @@ from tests.helpers import ROOT
 CLIPS, SIZE = 8, 5
 LOSSES = {'contrastive': 'drawn', 'weighted': 'weighted', 'by_mix': 'by_mix', 'always': 'always'}
 SHAPES = {'vectors': (8, 6), 'clips': (8, 3, 2, 2, 6), 'off_centre': (8, 3, 6)}
+WAYS = ('', '_gpu')  # of batch norm: as graphs for a CPU compute it, and as those for a GPU do
+NORMS = [name + way for name in SHAPES for way in WAYS]
 EPSILON = 1e-5
 
 
@@ -83,7 +85,7 @@ def run_norm(strategy, name, dtype='float32'):
     """Outputs, gradients and moving statistics of a training step of `BatchNorm`."""
     import tensorflow as tf
 
-    from avts_tf.models.layers import BatchNorm
+    from avts_tf.models.batch_norm import BatchNorm
 
     x, upstream, gamma, beta = make_values(name)
     replicas = strategy.num_replicas_in_sync
@@ -122,6 +124,8 @@ def main(path, *counts):
     """
     import tensorflow as tf
 
+    from tests.graphs import built_for_gpu
+
     cpu = tf.config.list_physical_devices('CPU')[0]
     tf.config.set_visible_devices([], 'GPU')
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
@@ -133,6 +137,9 @@ def main(path, *counts):
         cases = {name: run_loss(strategy, name) for name in LOSSES}
         cases |= {name: run_norm(strategy, name) for name in SHAPES}
         cases['bfloat16'] = run_norm(strategy, 'clips', 'mixed_bfloat16')
+        with built_for_gpu():
+            cases |= {f'{name}_gpu': run_norm(strategy, name) for name in SHAPES}
+            cases['bfloat16_gpu'] = run_norm(strategy, 'clips', 'mixed_bfloat16')
         results |= {f'{case}/{count}/{name}': value
                     for case, values in cases.items() for name, value in values.items()}
     np.savez(path, **results)
@@ -160,17 +167,18 @@ def computed(tmp_path_factory):
     return compute(tmp_path_factory.mktemp('devices'), 1, 2)
 
 
-@pytest.mark.parametrize('case', [*LOSSES, *SHAPES])
+@pytest.mark.parametrize('case', [*LOSSES, *NORMS])
 def test_two_devices_compute_what_one_does(computed, case, count=2):
+    atol = 2e-3 if case.startswith('off_centre') else 1e-4
     for name, expected in computed[case, 1].items():
-        np.testing.assert_allclose(
-            computed[case, count][name], expected, rtol=1e-4,
-            atol=(2e-3 if case == 'off_centre' else 1e-4) * np.abs(expected).max(), err_msg=name)
+        np.testing.assert_allclose(computed[case, count][name], expected, rtol=1e-4,
+                                   atol=atol * np.abs(expected).max(), err_msg=name)
 
 
 @pytest.mark.parametrize('name', ['vectors', 'clips'])
+@pytest.mark.parametrize('way', WAYS)
 @pytest.mark.parametrize('count', [1, 2])
-def test_batch_norm_is_that_of_numpy(computed, name, count):
+def test_batch_norm_is_that_of_numpy(computed, name, way, count):
     x, upstream, gamma, beta = (np.float64(value) for value in make_values(name))
     axes = tuple(range(x.ndim - 1))
     mean, variance = x.mean(axes), x.var(axes)
@@ -182,26 +190,28 @@ def test_batch_norm_is_that_of_numpy(computed, name, count):
     expected = {'outputs': gamma * normal + beta, 'by_x': by_x, 'by_gamma': by_gamma,
                 'by_beta': by_beta, 'mean': mean, 'variance': variance}
     for part, truth in expected.items():
-        np.testing.assert_allclose(computed[name, count][part], truth, rtol=1e-4,
+        np.testing.assert_allclose(computed[name + way, count][part], truth, rtol=1e-4,
                                    atol=1e-5 * np.abs(truth).max(), err_msg=part)
 
 
-def test_synchronised_batch_norm_in_bfloat16(computed, counts=(1, 2)):
+@pytest.mark.parametrize('way', WAYS)
+def test_synchronised_batch_norm_in_bfloat16(computed, way, counts=(1, 2)):
     """As exact on several devices as on one: 8 bits."""
     for count in counts:
         for part, truth in computed['clips', 1].items():
-            np.testing.assert_allclose(computed['bfloat16', count][part], truth, rtol=0,
+            np.testing.assert_allclose(computed['bfloat16' + way, count][part], truth, rtol=0,
                                        atol=0.02 * np.abs(truth).max(), err_msg=part)
 
 
 @pytest.mark.slow
 def test_four_devices_compute_what_one_does(computed, tmp_path):
     computed = computed | compute(tmp_path, 4)
-    for case in (*LOSSES, *SHAPES):
+    for case in (*LOSSES, *NORMS):
         test_two_devices_compute_what_one_does(computed, case, 4)
-    for name in ('vectors', 'clips'):
-        test_batch_norm_is_that_of_numpy(computed, name, 4)
-    test_synchronised_batch_norm_in_bfloat16(computed, (4,))
+    for way in WAYS:
+        for name in ('vectors', 'clips'):
+            test_batch_norm_is_that_of_numpy(computed, name, way, 4)
+        test_synchronised_batch_norm_in_bfloat16(computed, way, (4,))
 
 
 if __name__ == '__main__':

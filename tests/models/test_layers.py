@@ -1,5 +1,7 @@
 """The layers against Keras's own, NumPy and what their docstrings promise."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -8,16 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avts_tf.config import TowerConfig
+from avts_tf.models.batch_norm import BatchNorm
 from avts_tf.models.layers import (
-    BatchNorm,
     L2Normalize,
     ResampleTime,
     embedding_head,
     overlap_weights,
 )
+from tests.graphs import built_for_gpu, operations
 
 # few values per channel: biased and unbiased variance lie far apart
 SHAPES = [(6, 5), (3, 2, 5), (2, 3, 2, 5), (2, 2, 2, 3, 5)]
+WAYS = {'CPU': contextlib.nullcontext, 'GPU': built_for_gpu}
 
 
 def pair_of_norms(shape, **arguments):
@@ -39,14 +43,16 @@ def random_inputs(shape):
 
 @pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize('arguments', [{}, {'scale': False}, {'center': False, 'scale': False}])
-def test_batch_norm_equals_keras(shape, arguments):
+@pytest.mark.parametrize('way', WAYS)
+def test_batch_norm_equals_keras(shape, arguments, way):
     ours, stock = pair_of_norms(shape, **arguments)
     for step in range(3):
         inputs = random_inputs(shape) * (step + 1.0)
         np.testing.assert_allclose(ours(inputs, training=False), stock(inputs, training=False),
                                    rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(ours(inputs, training=True), stock(inputs, training=True),
-                                   rtol=1e-5, atol=1e-5)
+        with WAYS[way]():
+            outputs = ours(inputs, training=True)
+        np.testing.assert_allclose(outputs, stock(inputs, training=True), rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(ours.moving_mean, stock.moving_mean, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(ours.moving_variance, stock.moving_variance, rtol=1e-5,
                                    atol=1e-6)
@@ -54,12 +60,13 @@ def test_batch_norm_equals_keras(shape, arguments):
 
 @pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize('training', [True, False])
-def test_batch_norm_gradients_equal_keras(shape, training):
+@pytest.mark.parametrize('way', WAYS)
+def test_batch_norm_gradients_equal_keras(shape, training, way):
     weights = tf.constant(np.random.default_rng(2).normal(size=shape), tf.float32)
     gradients = []
     for layer in pair_of_norms(shape):
         inputs = random_inputs(shape)
-        with tf.GradientTape() as tape:
+        with WAYS[way](), tf.GradientTape() as tape:
             tape.watch(inputs)
             loss = tf.reduce_sum(weights * tf.sin(layer(inputs, training=training)))
         gradients.append(tape.gradient(loss, [inputs, layer.gamma.value, layer.beta.value]))
@@ -77,10 +84,12 @@ def test_frozen_batch_norm_keeps_its_statistics():
     np.testing.assert_array_equal(ours.moving_mean.numpy(), before)
 
 
-def test_batch_norm_in_bfloat16_keeps_float32_statistics():
+@pytest.mark.parametrize('way', WAYS)
+def test_batch_norm_in_bfloat16_keeps_float32_statistics(way):
     layer = BatchNorm(dtype='mixed_bfloat16')
     inputs = tf.cast(random_inputs((64, 4, 5)), tf.bfloat16)
-    outputs = layer(inputs, training=True)
+    with WAYS[way]():
+        outputs = layer(inputs, training=True)
     assert outputs.dtype == tf.bfloat16 and layer.moving_mean.dtype == 'float32'
     outputs = tf.cast(outputs, tf.float32).numpy().reshape(-1, 5)
     # bfloat16 keeps 8 bits: half a unit in the last place of numbers around 1 is 0.004.
@@ -89,6 +98,34 @@ def test_batch_norm_in_bfloat16_keeps_float32_statistics():
     # The statistics are taken of the rounded inputs, but in float32.
     np.testing.assert_allclose(layer.moving_mean,
                                0.1 * tf.reduce_mean(tf.cast(inputs, tf.float32), [0, 1]), rtol=1e-4)
+
+
+def test_batch_norm_that_is_trained_on_a_gpu_copies_no_activations_to_another_layout():
+    layer = BatchNorm()
+    layer.build((4, 3, 2, 5))
+
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(layer(x, training=True))
+        return tape.gradient(loss, x)
+
+    for way, count in (('CPU', 2), ('GPU', 0)):
+        with WAYS[way]():
+            graph = tf.function(step).get_concrete_function(tf.TensorSpec((4, 3, 2, 5))).graph
+        found = operations(graph)
+        assert sum(op.type.startswith('FusedBatchNorm') for op in found) == count
+        compiled = [op for op in found if op.node_def.attr['_XlaMustCompile'].b]
+        assert len(compiled) == (0 if count else 4)
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_batch_norm_of_values_far_from_zero(way):
+    values = 300.0 + np.random.default_rng(0).normal(size=(256, 5))
+    with WAYS[way]():
+        outputs = BatchNorm()(tf.constant(values, tf.float32), training=True)
+    expected = (values - values.mean(0)) / np.sqrt(values.var(0) + 1e-5)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_batch_norm_of_unknown_batch_inside_a_function():

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from avts_tf.config import make_config
-from avts_tf.models.layers import BatchNorm
+from avts_tf.models.batch_norm import BatchNorm
 from avts_tf.training.optimizer import LearningRate, count_plateaus, make_optimizer
 
 

@@ -137,7 +137,7 @@ def statistics(strategy):
     """The statistics that each of two replicas keeps after a step without synchronisation."""
     import tensorflow as tf
 
-    from avts_tf.models.layers import BatchNorm
+    from avts_tf.models.batch_norm import BatchNorm
 
     with strategy.scope():
         norm = BatchNorm(momentum=0.0, synchronized=False)

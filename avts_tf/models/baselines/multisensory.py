@@ -19,7 +19,8 @@ from avts_tf.models.baselines.common import (
     batch_inputs,
     need_regime,
 )
-from avts_tf.models.layers import BatchNorm, ResampleTime, scaled
+from avts_tf.models.batch_norm import BatchNorm
+from avts_tf.models.layers import ResampleTime, scaled
 from avts_tf.models.sync_model import JoinWindows
 from avts_tf.models.video import NormalizePixels
 

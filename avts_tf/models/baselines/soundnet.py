@@ -22,7 +22,8 @@ from avts_tf.models.baselines.common import (
     Waveform,
     batch_inputs,
 )
-from avts_tf.models.layers import BatchNorm, scaled
+from avts_tf.models.batch_norm import BatchNorm
+from avts_tf.models.layers import scaled
 from avts_tf.models.published.efficientnet_lite import (
     CLASSES,
     SIZE,
