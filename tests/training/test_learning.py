@@ -57,6 +57,15 @@ def test_collapse_is_distinguished_from_learning():
     assert [learns_nothing(row, config) for row in rows] == [False, False, True, True]
 
 
+def test_other_systems_have_no_embeddings_of_length_1():
+    rows = [{'auc_easy': .52, 'auc_hard': .54, 'spread': .5}, {'auc_easy': .9, 'spread': .001}]
+    for system, regime, expected in (('l3', 'easy', [True, False]),
+                                     ('multisensory', 'hard', [True, False]),
+                                     ('soundnet', 'easy', [False, False])):
+        config = make_config('tiny', system=system, regime=regime, teacher='MobileNetV2')
+        assert [learns_nothing(row, config) for row in rows] == expected
+
+
 def test_a_collapse_is_warned_of(eight_clips, caplog):
     config = make_config('tiny', frame_size=24, batch_size=8, normalize='length')
     with light_video_network():
