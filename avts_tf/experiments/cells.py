@@ -11,7 +11,8 @@ from avts_tf.data.datasets import DATASETS
 from avts_tf.errors import UserError
 from avts_tf.evaluation import action, audio
 from avts_tf.experiments.steps import HERE, Step, fill_in, result_key, stamp
-from avts_tf.training.curriculum import parse_regime
+from avts_tf.training.curriculum import Stage, parse_regime
+from avts_tf.training.run_folder import RunFolder
 
 SOUND_SETS = {'ESC-10': 'esc10_input', 'ESC-50': 'esc50_input', 'DCASE2014': 'dcase2014_input'}
 ACTION_SETS = {'UCF101': 'ucf101_records', 'HMDB51': 'hmdb51_records'}
@@ -33,6 +34,13 @@ class Figure(NamedTuple):
     steps: tuple[tuple[Step, ...], ...]
     keys: tuple[str, ...]
     scale: float = 100.0
+
+    def histories(self, table_dir: str) -> list[list[dict[str, float]]]:
+        """Per seed, the rows of the epochs of its trainings without labels, in order."""
+        return [[row for step in chain
+                 for row in RunFolder(os.path.join(table_dir, step.folder),
+                                      make_config(**step.arguments['config'])).history()]
+                for chain in self.steps]
 
 
 class Settings(NamedTuple):
@@ -69,6 +77,13 @@ class Settings(NamedTuple):
     def place(self) -> str:
         """What the columns that need no data set are called after."""
         return 'these records' if self.records else 'synthetic world'
+
+    @property
+    def stages(self) -> tuple[Stage, Stage]:
+        """The two stages of the curricula."""
+        epochs = make_config(self.preset, **self.given).train.epochs
+        first, second = parse_regime('curriculum_mixed', epochs).stages
+        return first, second
 
 
 def sync_figure(
@@ -251,8 +266,7 @@ def _pretrain(
     config = {'preset': settings.preset, 'easy_negatives': 'drawn', **overrides,
               **_given(settings, overrides.get('system', 'avts')), 'seed': seed, 'regime': regime}
     if regime == FIRST_STAGE:
-        epochs = make_config(settings.preset, **settings.given).train.epochs
-        first = parse_regime('curriculum_mixed', epochs).stages[0]
+        first, _ = settings.stages
         config['regime'] = f'{first.mix}:{first.epochs}'
     parts = ['train', *overrides.values(), regime.replace(' ', '_'), source and f'on_{source}',
              f'seed{seed}']

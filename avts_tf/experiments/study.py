@@ -20,8 +20,7 @@ from avts_tf.experiments import plots
 from avts_tf.experiments.cells import FIRST_STAGE, Figure, Settings, records_step
 from avts_tf.experiments.render import as_markdown, mean_and_deviation
 from avts_tf.experiments.steps import HERE, Step
-from avts_tf.training.curriculum import REGIMES, parse_regime
-from avts_tf.training.run_folder import RunFolder
+from avts_tf.training.curriculum import REGIMES
 
 NAME = 'curriculum_study'
 WORLDS = ('struck', 'sustained')
@@ -149,8 +148,7 @@ def _chain(
 
     if arm in ('easy', 'mixed', 'hard'):
         return (step(arm, arm),)
-    epochs = make_config(settings.preset, **settings.given).train.epochs
-    first, second = parse_regime('curriculum_mixed', epochs).stages
+    first, second = settings.stages
     before = step(FIRST_STAGE, f'easy:{first.epochs}')
     if arm == FIRST_STAGE:
         return (before,)
@@ -276,14 +274,7 @@ def _spreads(
 def _histories(figure: Figure | str, settings: Settings) -> list[list[dict[str, float]]]:
     """Per seed the epochs of an arm, its first stage's before its own."""
     assert isinstance(figure, Figure)  # all cells of the study are
-    histories = []
-    for chain in figure.steps:
-        rows: list[dict[str, float]] = []
-        for step in chain:
-            config = make_config(**step.arguments['config'])
-            rows += RunFolder(os.path.join(settings.table_dir, step.folder), config).history()
-        histories.append(rows)
-    return histories
+    return figure.histories(settings.table_dir)
 
 
 def _draw_curves(
@@ -291,10 +282,10 @@ def _draw_curves(
     lines: Sequence[Mapping[str, Any]],
 ):
     arms = [line['row'] for line in lines if line['column'] == ACCURACY and not line['missing']]
-    epochs = make_config(settings.preset, **settings.given).train.epochs
-    first = parse_regime('curriculum_mixed', epochs).stages[0].epochs
+    first, _ = settings.stages
+    histories = {arm: _histories(cells[f'{group}: {arm}', ACCURACY], settings) for arm in arms}
     plots.regime_curves(
-        {arm: _histories(cells[f'{group}: {arm}', ACCURACY], settings) for arm in arms}, first,
+        histories, first.epochs,
         os.path.join(settings.table_dir, f'{group.replace(", ", "-").replace(" ", "_")}.png'))
 
 

@@ -32,9 +32,7 @@ from avts_tf.experiments.cells import (
 )
 from avts_tf.experiments.published import PUBLISHED
 from avts_tf.experiments.render import as_csv, as_markdown, mean_and_deviation
-from avts_tf.experiments.steps import HERE, Step
-from avts_tf.training.curriculum import parse_regime
-from avts_tf.training.run_folder import RunFolder
+from avts_tf.experiments.steps import HERE
 
 REGIMES = ('easy', 'mixed', 'hard', FIRST_STAGE, 'curriculum_mixed', 'curriculum_hard')
 # A tenth of those to train on is set aside for the threshold.
@@ -280,12 +278,6 @@ def _draw_regimes(cells: Cells, settings: Settings, failures: dict[str, str]):
     for (row, _), content in cells.items():
         assert isinstance(content, Figure)  # all cells of that table are
         if row not in histories and not _failure(content, failures):
-            histories[row] = [_history(chain[-1], settings.table_dir) for chain in content.steps]
-    epochs = make_config(settings.preset, **settings.given).train.epochs
-    switch = parse_regime('curriculum_mixed', epochs).stages[0].epochs
-    plots.regime_curves(histories, switch, os.path.join(settings.table_dir, 'regimes.png'))
-
-
-def _history(step: Step, table_dir: str):
-    config = make_config(**step.arguments['config'])
-    return RunFolder(os.path.join(table_dir, step.folder), config).history()
+            histories[row] = content.histories(settings.table_dir)
+    first, _ = settings.stages
+    plots.regime_curves(histories, first.epochs, os.path.join(settings.table_dir, 'regimes.png'))
