@@ -113,8 +113,9 @@ def choose_c(
 
 
 def _svm(c_value: float) -> LinearSVC:
-    # To a hundredth of the first gradient: no score changes any more, in a fifth of the time.
-    return LinearSVC(C=c_value, dual=False, tol=1e-2)
+    # The dual problem: solved to this tolerance, scores are within a hundredth of the exact ones.
+    # The primal problem stops far from them, unless there are many more windows than features.
+    return LinearSVC(C=c_value, dual=True, tol=1e-2, random_state=0)
 
 
 def _fit(classifier: ClassifierMixin, features: np.ndarray, labels: np.ndarray) -> Pipeline:

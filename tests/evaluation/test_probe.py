@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from sklearn.svm import LinearSVC
 
-from avts_tf.evaluation.probe import C_VALUES, CLASSIFIERS, choose_c, clip_scores, probe
+from avts_tf.evaluation.probe import C_VALUES, CLASSIFIERS, _svm, choose_c, clip_scores, probe
 
 
 def test_clips_of_one_recording_do_not_choose_c():
@@ -55,3 +56,16 @@ def test_one_recording_per_class_leaves_nothing_to_choose_by():
     c_value, accuracies = choose_c(features, np.array([0, 0, 0, 1, 1, 1]),
                                    np.array([0, 0, 0, 1, 1, 1]), 2, 0)
     assert c_value == C_VALUES[2] and not accuracies
+
+
+@pytest.mark.parametrize('features', [60, 400])
+def test_the_svm_has_converged_with_fewer_and_with_more_features_than_windows(features):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 40)
+    centres = rng.normal(size=(4, features))
+    train, test = (0.3 * centres[labels] + rng.normal(size=(160, features)) for _ in range(2))
+    for c_value in C_VALUES:
+        found = _svm(c_value).fit(train, labels).decision_function(test)
+        exact = LinearSVC(C=c_value, dual=True, tol=1e-6, max_iter=100_000, random_state=1)
+        truth = exact.fit(train, labels).decision_function(test)
+        np.testing.assert_allclose(found, truth, rtol=0, atol=0.02 * np.abs(truth).max())
