@@ -63,20 +63,19 @@ def literal(text: str) -> str:
 
 
 def batch_image(
-    batch: Mapping[str, tf.Tensor], log_mel: keras.layers.Layer, config: Config, clips: int = 4,
+    batch: Mapping[str, tf.Tensor], log_mel: keras.layers.Layer, config: Config,
 ) -> np.ndarray:
-    """Frames of a batch's first clips over the spectrograms of their audio windows.
+    """Frames of a batch's first four clips over the spectrograms of their audio windows.
 
     Args:
         batch: a batch of `pipeline.make_dataset`.
         log_mel: `LogMel` layer.
         config: configuration of the batch.
-        clips: number of clips.
 
     Returns:
         uint8 [height, width, 4], an image.
     """
-    video, audio, kind = (batch[name].numpy()[:clips] for name in ('video', 'audio', 'kind'))
+    video, audio, kind = (batch[name].numpy()[:4] for name in ('video', 'audio', 'kind'))
     windows, bands = kind.shape[1], config.logmel.mel_bands
     hertz, heights = _mel_ticks(config)
     buffer = io.BytesIO()

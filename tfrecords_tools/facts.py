@@ -81,8 +81,7 @@ def read_records(found: Iterable[tuple[str, int]]) -> Iterator[records.Record]:
                 record = records.parse(next(serialized))
             except tf.errors.DataLossError as error:
                 raise UserError(None, path, f'damaged after {i} whole records. Leave the file out '
-                                            'or '
-                                'write it again.') from error
+                                'or write it again.') from error
             except tf.errors.InvalidArgumentError as error:
                 raise UserError(
                     None, path, f'record {i} (counted from 0) is not in the form that '

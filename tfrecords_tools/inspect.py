@@ -57,8 +57,7 @@ def inspect(
     folder = os.path.dirname(contact_sheet or '')
     if folder and not os.path.isdir(folder):
         raise UserError('contact_sheet', contact_sheet, f'there is no folder {folder!r}; make it '
-                                                        'or '
-                        'name another.')
+                        'or name another.')
     shards = find_shards(patterns)
     total = total_records(shards)
     # Spread over the set, because neighbours are often of one class.
@@ -143,8 +142,7 @@ def _define_flags():
     flags.DEFINE_string('play', None, 'Id of a record to write back as a video, to --output.')
     flags.DEFINE_string('output', None, 'Video file that --play writes, such as clip.mp4.')
     flags.DEFINE_float('contact_seconds', 0.0, 'Time shown of each record on the contact sheet, '
-                                               'from '
-                       'its beginning, in seconds; 0 shows all.')
+                       'from its beginning, in seconds; 0 shows all.')
 
 
 def main(argv: list[str]) -> None:

@@ -105,7 +105,6 @@ def make_labelled_dataset(pattern: str, config: Config, class_of: dict[str, int]
 
 @in_plain_tensorflow
 def make_offset_dataset(pattern: str, config: Config, offsets_seconds: Sequence[float], *,
-                        state: PipelineState | None = None,
                         parameter: str = 'eval_records') -> tf.data.Dataset:
     """The middle video window of each record beside its audio at given offsets, one record at a
     time.
@@ -114,7 +113,6 @@ def make_offset_dataset(pattern: str, config: Config, offsets_seconds: Sequence[
         pattern: glob(s) of record files.
         config: `Config`.
         offsets_seconds: float [O], start of the audio window minus that of the video window.
-        state: `PipelineState`, which counts the records that no window could be taken from.
         parameter: name of the parameter that the pattern comes from, for messages.
 
     Returns:
@@ -129,8 +127,7 @@ def make_offset_dataset(pattern: str, config: Config, offsets_seconds: Sequence[
         for clip in make_offset_dataset('data/world-*', make_config('tiny'), [-0.2, 0.0, 0.2]):
             print(clip['example_id'].numpy(), clip['fits'].numpy())
     """
-    shards = find_shards(pattern, parameter, tolerant=True)
-    state = state or PipelineState()
+    shards, state = find_shards(pattern, parameter, tolerant=True), PipelineState()
 
     def shifted(record: Record, usable: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
         first = usable // 2

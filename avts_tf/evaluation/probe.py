@@ -115,7 +115,7 @@ def choose_c(
 def _svm(c_value: float) -> LinearSVC:
     # To a hundredth of the first gradient, in a fifth of the time: up to a C of 0.01 scores are
     # within two hundredths of the exact ones. With more, and fewer than some 20 windows for each
-    # feature, it stops early, like a smaller C; to the end, a fit of conv5 would take minutes.
+    # feature, it stops early, like a smaller C; to the end it would take many times as long.
     return LinearSVC(C=c_value, dual=False, tol=1e-2)
 
 

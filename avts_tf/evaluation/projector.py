@@ -30,15 +30,14 @@ class ProjectorClip(NamedTuple):
 
 
 def embed_clips(
-    model: TwoTower, records: str, parameter: str = 'eval_records', clips: int = CLIPS,
+    model: TwoTower, records: str, parameter: str = 'eval_records',
 ) -> list[ProjectorClip]:
-    """Embeds the middle window of clips.
+    """Embeds the middle window of `CLIPS` clips at most.
 
     Args:
         model: trained model.
         records: glob of records, of which the first are taken.
         parameter: name of the parameter that the glob comes from, for messages.
-        clips: greatest number of clips.
 
     Returns:
         A list, empty where no record can be used.
@@ -49,7 +48,7 @@ def embed_clips(
         (128,)
     """
     found = []
-    dataset = make_offset_dataset(records, model.config, [0.0], parameter=parameter).take(clips)
+    dataset = make_offset_dataset(records, model.config, [0.0], parameter=parameter).take(CLIPS)
     for clip in progress.bar(dataset, f'{parameter}: projector', unit='clip'):
         outputs = model.embed_batch({'video': clip['video'], 'audio': clip['audio']})
         frames = clip['video'][0].numpy()

@@ -42,8 +42,7 @@ QUICK_SHARE = 8  # of these numbers of videos, with `quick`
 # The sustained world's was set by docs/curriculum_study.md, on other videos and seeds.
 DIFFICULTY = {'struck': 0.8, 'sustained': 0.5}
 WORLD_NOTE = ('On the synthetic world all towers were pretrained on that world, supervised ones '
-              'with '
-              'the motions of other videos.')
+              'with the motions of other videos.')
 LOCK_WAIT_SECONDS = 60.0  # a step whose table was killed writes its checkpoint and ends
 
 Cells = dict[tuple[str, str], Figure | str]  # by (row, column): a figure, or what it needs

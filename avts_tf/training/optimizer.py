@@ -33,8 +33,8 @@ class SGD(keras.optimizers.SGD):
     """
 
     def __init__(self, learning_rate: float = 0.01, momentum: float = 0.0, l2: float = 0.0,
-                 name: str = 'SGD', **kwargs: object) -> None:
-        super().__init__(learning_rate, momentum, name=name, **kwargs)
+                 **kwargs: object) -> None:
+        super().__init__(learning_rate, momentum, **kwargs)
         self.l2 = l2
 
     def build(self, variables: list) -> None:

@@ -1,7 +1,7 @@
 """ESC-10: the 400 sounds of ten classes of ESC-50, laid out as ESC-50 (see `esc50`)."""
 
 from avts_tf.data.datasets import esc50
-from avts_tf.data.datasets.common import Collection, Dataset, collect
+from avts_tf.data.datasets.common import Collection, collect
 
 CLASSES = (
     'dog', 'rooster', 'rain', 'sea_waves', 'crackling_fire', 'crying_baby', 'sneezing',
@@ -18,4 +18,4 @@ def read(input_path: str, label_column: str) -> Collection:
                     if source.label in CLASSES or source.label not in esc50.CLASSES])
 
 
-DATASET = Dataset(read, audio_only=True, clip_seconds=5.0, folds=5, windows_per_clip=10)
+DATASET = esc50.DATASET._replace(read=read)

@@ -95,4 +95,4 @@ def _named(source: Source, has_table: bool) -> Source:
     return source._replace(split=source.split or f'fold{fold}', group=group)
 
 
-DATASET = Dataset(read, audio_only=True, clip_seconds=5.0, folds=5, windows_per_clip=10)
+DATASET = Dataset(read, audio_only=True, clip_seconds=5.0, folds=5)
