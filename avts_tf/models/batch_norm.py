@@ -153,7 +153,7 @@ def _by_xla(
     """Batch norm on GPUs, in nine passes over memory forwards and backwards.
 
     There the fused operation takes 18: it copies its input and output into the layout
-    [batch, channels, ...] and back, in training (TensorFlow 2.21, fused_batch_norm_op.cc). The
+    [batch, channels, ...] and back, in training (fused_batch_norm_op.cc of TensorFlow). The
     gradient for given statistics, which `_synchronized` needs, takes more, in any order of sums.
 
     Returns:
