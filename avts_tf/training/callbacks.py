@@ -17,11 +17,13 @@ from avts_tf.data.state import PipelineState, Skips, describe_skips, merge_skips
 from avts_tf.models.two_tower import TwoTower
 from avts_tf.training.collapse import COLLAPSE_STEPS, describe_remedies, is_collapsed
 from avts_tf.training.curriculum import Curriculum
+from avts_tf.training.devices import worker_count
 from avts_tf.training.faults import diverged
 from avts_tf.training.optimizer import LearningRate
 from avts_tf.training.run_folder import RunFolder, update_result, writing
 from avts_tf.training.state import TrainingState
 
+LEAST_STEPS = 0.9  # of an epoch's, below which what is left out is warned of each time
 PROGRESS_SECONDS = 30.0  # between lines on steps where there is no terminal
 # May differ when a training is resumed; not in history.csv.
 TIMING = ('seconds', 'clips_per_second', 'records_skipped')
@@ -196,6 +198,12 @@ class ShowProgress(keras.callbacks.Callback):
             self._warned_skips = self._pipeline_state.skips()
             logger.warning(f'epoch {done}: {describe_skips(self._warned_skips)}')
         self._warn_of_changed_files()
+        planned = self._state.steps_per_epoch
+        if self._state.step < LEAST_STEPS * planned:
+            machines = ' An epoch ends for all machines with the first that has no batch left.'
+            logger.warning(
+                f'epoch {done}: {self._state.step} of {planned} steps were done, because records '
+                f'cannot be used: result.json names them.{machines if worker_count() > 1 else ""}')
         if logs.get('collapsed'):
             logger.warning(
                 f'{COLLAPSE_STEPS} steps or more with the AUC at chance or the embeddings in one '

@@ -5,6 +5,7 @@ so that a crash leaves the files before it as they were; one that was damaged la
 and is passed over.
 """
 
+import errno
 import json
 import os
 import re
@@ -15,6 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from avts_tf import files
+from avts_tf.errors import UserError
+
+DAMAGED = '.damaged'  # what the name of a file gets that was passed over
 
 _STATE = 'state'
 _NAME = re.compile(r'epoch-(\d+)-step-(\d+)\.npz')
@@ -82,7 +86,8 @@ def read_checkpoint(path: str) -> tuple[dict, dict]:
     """(arrays, state) of a checkpoint.
 
     Raises:
-        DamagedCheckpoint: the file is cut short, damaged or no checkpoint.
+        DamagedCheckpoint: the file is gone, cut short, damaged or no checkpoint.
+        UserError: it cannot be read now; that says nothing of what it holds.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -91,7 +96,14 @@ def read_checkpoint(path: str) -> tuple[dict, dict]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         state = json.loads(arrays.pop(_STATE).tobytes())
-    except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, RuntimeError,
+    except OSError as error:
+        # Damaged places in the file are sought in vain.
+        if error.errno not in (errno.EINVAL, errno.ENOENT, None):
+            raise UserError(None, path, f'cannot be read: {error.strerror}. Once it can, the '
+                            'same command resumes; or remove it, and it begins with the '
+                            'checkpoint before.') from None
+        raise DamagedCheckpoint(str(error)) from None
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, RuntimeError,
             NotImplementedError, MemoryError, SyntaxError) as error:
         raise DamagedCheckpoint(str(error) or type(error).__name__) from None
     return arrays, state

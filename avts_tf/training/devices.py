@@ -44,6 +44,8 @@ def make_strategy(devices: str | int) -> tf.distribute.Strategy:
     """
     gpus = tf.config.list_physical_devices('GPU')
     if not gpus and _has_nvidia_gpu():
+        if worker_count() > 1:  # the others may have GPUs, which exchange nothing with a CPU
+            raise UserError(None, None, UNSEEN_GPU)
         logger.warning(UNSEEN_GPU)
     if worker_count() > 1:
         if devices != 'auto':

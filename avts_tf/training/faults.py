@@ -1,7 +1,9 @@
 """What can go wrong within a training, said so that the user can mend it."""
 
 import contextlib
+import logging
 import math
+import re
 import signal
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -17,9 +19,15 @@ from avts_tf.errors import Diverged, Stopped, UserError
 from avts_tf.training.devices import worker_count
 from avts_tf.training.state import TrainingState
 
+logger = logging.getLogger(__name__)
+
 NAMED_CLIPS = 8  # clips of a batch that a message names
 LEARN_SLOWER = ('start with a new `run_dir` and a lower `learning_rate`, `clip_norm=1` or more '
                 '`warmup_steps`.')
+
+
+# Words in TensorFlow's errors on this machine's own GPU, whatever kind of error it is.
+_OWN_GPU = re.compile('cudnn|cublas|cuda|ptx|libdevice', re.IGNORECASE)
 
 
 class MachineReport(NamedTuple):
@@ -66,6 +74,8 @@ def check_loss(
     """
     if math.isfinite(loss):
         return
+    logger.error(f'The loss is {loss} in epoch {epoch + 1}, step {step}; looking for the clips of '
+                 'that batch in the records.')
     names = name_hashes(state.shard_counts(), set(clips()[:NAMED_CLIPS].tolist()))
     raise Diverged(
         None, None, f'the loss is {loss} in epoch {epoch + 1}, step {step}. Clips of that '
@@ -133,7 +143,8 @@ def explaining_lost_machine() -> Iterator[None]:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError,
             tf.errors.CancelledError, tf.errors.InternalError) as error:
-        if worker_count() == 1:
+        own = _OWN_GPU.search(error.message) and 'nccl' not in error.message.lower()
+        if worker_count() == 1 or own:
             raise
         raise UserError(None, None, 'another machine is gone, or cannot be reached. Start the same '
                         'command on all of them again: it resumes from the newest checkpoint. '

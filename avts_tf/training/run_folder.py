@@ -27,6 +27,7 @@ from avts_tf.errors import UserError
 from avts_tf.models.build import build_model
 from avts_tf.models.two_tower import TwoTower
 from avts_tf.training.checkpoints import (
+    DAMAGED,
     Checkpoint,
     DamagedCheckpoint,
     checkpoint_path,
@@ -191,11 +192,13 @@ class RunFolder:
             best_epochs = next(iter(best_first(self.history())), 0)
             best = checkpoint_path(self.checkpoints, best_epochs, 0)
             listed = list_checkpoints(self.checkpoints)
-            # One that claims to be further on was passed over as damaged.
             older = [item for item in listed if item[:2] <= (epochs, step)]
-            superseded = [item for item in older[:-self._keep] if item[2] != best]
-            for _, _, path in [*listed[len(older):], *superseded]:
-                os.remove(path)
+            for _, _, path in older[:-self._keep]:
+                if path != best:
+                    os.remove(path)
+            # One that claims to be further on was passed over as damaged.
+            for _, _, path in listed[len(older):]:
+                os.replace(path, path + DAMAGED)
 
     def history(self) -> list[dict]:
         """Rows of history.csv as dicts of floats; cells that are empty are left out."""

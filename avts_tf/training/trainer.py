@@ -120,8 +120,11 @@ def train(
         if init_run_dir and not newest:
             first_run = read_first_run(init_run_dir, config)
         state = _initial_state(newest, records, config, run_dir, curriculum, inputs)
-        strategy = _strategy(devices, config)
-        _refuse_other_parameters(make_gather(strategy), config)
+        if worker_count() > 1:
+            logger.info(f'Waiting for all {worker_count()} machines of TF_CONFIG.')
+        with faults.explaining_lost_machine():
+            strategy = _strategy(devices, config)
+            _refuse_other_parameters(make_gather(strategy), config, init_run_dir)
         pipeline_state = PipelineState()
         dataset = make_dataset(records, config, state=pipeline_state, shards=state.shard_counts(),
                                on_bad_record=on_bad_record, share=machine_share())
@@ -186,9 +189,9 @@ def _newest_checkpoint(run_dir: str, config: Config, origin: dict) -> Checkpoint
     return newest
 
 
-def _refuse_other_parameters(gather: Gather, config: Config) -> None:
+def _refuse_other_parameters(gather: Gather, config: Config, init_run_dir: str | None) -> None:
     """Raises a `UserError` on all machines where they have not all the same parameters."""
-    if len(set(gather_texts(gather, config.to_json()))) > 1:
+    if len(set(gather_texts(gather, f'{config.to_json()} {init_run_dir}'))) > 1:
         raise UserError(None, None, 'the machines were given different parameters. Run the same '
                         'command on all of them.')
 

@@ -55,6 +55,18 @@ def test_a_gpu_that_tensorflow_does_not_find_is_said(monkeypatch, tmp_path, capl
     assert (devices.UNSEEN_GPU in caplog.messages) == said
 
 
+def test_a_machine_of_several_does_not_leave_its_gpu_out(monkeypatch, tmp_path):
+    """The others would take theirs, and no exchange is between GPUs and CPUs."""
+    path = tmp_path / 'version'
+    path.write_text('NVRM version')
+    monkeypatch.setattr(devices, 'NVIDIA_DRIVER', str(path))
+    monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind: [])
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    monkeypatch.setenv('TF_CONFIG', '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": 1}}')
+    with pytest.raises(UserError, match='does not find'):
+        devices.make_strategy.__wrapped__('auto')
+
+
 @pytest.mark.parametrize(('words', 'known'), [
     ('flags : fpu avx2 fma', False), ('flags : avx512f avx512_vnni', False),
     ('flags : avx512f avx512_bf16 amx_bf16', True),

@@ -103,6 +103,16 @@ def test_a_collapse_is_warned_of(eight_clips, caplog):
                for message in caplog.messages)
 
 
+@pytest.mark.parametrize(('steps', 'said'), [(10, False), (9, False), (8, True)])
+def test_an_epoch_that_bad_records_cut_short_is_warned_of(caplog, steps, said):
+    state = TrainingState(steps_per_epoch=10, step=steps)
+    progress = ShowProgress(parse_regime('easy', 1), PipelineState(), state)
+    progress.on_train_begin()
+    progress.on_epoch_end(0, {'clips_per_second': 1.0, 'loss': 1.0})
+    progress.on_train_end()
+    assert any(f'{steps} of 10 steps' in message for message in caplog.messages) == said
+
+
 def _row(auc):
     return {'auc_easy': auc, 'auc_hard': auc, 'spread': 0.5}
 

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import zipfile
 
 import keras
 import numpy as np
@@ -77,9 +79,23 @@ def test_damaged_checkpoints_that_claim_to_be_further_make_room(model, tmp_path)
     for name in kept(run):
         (tmp_path / 'checkpoints' / name).write_bytes(b'PK')
     assert run.read_checkpoint() is None
+    damaged = kept(run)
     run.save(model, 0, 10)
-    assert kept(run) == ['epoch-0000-step-000010.npz']
+    assert kept(run) == ['epoch-0000-step-000010.npz', *(f'{name}.damaged' for name in damaged)]
     assert run.read_checkpoint().epochs == 0
+
+
+@pytest.mark.parametrize('number', [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_disk_that_fails_is_no_damage_of_a_checkpoint(model, tmp_path, monkeypatch, number):
+    run = RunFolder(str(tmp_path), make_config('tiny'))
+    run.save(model, 1)
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(zipfile, 'ZipFile', refuse)
+    with pytest.raises(UserError, match=re.escape(os.strerror(number))):
+        run.read_checkpoint()
 
 
 def test_what_a_killed_process_left_aside_is_removed(tmp_path):

@@ -654,21 +654,40 @@ def test_machines_must_have_the_same_parameters():
     from avts_tf.errors import UserError
     from avts_tf.training import trainer
 
-    first, second = make_config('tiny'), make_config('tiny', margin=0.5)
+    first = make_config('tiny'), None
+    others = (make_config('tiny', margin=0.5), None), (make_config('tiny'), 'runs/first')
     given = {}
-    for config in (first, second):
-        numbers = given[config] = []
+    for machine in (first, *others):
+        numbers = given[machine] = []
         trainer._refuse_other_parameters(
-            lambda own, numbers=numbers: numbers.append(own) or [own], config)
+            lambda own, numbers=numbers: numbers.append(own) or [own], *machine)
 
-    def beside(config):
+    def beside(machine):
         # That machine's length of text, then its text, padded as long as ours where it is shorter.
-        answers = iter(given[config])
+        answers = iter(given[machine])
         return lambda own: [own, [*(other := next(answers)), *[32] * (len(own) - len(other))]]
 
-    trainer._refuse_other_parameters(beside(first), first)
-    with pytest.raises(UserError, match='^the machines were given different parameters'):
-        trainer._refuse_other_parameters(beside(second), first)
+    trainer._refuse_other_parameters(beside(first), *first)
+    for machine in others:
+        with pytest.raises(UserError, match='^the machines were given different parameters'):
+            trainer._refuse_other_parameters(beside(machine), *first)
+
+
+@pytest.mark.parametrize(('words', 'gone'), [
+    ('Socket closed', True), ('NCCL: unhandled cuda error', True),
+    ('No PTX compilation provider is available', False),
+    ('cuDNN launch failure : input shape ([64,78400,1,64])', False),
+])
+def test_a_fault_of_its_own_gpu_is_not_blamed_on_another_machine(monkeypatch, words, gone):
+    import tensorflow as tf
+
+    from avts_tf.errors import UserError
+    from avts_tf.training import faults
+    monkeypatch.setattr(faults, 'worker_count', lambda: 2)
+    expected = UserError if gone else tf.errors.InternalError
+    with (pytest.raises(expected, match='another machine is gone' if gone else None),
+          faults.explaining_lost_machine()):
+        raise tf.errors.InternalError(None, None, words)
 
 
 @pytest.mark.slow
