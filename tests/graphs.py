@@ -3,7 +3,6 @@
 The kernels of TensorFlow's builds for CUDA are registered on machines without a GPU too.
 """
 
-import contextlib
 import functools
 from unittest import mock
 
@@ -14,11 +13,9 @@ from tensorflow.python.framework import kernels, op_def_registry
 ON_HOST = (tf.int32, tf.string, tf.resource)
 
 
-@contextlib.contextmanager
 def built_for_gpu():
     """Within it layers build their graphs as on a machine with a GPU."""
-    with mock.patch.object(tf.config, 'list_logical_devices', lambda kind=None: ['GPU:0']):
-        yield
+    return mock.patch.object(tf.config, 'list_logical_devices', lambda kind=None: ['GPU:0'])
 
 
 def operations(graph):

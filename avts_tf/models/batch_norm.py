@@ -1,7 +1,6 @@
 """Batch norm, over all replicas where wanted, computed in the way that is fastest on a device."""
 
 import math
-from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -165,16 +164,16 @@ def _by_xla(
         if synchronized:
             mean, variance = _joined(mean, variance)
         scale = tf.math.rsqrt(variance + epsilon)
-        outputs = _shifted_and_scaled(x, -mean, gamma * scale, beta)
+        outputs = _normalized(x, mean, gamma * scale, beta)
 
         def gradient(upstream: tf.Tensor, *_):
-            to_beta, centred = _gradient_sums(x, -mean, upstream)
+            to_beta, centred = _gradient_sums(x, mean, upstream)
             to_gamma = centred * scale
             mean_gamma, mean_beta = to_gamma, to_beta
             if synchronized:
                 mean_gamma, mean_beta = _mean_over_replicas(to_gamma, to_beta)
             slope = mean_gamma * scale / _count(x)
-            to_x = _gradient_of_x(x, -mean, upstream, gamma * scale, slope, mean_beta / _count(x))
+            to_x = _gradient_of_x(x, mean, upstream, gamma * scale, slope, mean_beta / _count(x))
             return to_x, to_gamma, to_beta
 
         return (outputs, mean, variance), gradient
@@ -182,12 +181,9 @@ def _by_xla(
     return normalize(x, tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta))
 
 
-def _xla(function: Callable) -> Callable:
-    """A function that XLA makes as few passes over memory of as it can; sums are in float32."""
-    return tf.function(function, jit_compile=True, autograph=False)
+# XLA makes as few passes over memory of these as it can; sums are in float32.
 
-
-@_xla
+@tf.function(jit_compile=True, autograph=False)
 def _statistics(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and biased variance of each channel, float32 [channels]."""
     x = tf.cast(x, tf.float32)
@@ -195,29 +191,29 @@ def _statistics(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return mean, tf.reduce_mean((x - mean)**2, [0, 1, 2])
 
 
-@_xla
-def _shifted_and_scaled(
-    x: tf.Tensor, first: tf.Tensor, scale: tf.Tensor, last: tf.Tensor,
+@tf.function(jit_compile=True, autograph=False)
+def _normalized(
+    x: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor, beta: tf.Tensor,
 ) -> tf.Tensor:
-    """(x + first) * scale + last: what is added first leaves small numbers."""
-    return tf.cast((tf.cast(x, tf.float32) + first) * scale + last, x.dtype)
+    """(x - mean) * scale + beta as x."""
+    return tf.cast((tf.cast(x, tf.float32) - mean) * scale + beta, x.dtype)
 
 
-@_xla
+@tf.function(jit_compile=True, autograph=False)
 def _gradient_sums(
-    x: tf.Tensor, shift: tf.Tensor, upstream: tf.Tensor,
+    x: tf.Tensor, mean: tf.Tensor, upstream: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Sums of the gradient and of its product with x + shift, float32 [channels]."""
+    """Sums of the gradient and of its product with x - mean, float32 [channels]."""
     upstream = tf.cast(upstream, tf.float32)
-    product = upstream * (tf.cast(x, tf.float32) + shift)
+    product = upstream * (tf.cast(x, tf.float32) - mean)
     return tf.reduce_sum(upstream, [0, 1, 2]), tf.reduce_sum(product, [0, 1, 2])
 
 
-@_xla
+@tf.function(jit_compile=True, autograph=False)
 def _gradient_of_x(
-    x: tf.Tensor, shift: tf.Tensor, upstream: tf.Tensor, scale: tf.Tensor, slope: tf.Tensor,
-    mean: tf.Tensor,
+    x: tf.Tensor, mean: tf.Tensor, upstream: tf.Tensor, scale: tf.Tensor, slope: tf.Tensor,
+    mean_upstream: tf.Tensor,
 ) -> tf.Tensor:
-    """The gradient of x as x: (upstream - mean - (x + shift) * slope) * scale."""
-    x32, upstream = tf.cast(x, tf.float32) + shift, tf.cast(upstream, tf.float32)
-    return tf.cast((upstream - mean - x32 * slope) * scale, x.dtype)
+    """(upstream - mean_upstream - (x - mean) * slope) * scale as x."""
+    centred, upstream = tf.cast(x, tf.float32) - mean, tf.cast(upstream, tf.float32)
+    return tf.cast((upstream - mean_upstream - centred * slope) * scale, x.dtype)

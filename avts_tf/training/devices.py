@@ -40,7 +40,8 @@ def make_strategy(devices: str | int) -> tf.distribute.Strategy:
         `MirroredStrategy`, or `MultiWorkerMirroredStrategy` for several machines.
 
     Raises:
-        UserError: no such number of devices, or `TF_CONFIG` cannot be used.
+        UserError: no such number of devices, `TF_CONFIG` cannot be used, or one of its machines
+            has a GPU that TensorFlow does not find.
     """
     gpus = tf.config.list_physical_devices('GPU')
     if not gpus and _has_nvidia_gpu():

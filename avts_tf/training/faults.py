@@ -24,8 +24,6 @@ logger = logging.getLogger(__name__)
 NAMED_CLIPS = 8  # clips of a batch that a message names
 LEARN_SLOWER = ('start with a new `run_dir` and a lower `learning_rate`, `clip_norm=1` or more '
                 '`warmup_steps`.')
-
-
 # Words in TensorFlow's errors on this machine's own GPU, whatever kind of error it is.
 _OWN_GPU = re.compile('cudnn|cublas|cuda|ptx|libdevice', re.IGNORECASE)
 

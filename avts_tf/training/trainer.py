@@ -107,8 +107,8 @@ def train(
         ...               eval_records='data/eval-*')
         >>> outputs = model.embed({'video': frames, 'audio': waveforms})
     """
-    gpus = len(tf.config.list_physical_devices('GPU'))
-    if deterministic and gpus:  # it makes the pipeline serial, and a CPU gives the same bits anyway
+    # It makes the pipeline serial, and a CPU gives the same bits anyway.
+    if deterministic and tf.config.list_physical_devices('GPU'):
         tf.config.experimental.enable_op_determinism()
     inputs = {'records': records, 'eval_records': eval_records, 'select_records': select_records}
     origin = {'init_run_dir': init_run_dir}

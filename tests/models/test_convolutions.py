@@ -20,7 +20,7 @@ from avts_tf.models.convolutions import FramewiseConv3D, WinogradConv3D
 from avts_tf.models.mcx import mcx
 from avts_tf.models.target import plain_operations
 from avts_tf.models.video import build_video_tower
-from tests.graphs import called_by, operations
+from tests.graphs import built_for_gpu, called_by, operations
 
 SMALLEST = 0.05, 0.05  # widths of the video and the audio network
 
@@ -209,17 +209,16 @@ def test_winograd_equals_the_plain_convolution(
 @pytest.mark.parametrize(('where', 'expected'), [
     ('CPU', {'Conv2D'}), ('GPU', {'Conv3D'}), ('anywhere', {'Conv3D'})])
 def test_ways_for_cpus_are_for_graphs_of_this_cpu_alone(
-        where, expected, always_winograd, monkeypatch):
+        where, expected, always_winograd):
     layers = [FramewiseConv3D(4, (1, 3, 3), strides=(1, 2, 2), use_bias=False),
               FramewiseConv3D(4, 1, strides=(1, 2, 2), use_bias=False),
               WinogradConv3D(4, 3, padding='same', use_bias=False)]
-    if where == 'GPU':
-        monkeypatch.setattr(tf.config, 'list_logical_devices', lambda kind: [kind])
+    contexts = {'CPU': contextlib.nullcontext, 'GPU': built_for_gpu, 'anywhere': plain_operations}
     for layer in layers:
         layer.build([None, 4, 8, 8, 3])
         training = {'training': True} if isinstance(layer, WinogradConv3D) else {}
         function = tf.function(lambda x, layer=layer, given=training: layer(x, **given))
-        with plain_operations() if where == 'anywhere' else contextlib.nullcontext():
+        with contexts[where]():
             graph = function.get_concrete_function(tf.TensorSpec([None, 4, 8, 8, 3])).graph
         found = operations(graph)
         assert {op.type for op in found if op.type.startswith('Conv')} == expected

@@ -31,14 +31,14 @@ CASES = {
 }
 
 
+@built_for_gpu()
 def trace_step(case, devices='auto', jit_compile=False):
     """The graphs of a training step and of an evaluation batch of a small model."""
     config = make_config('tiny', **{
         'frame_size': 16, 'video_width': 0.05, 'audio_width': 0.05, 'batch_size': CLIPS,
         'audio_windows': WINDOWS, **CASES[case]})
     strategy, clip = make_strategy(devices), config.clip
-    light = light_video_network() if case == 'light' else contextlib.nullcontext()
-    with light, built_for_gpu(), strategy.scope():
+    with light_video_network() if case == 'light' else contextlib.nullcontext(), strategy.scope():
         model = build_model(config)
         model.compile(optimizer=make_optimizer(config), jit_compile=jit_compile)
         model.optimizer.build(model.trainable_variables)
@@ -52,10 +52,9 @@ def trace_step(case, devices='auto', jit_compile=False):
            for name in pairs},
         **{name: tf.TensorSpec([CLIPS], tf.int64) for name in ('example_hash', 'replaced', 'end')},
     }
-    with built_for_gpu():
-        step = make_train_step(model, strategy).get_concrete_function(batch)
-        evaluation = model.embed_batch.get_concrete_function(
-            {name: batch[name] for name in ('video', 'audio')})
+    step = make_train_step(model, strategy).get_concrete_function(batch)
+    evaluation = model.embed_batch.get_concrete_function(
+        {name: batch[name] for name in ('video', 'audio')})
     return step.graph, evaluation.graph
 
 
